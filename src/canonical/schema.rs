@@ -1,0 +1,3 @@
+//! JSON Schema as an admission bound.
+#[derive(Debug)]
+pub struct Schema;

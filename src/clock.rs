@@ -1,0 +1,159 @@
+//! The only reader of time.
+//!
+//! Two scales, never mixed: [`WallTime`] (UTC, for receipts and policy input; may jump) and
+//! [`Moment`] (monotonic, for ages and durations; never goes back). Everything that needs either
+//! is handed a [`Clock`], so that a test can own time. Timers (`tokio::time`) are not time readings
+//! and stay where they are used.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// A point in UTC, in nanoseconds since 1970-01-01T00:00:00Z. Receipts show microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WallTime(u64);
+
+impl WallTime {
+    pub const fn from_unix_ns(unix_ns: u64) -> Self {
+        Self(unix_ns)
+    }
+
+    pub const fn unix_ns(self) -> u64 {
+        self.0
+    }
+
+    pub const fn unix_ms(self) -> u64 {
+        self.0 / 1_000_000
+    }
+
+    /// RFC 3339, UTC, exactly six fractional digits: `2026-11-20T13:00:00.000000Z`.
+    pub fn rfc3339(self) -> String {
+        // Whole days and seconds since the epoch: the range of u64 nanoseconds ends in the year 2554.
+        let seconds = (self.0 / 1_000_000_000) as i64;
+        let micros = (self.0 % 1_000_000_000) / 1_000;
+        let t = time::OffsetDateTime::from_unix_timestamp(seconds)
+            .expect("u64 nanoseconds end in 2554, inside the range of OffsetDateTime");
+        format!(
+            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{micros:06}Z",
+            t.year(),
+            u8::from(t.month()),
+            t.day(),
+            t.hour(),
+            t.minute(),
+            t.second()
+        )
+    }
+
+    /// Reads any RFC 3339 time, with any offset. Times before 1970 and after 2554 are refused.
+    pub fn parse_rfc3339(text: &str) -> Option<Self> {
+        let t = time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339).ok()?;
+        u64::try_from(t.unix_timestamp_nanos()).ok().map(Self)
+    }
+}
+
+/// A monotonic reading: nanoseconds since the process first asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(u64);
+
+impl Moment {
+    /// How long after `earlier` this is; zero if it is not after it.
+    pub const fn since(self, earlier: Moment) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// A source of both scales. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Clock(Source);
+
+#[derive(Clone, Debug)]
+enum Source {
+    System,
+    Manual(Arc<Manual>),
+}
+
+#[derive(Debug)]
+struct Manual {
+    wall_ns: AtomicU64,
+    monotonic_ns: AtomicU64,
+}
+
+static PROCESS_START: LazyLock<Instant> = LazyLock::new(read_monotonic);
+
+#[expect(clippy::disallowed_methods, reason = "the one reader of the monotonic clock")]
+fn read_monotonic() -> Instant {
+    Instant::now()
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one reader of the wall clock")]
+fn read_wall() -> SystemTime {
+    SystemTime::now()
+}
+
+impl Clock {
+    pub const fn system() -> Self {
+        Self(Source::System)
+    }
+
+    /// A clock that stands still until [`Clock::advance`] moves it.
+    pub fn manual(start: WallTime) -> Self {
+        Self(Source::Manual(Arc::new(Manual {
+            wall_ns: AtomicU64::new(start.0),
+            monotonic_ns: AtomicU64::new(0),
+        })))
+    }
+
+    /// Moves a manual clock; does nothing to the system's.
+    pub fn advance(&self, by: Duration) {
+        if let Source::Manual(m) = &self.0 {
+            let ns = by.as_nanos() as u64;
+            m.wall_ns.fetch_add(ns, Ordering::Relaxed);
+            m.monotonic_ns.fetch_add(ns, Ordering::Relaxed);
+        }
+    }
+
+    pub fn wall(&self) -> WallTime {
+        match &self.0 {
+            // A host clock before 1970 reads as 1970: policy sees an absurd time, and no code path fails open on it.
+            Source::System => {
+                WallTime(read_wall().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64))
+            }
+            Source::Manual(m) => WallTime(m.wall_ns.load(Ordering::Relaxed)),
+        }
+    }
+
+    pub fn monotonic(&self) -> Moment {
+        match &self.0 {
+            Source::System => {
+                let start = *PROCESS_START;
+                Moment(read_monotonic().saturating_duration_since(start).as_nanos() as u64)
+            }
+            Source::Manual(m) => Moment(m.monotonic_ns.load(Ordering::Relaxed)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wall_time_reads_back_what_it_wrote() {
+        let t = WallTime::from_unix_ns(1_763_643_600_123_456_000);
+        assert_eq!(t.rfc3339(), "2025-11-20T13:00:00.123456Z");
+        assert_eq!(WallTime::parse_rfc3339(&t.rfc3339()), Some(t));
+        assert_eq!(WallTime::parse_rfc3339("2025-11-20T15:00:00.123456+02:00"), Some(t));
+        assert_eq!(WallTime::parse_rfc3339("1969-12-31T23:59:59Z"), None);
+    }
+
+    #[test]
+    fn a_manual_clock_moves_only_when_told() {
+        let clock = Clock::manual(WallTime::from_unix_ns(5));
+        let before = clock.monotonic();
+        assert_eq!(clock.monotonic().since(before), Duration::ZERO);
+        clock.advance(Duration::from_millis(3));
+        assert_eq!(clock.monotonic().since(before), Duration::from_millis(3));
+        assert_eq!(before.since(clock.monotonic()), Duration::ZERO);
+        assert_eq!(clock.wall().unix_ns(), 3_000_005);
+    }
+}

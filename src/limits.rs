@@ -1,0 +1,44 @@
+//! Every bound, with its unit last. Config may lower or raise those marked as defaults, up to the hard
+//! limits here; relations between bounds are asserted at compile time.
+
+/// A name in config: surface, action, credential.
+pub const NAME_BYTES_MAX: usize = 64;
+
+// Message head (ingress, canonical).
+/// Request line and headers as they come.
+pub const HEAD_BYTES_MAX: usize = 32 * 1024;
+pub const HEADERS_MAX: usize = 100;
+pub const TARGET_BYTES_MAX: usize = 8 * 1024;
+pub const QUERY_PAIRS_MAX: usize = 256;
+pub const PATH_SEGMENTS_MAX: usize = 64;
+
+// Body (canonical).
+/// Default bound of a route's body.
+pub const BODY_BYTES_MAX_DEFAULT: usize = 1024 * 1024;
+/// A route may declare no more than this.
+pub const BODY_BYTES_MAX_HARD: usize = 64 * 1024 * 1024;
+pub const JSON_DEPTH_MAX: usize = 64;
+/// Values and member names in one JSON body.
+pub const JSON_VALUES_MAX: usize = 100_000;
+pub const FORM_KEYS_MAX: usize = 1_000;
+pub const FORM_DEPTH_MAX: usize = 16;
+
+// Log (merkle, ledger).
+/// C2SP tlog-tiles: an entry's length is a u16.
+pub const ENTRY_BYTES_MAX: usize = 65_535;
+pub const FRAME_ALIGNMENT_BYTES: usize = 4_096;
+pub const SEGMENT_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
+/// Leaves in one group commit.
+pub const FRAME_ENTRIES_MAX: usize = 4_096;
+
+// Requests in flight (pep, ledger).
+pub const PERMITS_IN_FLIGHT_MAX: usize = 8_192;
+
+/// Upstream connections of one surface.
+pub const LEASES_MAX_HARD: usize = 4_096;
+
+/// When the log is full, every open permit must still find room for its outcome, alone in its own frame.
+const _: () = assert!(PERMITS_IN_FLIGHT_MAX as u64 * FRAME_ALIGNMENT_BYTES as u64 <= SEGMENT_BYTES_DEFAULT);
+const _: () = assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX);
+const _: () = assert!(HEAD_BYTES_MAX < ENTRY_BYTES_MAX);
+const _: () = assert!(BODY_BYTES_MAX_DEFAULT <= BODY_BYTES_MAX_HARD);

@@ -1,0 +1,26 @@
+//! The read set: every piece of state an evaluation consulted, with the version it read.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Moment;
+
+/// One piece of state: `policy`, `identity`, a fact, a budget. Members in RFC 8785 order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReadItem {
+    /// How old the value was when it was read, milliseconds; 0 for state the gateway owns.
+    pub age_ms: u64,
+    pub name: Arc<str>,
+    /// Opaque; equal versions mean the same value.
+    pub version: Arc<str>,
+}
+
+/// Captured before evaluation, written into the receipt, validated between "receipt durable" and "first byte".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadSet {
+    pub items: Vec<ReadItem>,
+    /// When it was captured; the age of a permit counts from here.
+    pub captured_at: Moment,
+}

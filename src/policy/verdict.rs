@@ -1,0 +1,98 @@
+//! What policy said, bound to what it said it about.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::canonical::ExecutionRequest;
+use crate::clock::WallTime;
+use crate::model::{Decision, Digest, PackageName, PolicyReason, ReadSet, ReasonCode};
+
+/// An element of `permit` was found, and nothing above it in precedence.
+#[derive(Debug)]
+pub struct Permit {
+    reasons: Vec<PolicyReason>,
+}
+
+/// Anything else.
+#[derive(Debug)]
+pub struct Refusal {
+    decision: Decision,
+    reasons: Vec<PolicyReason>,
+    code: ReasonCode,
+}
+
+/// How the verdict came about.
+#[derive(Clone, Debug)]
+pub struct Evaluation {
+    /// `Some` if policy was not evaluated to the end.
+    pub not_evaluated: Option<ReasonCode>,
+    /// The policy input in RFC 8785 form: evidence.
+    pub input: Bytes,
+    pub input_digest: Digest,
+    pub package: PackageName,
+    pub revision: Digest,
+    pub engine: Arc<str>,
+    pub at: WallTime,
+}
+
+/// A request, what was read, and the verdict on it. Cannot be taken apart and put together otherwise.
+#[derive(Debug)]
+pub struct Evaluated<V> {
+    execution: ExecutionRequest,
+    read_set: ReadSet,
+    evaluation: Evaluation,
+    verdict: V,
+}
+
+impl<V> Evaluated<V> {
+    pub fn execution(&self) -> &ExecutionRequest {
+        &self.execution
+    }
+
+    pub fn read_set(&self) -> &ReadSet {
+        &self.read_set
+    }
+
+    pub fn evaluation(&self) -> &Evaluation {
+        &self.evaluation
+    }
+
+    pub fn verdict(&self) -> &V {
+        &self.verdict
+    }
+
+    /// Gives the request up for another evaluation; the verdict is gone with it.
+    pub fn into_execution(self) -> ExecutionRequest {
+        self.execution
+    }
+}
+
+impl Permit {
+    pub fn reasons(&self) -> &[PolicyReason] {
+        &self.reasons
+    }
+}
+
+impl Refusal {
+    /// Never [`Decision::Permit`].
+    pub fn decision(&self) -> Decision {
+        self.decision
+    }
+
+    pub fn reasons(&self) -> &[PolicyReason] {
+        &self.reasons
+    }
+
+    /// Which answer the caller gets.
+    pub fn code(&self) -> ReasonCode {
+        self.code
+    }
+}
+
+/// One of the two.
+#[derive(Debug)]
+pub enum Judgment {
+    Permit(Evaluated<Permit>),
+    Refusal(Evaluated<Refusal>),
+}

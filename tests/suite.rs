@@ -1,0 +1,7 @@
+//! Every integration test, in one binary.
+
+mod architecture;
+mod canonical_properties;
+mod configuration;
+mod ledger_faults;
+mod policy_packages;
