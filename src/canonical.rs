@@ -16,6 +16,7 @@ mod request;
 mod rules;
 pub mod schema;
 pub mod target;
+pub mod template;
 
 pub use message::{Slot, Wire};
 pub use request::{
