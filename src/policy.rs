@@ -15,6 +15,7 @@ mod lexical;
 mod pdp;
 mod source;
 mod syntax;
+pub mod testing;
 #[cfg(test)]
 mod tests;
 mod verdict;
