@@ -268,3 +268,84 @@ async fn silence_without_asking_policy_says_why() {
     assert_eq!(refusal.evaluation().not_evaluated, Some(ReasonCode::ReadSetMoved));
     assert_eq!(&*refusal.verdict().reasons()[0].code, "read_set_moved");
 }
+
+#[tokio::test]
+async fn the_shipped_schema_is_the_generated_one_and_real_inputs_fit_it() {
+    let generated = interlock::policy::input_schema();
+    let text = serde_json::to_string_pretty(&generated).expect("text") + "\n";
+    let shipped = std::fs::read_to_string(policies().join("input.schema.json")).unwrap_or_default();
+    assert!(shipped == text, "policies/input.schema.json must be exactly:\n{text}");
+    let schema = interlock::canonical::schema::Schema::compile(&text).expect("a schema");
+    let pdp = pdp();
+    let none = Sample { method: "GET", media_type: None, body: "", target: "/v1/charges?limit=1", ..CHARGE };
+    for sample in [CHARGE, none] {
+        let evaluation = match pdp.judge(sample.question()).await {
+            Judgment::Permit(evaluated) => evaluated.evaluation().clone(),
+            Judgment::Refusal(evaluated) => evaluated.evaluation().clone(),
+        };
+        let bounds = json::Bounds { depth_max: 64, values_max: 100_000 };
+        let input = json::parse(&evaluation.input, bounds).expect("strict JSON");
+        schema.check(&input).expect("the input fits");
+    }
+}
+
+/// The snippets of a document fenced as `rego`, with what they are for: the words after `rego`.
+fn snippets(document: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut open: Option<(String, String)> = None;
+    for line in document.lines() {
+        match (&mut open, line.strip_prefix("```")) {
+            (Some((_, text)), None) => {
+                text.push_str(line);
+                text.push('\n');
+            }
+            (Some(_), Some(_)) => found.extend(open.take().filter(|(info, _)| info.starts_with("rego"))),
+            (None, Some(info)) => open = Some((info.trim().to_string(), String::new())),
+            (None, None) => {}
+        }
+    }
+    found
+}
+
+/// `rego` is a whole file and must load; `rego refused RULE` must be refused by that rule and no other;
+/// `rego test` is a test file for the snippet before it and must pass.
+#[test]
+fn every_snippet_of_the_policy_document_does_what_it_says() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let document = std::fs::read_to_string(root.join("docs/POLICY.md")).expect("docs/POLICY.md");
+    let mut last = String::new();
+    let mut counts = [0, 0, 0];
+    for (info, text) in snippets(&document) {
+        let limits = std::fs::read(policies().join("ref/limits.json")).expect("reference data");
+        let file = |name: &str, text: &str| (name.to_string(), text.as_bytes().to_vec());
+        let mut files = vec![("ref/limits.json".to_string(), limits)];
+        let words: Vec<&str> = info.split_whitespace().collect();
+        match words[..] {
+            ["rego"] => {
+                files.push(file("example/p.rego", &text));
+                let loaded = Sources::from_files(files).and_then(|s| Bundle::from_sources(s, &[]));
+                assert!(loaded.is_ok(), "{}\n{text}", loaded.expect_err("refused"));
+                last = text;
+                counts[0] += 1;
+            }
+            ["rego", "refused", rule] => {
+                files.push(file("example/p.rego", &text));
+                let error = Sources::from_files(files)
+                    .and_then(|s| Bundle::from_sources(s, &[]))
+                    .expect_err(&format!("must be refused by {rule}:\n{text}"));
+                let rules: Vec<_> = error.faults().iter().map(|fault| fault.rule).collect();
+                assert!(rules.iter().all(|found| *found == rule), "{rule}: {error}");
+                counts[1] += 1;
+            }
+            ["rego", "test"] => {
+                files.push(file("example/p.rego", &last));
+                files.push(file("example/p_test.rego", &text));
+                let report = Sources::from_files(files).and_then(|s| testing::run(&s)).expect("a report");
+                assert_eq!(report.failed, [], "{text}");
+                counts[2] += 1;
+            }
+            _ => panic!("unknown kind of snippet: {info}"),
+        }
+    }
+    assert!(counts.iter().all(|n| *n > 0), "no snippet of some kind: {counts:?}");
+}
