@@ -42,3 +42,7 @@ const _: () = assert!(PERMITS_IN_FLIGHT_MAX as u64 * FRAME_ALIGNMENT_BYTES as u6
 const _: () = assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX);
 const _: () = assert!(HEAD_BYTES_MAX < ENTRY_BYTES_MAX);
 const _: () = assert!(BODY_BYTES_MAX_DEFAULT <= BODY_BYTES_MAX_HARD);
+
+// The upstream's answer (upstream).
+pub const RESPONSE_HEAD_BYTES_MAX: usize = 256 * 1024;
+pub const RESPONSE_HEADERS_MAX: usize = 200;

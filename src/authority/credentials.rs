@@ -5,3 +5,8 @@ pub struct Credential(());
 
 /// All secrets by name.
 pub struct Credentials(());
+
+impl Credential {
+    pub fn name(&self) -> &crate::model::SecretName { todo!() }
+    pub fn expose(&self) -> &[u8] { todo!() }
+}
