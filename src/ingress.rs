@@ -1,1 +1,2 @@
-//! ingress.
+mod guard;
+mod head;

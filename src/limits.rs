@@ -46,3 +46,13 @@ const _: () = assert!(BODY_BYTES_MAX_DEFAULT <= BODY_BYTES_MAX_HARD);
 // The upstream's answer (upstream).
 pub const RESPONSE_HEAD_BYTES_MAX: usize = 256 * 1024;
 pub const RESPONSE_HEADERS_MAX: usize = 200;
+
+// Client connections (ingress).
+pub const READ_BYTES: usize = 16 * 1024;
+/// After a refusal, how long and how much of what the client still sends is read and dropped.
+pub const LINGER_MS_MAX: u64 = 1_000;
+pub const LINGER_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+// Deciding (pep).
+/// Evaluations of one request that may end in a permit of which nothing is sent.
+pub const EVALUATIONS_MAX: u32 = 3;

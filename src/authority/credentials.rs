@@ -7,6 +7,10 @@ pub struct Credential(());
 pub struct Credentials(());
 
 impl Credential {
-    pub fn name(&self) -> &crate::model::SecretName { todo!() }
-    pub fn expose(&self) -> &[u8] { todo!() }
+    pub fn name(&self) -> &crate::model::SecretName {
+        todo!()
+    }
+    pub fn expose(&self) -> &[u8] {
+        todo!()
+    }
 }

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use super::lease::Lease;
 use super::permit::PermittedRequest;
+use crate::canonical::ExecutionRequest;
 use crate::clock::{Clock, Moment};
 use crate::ledger::{OpenPermit, Outcome, OutcomeRecorded, Receipt, ResponseSeen, Sent};
 use crate::model::{Digester, OutcomeStatus, ReasonCode};
@@ -37,16 +38,31 @@ pub struct InFlight {
     exchange: Exchange,
     sending: Sending,
     receipt: Receipt,
+    execution: ExecutionRequest,
 }
 
-/// There is no answer; the outcome is recorded.
+/// There is no answer; the outcome is recorded. `cause` is for the log, not for the caller.
 #[derive(Debug)]
-pub struct NoAnswer {
-    pub code: ReasonCode,
-    pub status: OutcomeStatus,
-    pub receipt: Receipt,
-    /// For the log, not for the caller.
-    pub cause: String,
+pub enum NoAnswer {
+    /// No byte left, and none will: the request may be decided again.
+    NotSent { execution: ExecutionRequest, receipt: Receipt, cause: String },
+    /// Bytes left: `indeterminate`, and never sent again.
+    Unknown { code: ReasonCode, receipt: Receipt, cause: String },
+}
+
+impl NoAnswer {
+    pub const fn status(&self) -> OutcomeStatus {
+        match self {
+            Self::NotSent { .. } => OutcomeStatus::NotSent,
+            Self::Unknown { .. } => OutcomeStatus::Indeterminate,
+        }
+    }
+
+    pub fn cause(&self) -> &str {
+        match self {
+            Self::NotSent { cause, .. } | Self::Unknown { cause, .. } => cause,
+        }
+    }
 }
 
 /// The head of the upstream's answer, and its body as it streams by.
@@ -72,7 +88,7 @@ pub enum Cut {
 
 impl InFlight {
     pub(super) fn start(permitted: PermittedRequest, mut lease: Lease) -> Self {
-        let PermittedRequest { message, request, whole, mut permit, receipt, clock } = permitted;
+        let PermittedRequest { message, request, whole, mut permit, receipt, execution, clock } = permitted;
         let message_len = message.len();
         let started = clock.monotonic();
         // From here a crash or a drop may have sent bytes. A crash at this line leaves a PERMIT without an outcome,
@@ -82,29 +98,38 @@ impl InFlight {
         let sending: Sending = Box::pin(lease.sender.send_request(request));
         let exchange =
             Exchange { lease: Some(lease), permit: Some(permit), whole, message_len, started, clock };
-        Self { exchange, sending, receipt }
+        Self { exchange, sending, receipt, execution }
     }
 
     /// Waits for the head of the answer, at most `head_max` from now.
     pub async fn answer(self, head_max: Duration, idle_max: Duration) -> Result<Answer, Box<NoAnswer>> {
-        let Self { exchange, mut sending, receipt } = self;
-        match timeout(head_max, &mut sending).await {
+        let Self { exchange, mut sending, receipt, execution } = self;
+        let (code, cause) = match timeout(head_max, &mut sending).await {
             Ok(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                Err(exchange.give_up(receipt, ReasonCode::UpstreamMalformed, "101 without an upgrade"))
+                (ReasonCode::UpstreamMalformed, "101 without an upgrade".to_owned())
             }
             Ok(Ok(response)) => {
                 let (parts, body) = response.into_parts();
                 let digester = Digester::new();
-                Ok(Answer { exchange, parts, body, receipt, digester, size: 0, is_whole: false, idle_max })
+                return Ok(Answer {
+                    exchange,
+                    parts,
+                    body,
+                    receipt,
+                    digester,
+                    size: 0,
+                    is_whole: false,
+                    idle_max,
+                });
             }
-            Ok(Err(error)) if error.is_parse() => {
-                Err(exchange.give_up(receipt, ReasonCode::UpstreamMalformed, &error.to_string()))
-            }
-            Ok(Err(error)) => {
-                Err(exchange.give_up(receipt, ReasonCode::UpstreamSilent, &error.to_string()))
-            }
-            Err(_elapsed) => Err(exchange.give_up(receipt, ReasonCode::UpstreamSilent, "time-out")),
-        }
+            Ok(Err(error)) if error.is_parse() => (ReasonCode::UpstreamMalformed, error.to_string()),
+            Ok(Err(error)) => (ReasonCode::UpstreamSilent, error.to_string()),
+            Err(_elapsed) => (ReasonCode::UpstreamSilent, "time-out".to_owned()),
+        };
+        Err(Box::new(match exchange.give_up(code) {
+            OutcomeStatus::NotSent => NoAnswer::NotSent { execution, receipt, cause },
+            _ => NoAnswer::Unknown { code, receipt, cause },
+        }))
     }
 }
 
@@ -186,18 +211,19 @@ impl Exchange {
     ) -> OutcomeRecorded {
         let sent = (self.revoke() == self.message_len).then(|| self.whole.clone());
         let duration = self.clock.monotonic().since(self.started);
-        let permit = self.permit.take().expect("an exchange is closed once: closing takes it by value or in drop");
+        let permit =
+            self.permit.take().expect("an exchange is closed once: closing takes it by value or in drop");
         permit.close(Outcome { status, cause, sent, response, duration })
     }
 
     /// No answer came. If no byte had left, and none can any more, that is certain; else nothing is.
-    fn give_up(mut self, receipt: Receipt, code: ReasonCode, cause: &str) -> Box<NoAnswer> {
+    fn give_up(mut self, code: ReasonCode) -> OutcomeStatus {
         let (status, code) = match self.revoke() {
             0 => (OutcomeStatus::NotSent, ReasonCode::UpstreamNotSent),
             _ => (OutcomeStatus::Indeterminate, code),
         };
         self.close(status, Some(code.as_str()), None);
-        Box::new(NoAnswer { code, status, receipt, cause: cause.to_owned() })
+        status
     }
 }
 

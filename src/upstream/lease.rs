@@ -24,6 +24,7 @@ use super::sealed_io::{Seal, SealedIo};
 use super::{InvalidRoots, Scheme, Settings, tls};
 use crate::clock::{Clock, Moment};
 use crate::limits;
+use crate::model::ReasonCode;
 
 /// One upstream and its connections. Cheap to clone.
 #[derive(Clone)]
@@ -64,6 +65,15 @@ pub enum LeaseError {
     Busy,
     #[error("the upstream could not be reached: {0}")]
     Unreachable(io::Error),
+}
+
+impl LeaseError {
+    pub const fn code(&self) -> ReasonCode {
+        match self {
+            Self::Busy => ReasonCode::UpstreamBusy,
+            Self::Unreachable(_) => ReasonCode::UpstreamUnreachable,
+        }
+    }
 }
 
 /// How the pool is used now.

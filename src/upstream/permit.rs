@@ -28,6 +28,8 @@ pub struct PermittedRequest {
     pub(super) whole: Sent,
     pub(super) permit: OpenPermit,
     pub(super) receipt: Receipt,
+    /// Kept in case nothing can be sent and the request has to be decided again.
+    pub(super) execution: ExecutionRequest,
     pub(super) clock: Clock,
 }
 
@@ -67,15 +69,15 @@ pub fn seal(
         });
         return Err(Box::new(Moved { execution: evaluated.into_execution(), receipt, name }));
     }
-    let request = evaluated.into_execution().request;
-    let digest = request.digest();
-    let wire = request.into_wire();
+    let execution = evaluated.into_execution();
+    let digest = execution.request.digest();
+    let wire = execution.request.wire();
+    assert_eq!(digest, digest_of(wire), "the bytes to be sent are the bytes that were judged");
     let whole = Sent { digest, size: (wire.head.len() + wire.body.len()) as u64 };
-    assert_eq!(digest, digest_of(&wire), "the bytes to be sent are the bytes that were judged");
-    let (head, fields) = fill_slot(&wire, credential);
-    let request = http_request(&wire, fields);
-    let message = SealedMessage::new(head, wire.body);
-    Ok(PermittedRequest { message, request, whole, permit, receipt, clock: clock.clone() })
+    let (head, fields) = fill_slot(wire, credential);
+    let request = http_request(wire, fields);
+    let message = SealedMessage::new(head, wire.body.clone());
+    Ok(PermittedRequest { message, request, whole, permit, receipt, execution, clock: clock.clone() })
 }
 
 impl PermittedRequest {
