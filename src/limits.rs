@@ -56,3 +56,7 @@ pub const LINGER_BYTES_MAX: usize = 4 * 1024 * 1024;
 // Deciding (pep).
 /// Evaluations of one request that may end in a permit of which nothing is sent.
 pub const EVALUATIONS_MAX: u32 = 3;
+/// Pieces of an answer's body on their way to a slow client.
+pub const RESPONSE_PIECES_MAX: usize = 16;
+pub const ACCEPT_RETRY_MS: u64 = 50;
+pub const HTTP2_STREAMS_MAX: u32 = 128;
