@@ -60,3 +60,7 @@ pub const EVALUATIONS_MAX: u32 = 3;
 pub const RESPONSE_PIECES_MAX: usize = 16;
 pub const ACCEPT_RETRY_MS: u64 = 50;
 pub const HTTP2_STREAMS_MAX: u32 = 128;
+
+// Admin listener.
+pub const ADMIN_CONNECTIONS_MAX: usize = 32;
+pub const ADMIN_CONNECTION_MS_MAX: u64 = 60_000;
