@@ -8,10 +8,13 @@
 //! Order of use: [`target::CanonicalTarget::parse`] (host, path, query), then the route is matched on its
 //! path, then [`canonicalize`] does the rest under that route's rules.
 
+mod body;
 pub mod form;
 pub mod headers;
 pub mod json;
+mod media_type;
 mod message;
+mod percent;
 mod request;
 mod rules;
 pub mod schema;
@@ -33,4 +36,15 @@ pub struct Malformed {
     pub place: Option<Place>,
     /// One more sentence for the caller, about what was found; never holds a credential or a body value.
     pub detail: Option<String>,
+}
+
+impl Malformed {
+    pub(crate) fn new(code: ReasonCode, place: Place) -> Self {
+        Self { code, place: Some(place), detail: None }
+    }
+
+    pub(crate) fn because(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
 }

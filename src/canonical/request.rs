@@ -1,5 +1,6 @@
 //! The received request, the canonical one, and the unit of control.
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -7,9 +8,9 @@ use http::HeaderMap;
 
 use super::message::Wire;
 use super::target::CanonicalTarget;
-use super::{Malformed, Rules};
+use super::{Malformed, Rules, body, headers};
 use crate::model::entry::BodyForm;
-use crate::model::{ActionName, Actor, Digest, IdempotencyKey, Json, SurfaceName};
+use crate::model::{ActionName, Actor, Digest, IdempotencyKey, Json, Place, ReasonCode, SurfaceName};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
@@ -18,7 +19,7 @@ pub enum Version {
 }
 
 /// The head of a request as it came, after the transport's own checks.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ReceivedHead {
     pub version: Version,
     pub method: http::Method,
@@ -29,15 +30,34 @@ pub struct ReceivedHead {
     pub headers: HeaderMap,
 }
 
+/// Without targets and values, which may hold credentials.
+impl fmt::Debug for ReceivedHead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReceivedHead")
+            .field("version", &self.version)
+            .field("method", &self.method)
+            .field("headers", &self.headers.len())
+            .finish_non_exhaustive()
+    }
+}
+
 /// A whole request, bounded, untrusted.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Received {
     pub head: ReceivedHead,
     pub body: Bytes,
 }
 
+/// Without the body.
+impl fmt::Debug for Received {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("Received");
+        out.field("head", &self.head).field("body_bytes", &self.body.len()).finish_non_exhaustive()
+    }
+}
+
 /// What policy sees of the body.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub enum PolicyBody {
     /// A json body, or a form as nested objects.
     Value(Json),
@@ -45,12 +65,20 @@ pub enum PolicyBody {
     Absent,
 }
 
+/// Without the value.
+impl fmt::Debug for PolicyBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Value(_) => "Value(..)",
+            Self::Absent => "Absent",
+        })
+    }
+}
+
 /// The request in its one form. Owns the bytes that will be written; nothing can change them.
 #[derive(Debug)]
 pub struct CanonicalRequest {
     wire: Wire,
-    method: http::Method,
-    target: Arc<str>,
     path: Arc<str>,
     params: Vec<(Arc<str>, String)>,
     query: Json,
@@ -73,18 +101,68 @@ pub fn canonicalize(
     params: Vec<(Arc<str>, String)>,
     rules: &Rules,
 ) -> Result<CanonicalRequest, Malformed> {
-    let _ = (received, target, params, rules);
-    todo!()
+    let Received { head, body: received_body } = received;
+    check_method(&head.method)?;
+    target.check_path(rules.path)?;
+    let query = target.query_object(&rules.query_lists)?;
+    let headers::ReadHeaders { forwarded: mut fields, content_type, idempotency_key } =
+        headers::read(&head, received_body.len(), rules)?;
+    let body = body::read(received_body.clone(), content_type, rules)?;
+
+    // Framing is our own. A body has its exact length; without one, the methods that usually have one say so.
+    let is_usual = matches!(head.method.as_str(), "POST" | "PUT" | "PATCH");
+    if body.form != BodyForm::None || is_usual {
+        fields.push(("content-length".into(), body.bytes.len().to_string().into()));
+    }
+    let media_type = body.media_type.map(|(essence, written)| {
+        fields.push(("content-type".into(), written));
+        essence
+    });
+
+    let received_digest = Digest::of(&received_body);
+    let body_digest = if body.bytes == received_body { received_digest } else { Digest::of(&body.bytes) };
+    let (path, target) = target.into_path_and_target();
+    let (authority, credential) = (rules.upstream_authority.clone(), rules.credential.as_ref());
+    let wire = Wire::new(head.method, target, authority, fields, credential, body.bytes);
+    let is_visible = |name: &Arc<str>| credential.is_none_or(|slot| slot.header != *name);
+    Ok(CanonicalRequest {
+        headers: wire.fields.iter().filter(|(name, _)| is_visible(name)).cloned().collect(),
+        digest: wire.digest(),
+        wire,
+        path,
+        params,
+        query,
+        body: body.policy,
+        media_type,
+        idempotency_key,
+        form: body.form,
+        body_digest,
+        received_digest,
+    })
+}
+
+/// A plain uppercase word. CONNECT makes a tunnel, TRACE answers with what it was sent, PRI opens HTTP/2.
+fn check_method(method: &http::Method) -> Result<(), Malformed> {
+    let text = method.as_str();
+    let is_plain = text.starts_with(|c: char| c.is_ascii_uppercase())
+        && text.bytes().all(|b| b.is_ascii_uppercase() || b == b'-');
+    let code = match text {
+        "CONNECT" => ReasonCode::UpgradeRefused,
+        "TRACE" | "PRI" => ReasonCode::MethodInvalid,
+        _ if is_plain => return Ok(()),
+        _ => ReasonCode::MethodInvalid,
+    };
+    Err(Malformed { code, place: Some(Place::HeadByte(0)), detail: None })
 }
 
 impl CanonicalRequest {
     pub fn method(&self) -> &http::Method {
-        &self.method
+        &self.wire.method
     }
 
     /// Path and query as written on the wire.
     pub fn target(&self) -> &Arc<str> {
-        &self.target
+        &self.wire.target
     }
 
     pub fn path(&self) -> &Arc<str> {
@@ -107,7 +185,8 @@ impl CanonicalRequest {
 
     /// The authority written as `host`.
     pub fn authority(&self) -> &str {
-        todo!()
+        // `Wire::new` writes `host` first.
+        &self.wire.fields[0].1
     }
 
     pub fn body(&self) -> &PolicyBody {
@@ -120,7 +199,7 @@ impl CanonicalRequest {
 
     /// Of the forwarded body, bytes.
     pub fn size(&self) -> u64 {
-        todo!()
+        self.wire.body.len() as u64
     }
 
     pub fn idempotency_key(&self) -> Option<&IdempotencyKey> {
