@@ -60,3 +60,15 @@ impl Ledger {
 
 #[expect(dead_code, reason = "skeleton")]
 fn unused(_: Decision, _: Digest) {}
+
+pub struct Statistics {
+    pub leaves: u64,
+    pub queued: u64,
+    pub open_permits: u64,
+}
+
+impl Ledger {
+    pub fn statistics(&self) -> Statistics {
+        todo!()
+    }
+}

@@ -37,6 +37,72 @@ pub const PERMITS_IN_FLIGHT_MAX: usize = 8_192;
 /// Upstream connections of one surface.
 pub const LEASES_MAX_HARD: usize = 4_096;
 
+// Config: the file itself, and the defaults and bounds of what it may declare.
+/// The config file, and each schema, certificate, key and secret file it names.
+pub const CONFIG_FILE_BYTES_MAX: u64 = 1024 * 1024;
+pub const CONFIG_DEPTH_MAX: usize = 16;
+/// Errors that one run reports; the rest are counted.
+pub const CONFIG_PROBLEMS_MAX: usize = 100;
+pub const SURFACES_MAX: usize = 256;
+pub const ROUTES_PER_SURFACE_MAX: usize = 1_024;
+pub const API_KEYS_MAX: usize = 10_000;
+/// A secret that is injected into a header.
+pub const SECRET_BYTES_MAX: usize = 4 * 1024;
+
+pub const SEGMENT_MIB_DEFAULT: u64 = SEGMENT_BYTES_DEFAULT / MIB_BYTES;
+/// Every open permit must find room for its outcome in one segment.
+pub const SEGMENT_MIB_MIN: u64 = SEGMENT_MIB_DEFAULT / 2;
+pub const SEGMENT_MIB_MAX: u64 = 4 * 1024;
+pub const MIB_BYTES: u64 = 1024 * 1024;
+
+pub const REQUESTS_IN_FLIGHT_MAX_DEFAULT: u64 = 1_024;
+pub const CONNECTIONS_MAX_DEFAULT: u64 = 4_096;
+pub const CONNECTIONS_MAX_HARD: u64 = 65_536;
+pub const HEAD_MS_MAX_DEFAULT: u64 = 10_000;
+pub const HEAD_MS_MAX_HARD: u64 = 60_000;
+pub const BODY_MS_MAX_DEFAULT: u64 = 30_000;
+pub const BODY_MS_MAX_HARD: u64 = 600_000;
+pub const EVALUATION_MS_MAX_DEFAULT: u64 = 100;
+pub const EVALUATION_MS_MAX_HARD: u64 = 10_000;
+pub const EVALUATION_THREADS_DEFAULT: u64 = 4;
+pub const EVALUATION_THREADS_MAX: u64 = 256;
+pub const DRAIN_MS_MAX_DEFAULT: u64 = 30_000;
+pub const DRAIN_MS_MAX_HARD: u64 = 600_000;
+
+/// From the capture of what was read to the first byte sent.
+pub const PERMIT_AGE_MS_MAX_DEFAULT: u64 = 1_000;
+pub const PERMIT_AGE_MS_MAX_HARD: u64 = 60_000;
+
+pub const LEASES_MAX_DEFAULT: u64 = 64;
+/// Below the five seconds after which common servers close an idle connection.
+pub const UPSTREAM_IDLE_MS_MAX_DEFAULT: u64 = 4_000;
+pub const UPSTREAM_IDLE_MS_MAX_HARD: u64 = 600_000;
+pub const CONNECT_MS_MAX_DEFAULT: u64 = 2_000;
+pub const CONNECT_MS_MAX_HARD: u64 = 60_000;
+pub const LEASE_WAIT_MS_MAX_DEFAULT: u64 = 1_000;
+pub const LEASE_WAIT_MS_MAX_HARD: u64 = 60_000;
+pub const RESPONSE_HEAD_MS_MAX_DEFAULT: u64 = 30_000;
+pub const RESPONSE_HEAD_MS_MAX_HARD: u64 = 600_000;
+pub const RESPONSE_IDLE_MS_MAX_DEFAULT: u64 = 60_000;
+pub const RESPONSE_IDLE_MS_MAX_HARD: u64 = 3_600_000;
+
+// API keys (authority).
+/// An API key begins with this many bytes that are not secret; it is found by them.
+pub const API_KEY_PREFIX_BYTES: usize = 12;
+/// Prefix and at least 128 random bits in base64.
+pub const API_KEY_BYTES_MIN: usize = API_KEY_PREFIX_BYTES + 22;
+pub const API_KEY_BYTES_MAX: usize = 256;
+
+/// Days before a certificate's end at which `check` begins to warn.
+pub const CERTIFICATE_WARNING_DAYS: u64 = 14;
+
+const _: () = assert!(REQUESTS_IN_FLIGHT_MAX_DEFAULT <= PERMITS_IN_FLIGHT_MAX as u64);
+const _: () =
+    assert!(PERMITS_IN_FLIGHT_MAX as u64 * FRAME_ALIGNMENT_BYTES as u64 <= SEGMENT_MIB_MIN * MIB_BYTES);
+const _: () = assert!(LEASES_MAX_DEFAULT <= LEASES_MAX_HARD as u64);
+const _: () = assert!(EVALUATION_MS_MAX_DEFAULT < PERMIT_AGE_MS_MAX_DEFAULT);
+const _: () = assert!(SECRET_BYTES_MAX < HEAD_BYTES_MAX);
+
 /// When the log is full, every open permit must still find room for its outcome, alone in its own frame.
 const _: () = assert!(PERMITS_IN_FLIGHT_MAX as u64 * FRAME_ALIGNMENT_BYTES as u64 <= SEGMENT_BYTES_DEFAULT);
 const _: () = assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 pub use surface::{Matched, NoRoute, Route, Routes, Surface};
 
-use crate::authority::Versions;
+use crate::authority::{Credentials, Versions};
 use crate::canonical::ExecutionRequest;
 use crate::clock::{Clock, Moment};
 use crate::ledger::{Ledger, Receipt, Recorded, Rejection, Unrecorded};
@@ -24,7 +24,8 @@ use crate::upstream::{self, Answer, Lease, LeaseError, NoAnswer, PermittedReques
 pub struct Gate {
     pub pdp: Pdp,
     pub ledger: Ledger,
-    pub versions: Arc<Versions>,
+    pub versions: Versions,
+    pub credentials: Arc<Credentials>,
     pub clock: Clock,
     pub metrics: Arc<Metrics>,
 }
@@ -75,26 +76,26 @@ pub async fn admit(
         // Nothing is forwarded before the receipt is durable.
         let recorded = record_permit(gate, permit, supersedes).await?;
         // The airlock: still true, still young, exactly these bytes; then the wire.
-        let credential = surface.credential.as_ref();
-        let again =
-            match upstream::seal(recorded, &gate.versions, credential, surface.permit_age_max, &gate.clock) {
-                Err(moved) => {
-                    lease.give_back_unused();
-                    tracing::info!(surface = %surface.name, what = %moved.name, "read set moved");
-                    Again {
-                        execution: moved.execution,
-                        receipt: moved.receipt,
-                        code: ReasonCode::ReadSetMoved,
-                    }
+        let again = match upstream::seal(
+            recorded,
+            &gate.versions,
+            &gate.credentials,
+            surface.permit_age_max,
+            &gate.clock,
+        ) {
+            Err(moved) => {
+                lease.give_back_unused();
+                tracing::info!(surface = %surface.name, what = %moved.name, "read set moved");
+                Again { execution: moved.execution, receipt: moved.receipt, code: ReasonCode::ReadSetMoved }
+            }
+            Ok(permitted) => {
+                gate.metrics.added(&surface.name, gate.clock.monotonic().since(received));
+                match send(gate, surface, permitted, lease).await? {
+                    Sent::Answered(answer) => return Ok(*answer),
+                    Sent::Nothing(again) => again,
                 }
-                Ok(permitted) => {
-                    gate.metrics.added(&surface.name, gate.clock.monotonic().since(received));
-                    match send(gate, surface, permitted, lease).await? {
-                        Sent::Answered(answer) => return Ok(*answer),
-                        Sent::Nothing(again) => again,
-                    }
-                }
-            };
+            }
+        };
         execution = again.execution;
         last = Some((again.receipt, again.code));
     }

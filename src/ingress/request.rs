@@ -103,7 +103,7 @@ async fn admissible(
         return Err(unattributed(listener, None, target.err().unwrap_or(not_served)));
     };
     let presented = Presented { headers: &head.headers, peer_certificates: &[] };
-    let actor = surface.authenticate(&presented).map_err(|unauthenticated| {
+    let actor = surface.identities.authenticate(&presented).map_err(|unauthenticated| {
         let malformed = Malformed { code: unauthenticated.0, place: None, detail: None };
         unattributed(listener, Some(surface), malformed)
     })?;
@@ -152,7 +152,7 @@ impl From<Malformed> for Rejected {
 }
 
 fn surface_for<'a>(listener: &'a Listener, authority: &str) -> Option<&'a Arc<Surface>> {
-    listener.surfaces.iter().find(|s| s.hosts.is_empty() || s.hosts.contains(authority))
+    listener.surfaces.iter().find(|surface| surface.serves(authority))
 }
 
 /// The host of a request whose target or Host is malformed, to know whom to ask who is asking. Nothing else

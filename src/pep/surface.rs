@@ -6,23 +6,21 @@ use std::time::Duration;
 
 use http::Method;
 
-use crate::authority::{Credential, Identity, Presented, Unauthenticated};
+use crate::authority::Identities;
 use crate::canonical::Rules;
 use crate::canonical::target::CanonicalTarget;
 use crate::canonical::template::PathTemplate;
-use crate::model::{ActionName, Actor, PackageName, ReasonCode, SurfaceName};
+use crate::model::{ActionName, PackageName, SurfaceName};
 use crate::upstream::Upstream;
 
 pub struct Surface {
     pub name: SurfaceName,
-    /// Lowercase authorities it is served under; empty: any.
+    /// Lowercase `host` or `host:port` it is served under; empty: any.
     pub hosts: BTreeSet<Arc<str>>,
     pub package: PackageName,
-    /// The first that recognizes a credential decides.
-    pub identities: Vec<Box<dyn Identity>>,
+    pub identities: Identities,
     pub routes: Routes,
     pub upstream: Upstream,
-    pub credential: Option<Credential>,
     /// From the capture of the read set to the first byte.
     pub permit_age_max: Duration,
 }
@@ -31,7 +29,7 @@ pub struct Route {
     pub action: ActionName,
     pub method: Method,
     pub template: PathTemplate,
-    pub rules: Rules,
+    pub rules: Arc<Rules>,
 }
 
 /// The routes of a surface, most specific first.
@@ -71,12 +69,16 @@ impl Routes {
 }
 
 impl Surface {
-    pub fn authenticate(&self, presented: &Presented<'_>) -> Result<Arc<Actor>, Unauthenticated> {
-        for identity in &self.identities {
-            if let Some(actor) = identity.authenticate(presented)? {
-                return Ok(actor);
-            }
+    /// Whether requests under this authority (lowercase, port if the caller gave one) are for this surface.
+    /// A host declared without a port fits every port.
+    pub fn serves(&self, authority: &str) -> bool {
+        if self.hosts.is_empty() || self.hosts.contains(authority) {
+            return true;
         }
-        Err(Unauthenticated(ReasonCode::CredentialMissing))
+        // In an IPv6 address without a port, the last colon is inside the brackets.
+        match authority.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => self.hosts.contains(host),
+            Some(_) | None => false,
+        }
     }
 }

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::exchange::InFlight;
 use super::lease::Lease;
 use super::sealed_io::SealedMessage;
-use crate::authority::{Credential, Versions};
+use crate::authority::{Credentials, Versions};
 use crate::canonical::{ExecutionRequest, Slot, Wire};
 use crate::clock::Clock;
 use crate::ledger::{OpenPermit, Outcome, Receipt, Recorded, Sent};
@@ -42,12 +42,11 @@ pub struct Moved {
     pub name: std::sync::Arc<str>,
 }
 
-/// From "receipt durable" to "may be sent". Panics if the surface's credential is not the one the slot names,
-/// which config and wiring rule out.
+/// From "receipt durable" to "may be sent". Panics if a slot's credential is not there, which config rules out.
 pub fn seal(
     recorded: Recorded<Permit>,
     versions: &Versions,
-    credential: Option<&Credential>,
+    credentials: &Credentials,
     permit_age_max: Duration,
     clock: &Clock,
 ) -> Result<PermittedRequest, Box<Moved>> {
@@ -74,7 +73,7 @@ pub fn seal(
     let wire = execution.request.wire();
     assert_eq!(digest, digest_of(wire), "the bytes to be sent are the bytes that were judged");
     let whole = Sent { digest, size: (wire.head.len() + wire.body.len()) as u64 };
-    let (head, fields) = fill_slot(wire, credential);
+    let (head, fields) = fill_slot(wire, credentials);
     let request = http_request(wire, fields);
     let message = SealedMessage::new(head, wire.body.clone());
     Ok(PermittedRequest { message, request, whole, permit, receipt, execution, clock: clock.clone() })
@@ -95,13 +94,10 @@ fn digest_of(wire: &Wire) -> Digest {
 }
 
 /// The head with the credential in its slot, and the header fields likewise.
-fn fill_slot(
-    wire: &Wire,
-    credential: Option<&Credential>,
-) -> (Zeroizing<Vec<u8>>, Vec<(HeaderName, HeaderValue)>) {
+fn fill_slot(wire: &Wire, credentials: &Credentials) -> (Zeroizing<Vec<u8>>, Vec<(HeaderName, HeaderValue)>) {
     let secret = wire.slot.as_ref().map(|slot| {
-        let credential = credential.expect("a surface with a slot has its credential");
-        assert_eq!(credential.name(), &slot.secret, "the slot names this surface's credential");
+        let credential =
+            credentials.find(&slot.secret).expect("config reads the secret of every slot it declares");
         (slot, credential)
     });
     let head = match secret {
