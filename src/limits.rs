@@ -130,3 +130,37 @@ pub const HTTP2_STREAMS_MAX: u32 = 128;
 // Admin listener.
 pub const ADMIN_CONNECTIONS_MAX: usize = 32;
 pub const ADMIN_CONNECTION_MS_MAX: u64 = 60_000;
+
+// Policy bundles (policy::source, policy::check).
+/// Rego and data files in one bundle, tests included.
+pub const POLICY_FILES_MAX: usize = 512;
+pub const POLICY_FILE_BYTES_MAX: usize = 1024 * 1024;
+pub const POLICY_BUNDLE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of one line of Rego; the engine's own bound is 1,024 columns.
+pub const POLICY_LINE_BYTES_MAX: usize = 1_000;
+/// Open `[` and `{` at one place of Rego: the engine's parse time doubles with each literal level.
+pub const POLICY_NESTING_MAX: usize = 10;
+/// Open `(` at one place of Rego.
+pub const POLICY_PARENTHESES_MAX: usize = 24;
+pub const POLICY_DIRECTORY_DEPTH_MAX: usize = 16;
+/// Rules that may stand on each other: a longer chain is stack.
+pub const POLICY_RULE_CHAIN_MAX: usize = 64;
+/// How long reading, checking and compiling one bundle may take.
+pub const POLICY_LOAD_MAX_MS: u64 = 20_000;
+
+// Evaluation (policy::pdp).
+/// Stack of an evaluation thread, bytes of address space.
+pub const EVALUATION_STACK_BYTES: usize = 64 * 1024 * 1024;
+pub const EVALUATION_MAX_MS_DEFAULT: u64 = 100;
+/// Work units of the engine (statements, calls, loop turns) for one set of one evaluation.
+pub const EVALUATION_STEPS_MAX_DEFAULT: u32 = 1_000_000;
+/// Questions that wait for an evaluation thread.
+pub const EVALUATION_QUEUE_MAX_DEFAULT: usize = 1_024;
+pub const POLICY_REASONS_MAX: usize = 32;
+pub const POLICY_REASON_CODE_BYTES_MAX: usize = 128;
+/// All reasons of one verdict as they stand in the leaf.
+pub const POLICY_REASONS_BYTES_MAX: usize = 16 * 1024;
+
+/// A leaf holds the reasons beside what came in the head.
+const _: () = assert!(POLICY_REASONS_BYTES_MAX + HEAD_BYTES_MAX < ENTRY_BYTES_MAX);
+const _: () = assert!(POLICY_FILE_BYTES_MAX <= POLICY_BUNDLE_BYTES_MAX);

@@ -4,8 +4,25 @@
 //! [`Judgment`], always: whatever the engine does (error, panic, time-out) ends as a refusal with
 //! SILENCE. Only this module can make an [`Evaluated`].
 
+mod bundle;
+mod check;
+mod convert;
+mod engine;
+mod evaluate;
+mod fault;
+mod input;
+mod lexical;
 mod pdp;
+mod source;
+mod syntax;
+#[cfg(test)]
+mod tests;
 mod verdict;
+mod workers;
 
-pub use pdp::{Context, Pdp, Question};
+pub use bundle::{Bundle, ENGINE};
+pub use evaluate::Finding;
+pub use fault::{BundleError, Fault};
+pub use pdp::{Context, Counts, Observer, Pdp, Question, Settings};
+pub use source::{DataFile, RegoFile, Sources};
 pub use verdict::{Evaluated, Evaluation, Judgment, Permit, Refusal};

@@ -46,6 +46,25 @@ pub struct Evaluated<V> {
 }
 
 impl<V> Evaluated<V> {
+    pub(in crate::policy) fn new(
+        execution: ExecutionRequest,
+        read_set: ReadSet,
+        evaluation: Evaluation,
+        verdict: V,
+    ) -> Self {
+        Self { execution, read_set, evaluation, verdict }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_test(
+        execution: ExecutionRequest,
+        read_set: ReadSet,
+        evaluation: Evaluation,
+        verdict: V,
+    ) -> Self {
+        Self::new(execution, read_set, evaluation, verdict)
+    }
+
     pub fn execution(&self) -> &ExecutionRequest {
         &self.execution
     }
@@ -69,12 +88,32 @@ impl<V> Evaluated<V> {
 }
 
 impl Permit {
+    pub(in crate::policy) fn new(reasons: Vec<PolicyReason>) -> Self {
+        Self { reasons }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_test(reasons: Vec<PolicyReason>) -> Self {
+        Self::new(reasons)
+    }
+
     pub fn reasons(&self) -> &[PolicyReason] {
         &self.reasons
     }
 }
 
 impl Refusal {
+    /// A refusal that says PERMIT would be our own broken promise.
+    pub(in crate::policy) fn new(decision: Decision, reasons: Vec<PolicyReason>, code: ReasonCode) -> Self {
+        assert!(decision != Decision::Permit, "a refusal is never a PERMIT");
+        Self { decision, reasons, code }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_test(decision: Decision, reasons: Vec<PolicyReason>, code: ReasonCode) -> Self {
+        Self::new(decision, reasons, code)
+    }
+
     /// Never [`Decision::Permit`].
     pub fn decision(&self) -> Decision {
         self.decision

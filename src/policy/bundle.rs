@@ -1,0 +1,241 @@
+//! A bundle of Rego and data that was read, checked and compiled: the only thing that can be activated.
+//!
+//! In: a directory (or named bytes) and the packages that surfaces name. Out: a [`Bundle`], or a
+//! [`BundleError`] with every fault. After: each package exists and has a `permit` set, no rule can
+//! reach what REGORUS-class faults need (see `check`), and the whole compiles. Parsing runs on a thread
+//! of its own with a large stack and a deadline; a hostile source could still cost memory, so operators
+//! who take bundles from strangers load them in a child process first.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use regorus::Engine;
+use serde::Serialize;
+
+use super::fault::{BundleError, Fault};
+use super::source::{RegoFile, Sources};
+use super::syntax::{self, Parsed};
+use super::{check, convert, engine, lexical};
+use crate::limits;
+use crate::model::entry::PolicyFile;
+use crate::model::{Digest, PackageName};
+
+/// The evaluator as receipts name it.
+pub const ENGINE: &str = "regorus/0.14.1 interpreter strict";
+
+/// The four sets of the contract, in precedence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum ContractSet {
+    Quarantine,
+    Deny,
+    Escalate,
+    Permit,
+}
+
+impl ContractSet {
+    pub(super) const ALL: [Self; 4] = [Self::Quarantine, Self::Deny, Self::Escalate, Self::Permit];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Quarantine => "quarantine",
+            Self::Deny => "deny",
+            Self::Escalate => "escalate",
+            Self::Permit => "permit",
+        }
+    }
+}
+
+/// The sets a package defines, as the engine's rule paths.
+pub(super) type Sets = Vec<(ContractSet, String)>;
+
+/// Checked and compiled policy.
+#[derive(Debug)]
+pub struct Bundle {
+    sources: Sources,
+    revision: Digest,
+    files: Vec<PolicyFile>,
+    packages: BTreeMap<PackageName, Sets>,
+}
+
+impl Bundle {
+    /// Reads and checks a directory. `packages` are those that surfaces name. Blocks for as long as
+    /// compiling takes.
+    pub fn load(root: &Path, packages: &[PackageName]) -> Result<Self, BundleError> {
+        Self::from_sources(Sources::read(root)?, packages)
+    }
+
+    /// The same from files already in memory.
+    pub fn from_sources(sources: Sources, packages: &[PackageName]) -> Result<Self, BundleError> {
+        Self::checked(sources, packages, Checks::All)
+    }
+
+    /// Without the static checks, so that a test can show what they keep out.
+    #[cfg(test)]
+    pub(in crate::policy) fn unchecked(
+        sources: Sources,
+        packages: &[PackageName],
+    ) -> Result<Self, BundleError> {
+        Self::checked(sources, packages, Checks::Compile)
+    }
+
+    fn checked(sources: Sources, packages: &[PackageName], checks: Checks) -> Result<Self, BundleError> {
+        let wanted = packages.to_vec();
+        let (send, receive) = sync_channel(1);
+        let worker = move || {
+            let made = catch_unwind(AssertUnwindSafe(|| build(sources, &wanted, checks)));
+            let made = made.unwrap_or_else(|_| {
+                Err(Fault::of_bundle("engine_panicked", "the engine panicked on this bundle".into()).into())
+            });
+            // Nobody waits any more after the deadline; then the bundle is dropped here.
+            let _ = send.send(made);
+        };
+        let spawned = thread::Builder::new()
+            .name("policy-load".into())
+            .stack_size(limits::EVALUATION_STACK_BYTES)
+            .spawn(worker);
+        if let Err(e) = spawned {
+            return Err(Fault::of_bundle("no_thread", format!("no thread to load it on: {e}")).into());
+        }
+        match receive.recv_timeout(Duration::from_millis(limits::POLICY_LOAD_MAX_MS)) {
+            Ok(made) => made,
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                let message = format!("could not be loaded within {} ms", limits::POLICY_LOAD_MAX_MS);
+                Err(Fault::of_bundle("load_timeout", message).into())
+            }
+        }
+    }
+
+    /// RECEIPTS.md `policy.revision`. Covers every file that can influence a decision: Rego and data,
+    /// not tests.
+    pub fn revision(&self) -> Digest {
+        self.revision
+    }
+
+    /// What the revision covers, sorted by name.
+    pub fn files(&self) -> &[PolicyFile] {
+        &self.files
+    }
+
+    pub fn packages(&self) -> impl Iterator<Item = &PackageName> {
+        self.packages.keys()
+    }
+
+    /// The files themselves: evidence for replay.
+    pub fn sources(&self) -> &Sources {
+        &self.sources
+    }
+
+    pub(super) fn sets(&self, package: &PackageName) -> Option<&Sets> {
+        self.packages.get(package)
+    }
+
+    /// A prepared engine that shares nothing with any other.
+    pub(super) fn engine(&self) -> Result<Engine, BundleError> {
+        compile(&self.sources, &self.packages)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Checks {
+    All,
+    #[cfg(test)]
+    Compile,
+}
+
+fn build(sources: Sources, wanted: &[PackageName], checks: Checks) -> Result<Bundle, BundleError> {
+    let all_rego = || sources.policies.iter().chain(&sources.tests);
+    let mut faults: Vec<Fault> = all_rego().flat_map(lexical::faults).collect();
+    BundleError::unless_none(std::mem::take(&mut faults))?;
+
+    let mut modules = Vec::new();
+    for file in &sources.policies {
+        match Parsed::parse(file) {
+            Ok(parsed) => modules.push(parsed),
+            Err(fault) => faults.push(fault),
+        }
+    }
+    faults.extend(sources.tests.iter().filter_map(|file| Parsed::parse(file).err()));
+    BundleError::unless_none(std::mem::take(&mut faults))?;
+
+    let data = sources.data_document();
+    let (packages, contract) = check::contract(&modules, wanted);
+    faults.extend(contract);
+    if checks == Checks::All {
+        faults.extend(check::faults(&modules, &sources.data, &data));
+    }
+    BundleError::unless_none(faults)?;
+
+    let engine = compile(&sources, &packages)?;
+    trial(&engine, &packages)?;
+    let files = files(&sources);
+    let revision = revision(&files);
+    Ok(Bundle { sources, revision, files, packages })
+}
+
+/// Adds every deciding file and document to a new engine and compiles each entry point.
+fn compile(sources: &Sources, packages: &BTreeMap<PackageName, Sets>) -> Result<Engine, BundleError> {
+    let mut engine = engine::strict();
+    let files: Vec<&RegoFile> = sources.policies.iter().collect();
+    for file in &sources.policies {
+        engine
+            .add_policy(file.name.to_string(), file.text.to_string())
+            .map_err(|e| syntax::engine_fault(&[file], "syntax", &e.to_string()))?;
+    }
+    engine
+        .add_data(convert::value_of(&sources.data_document()))
+        .map_err(|e| Fault::of_bundle("data_invalid", e.to_string()))?;
+    for (_, path) in packages.values().flatten() {
+        engine
+            .compile_with_entrypoint(&Arc::from(path.as_str()))
+            .map_err(|e| syntax::engine_fault(&files, "does_not_compile", &e.to_string()))?;
+    }
+    Ok(engine)
+}
+
+/// Evaluates each set once on an empty input. It may fail for want of members; it may not panic, and it
+/// may not need more than an evaluation's steps.
+fn trial(engine: &Engine, packages: &BTreeMap<PackageName, Sets>) -> Result<(), BundleError> {
+    for (_, path) in packages.values().flatten() {
+        let mut engine = engine.clone();
+        engine::bound(&mut engine, limits::EVALUATION_STEPS_MAX_DEFAULT);
+        engine.set_input(regorus::Value::new_object());
+        let tried = catch_unwind(AssertUnwindSafe(|| engine.eval_rule(path.clone())));
+        let message = match tried {
+            Ok(Ok(_)) => continue,
+            Ok(Err(e)) if engine::is_step_limit(&e) => {
+                "needs more steps than an evaluation may take, on an empty input"
+            }
+            Ok(Err(_)) => continue,
+            Err(_) => "makes the engine panic on an empty input",
+        };
+        return Err(Fault::of_bundle("trial_failed", format!("{path} {message}")).into());
+    }
+    Ok(())
+}
+
+fn files(sources: &Sources) -> Vec<PolicyFile> {
+    let policies = sources.policies.iter().map(|f| (&f.name, f.sha256));
+    let data = sources.data.iter().map(|f| (&f.name, f.sha256));
+    let mut files: Vec<PolicyFile> =
+        policies.chain(data).map(|(name, sha256)| PolicyFile { name: name.clone(), sha256 }).collect();
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    files
+}
+
+/// SHA-256 over the RFC 8785 form; members stand in sorted order, names and digests need no escapes
+/// beyond those of RFC 8785.
+fn revision(files: &[PolicyFile]) -> Digest {
+    #[derive(Serialize)]
+    struct Construction<'a> {
+        construction: &'static str,
+        engine: &'static str,
+        files: &'a [PolicyFile],
+    }
+    let construction = Construction { construction: "interlock-policy-revision-v1", engine: ENGINE, files };
+    Digest::of(&serde_json::to_vec(&construction).expect("strings and digests always serialize"))
+}

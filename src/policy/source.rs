@@ -1,0 +1,298 @@
+//! The files of a bundle, read whole and bounded, before anything parses them.
+//!
+//! In: a directory, or named bytes (replay, tests). Out: Rego files, test files and data documents, each
+//! sorted by name. `*_test.rego` is a test; any other `*.rego` decides; `a/b.json` is the document
+//! `data.a.b`; `*.schema.json`, hidden names and everything else are no part of a bundle. A symbolic
+//! link to a file is followed only inside the root (as mounted config volumes have them).
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::fault::{BundleError, Fault};
+use crate::canonical::json::Bounds;
+use crate::limits;
+use crate::model::{Digest, Json};
+
+/// A Rego file.
+#[derive(Clone, Debug)]
+pub struct RegoFile {
+    pub name: Arc<str>,
+    pub text: Arc<str>,
+    pub sha256: Digest,
+}
+
+/// A data document and the path under `data` where it stands.
+#[derive(Clone, Debug)]
+pub struct DataFile {
+    pub name: Arc<str>,
+    pub sha256: Digest,
+    pub mount: Vec<Arc<str>>,
+    pub value: Json,
+}
+
+/// Everything a bundle is made of, each list sorted by name.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    pub policies: Vec<RegoFile>,
+    pub tests: Vec<RegoFile>,
+    pub data: Vec<DataFile>,
+}
+
+impl Sources {
+    /// Reads a directory and everything below it.
+    pub fn read(root: &Path) -> Result<Self, BundleError> {
+        let mut found = Found::default();
+        match fs::canonicalize(root) {
+            Ok(real) => found.directory(&real, &real, 0),
+            Err(e) => found.fault("", "unreadable", format!("{} cannot be read: {e}", root.display())),
+        }
+        BundleError::unless_none(found.faults)?;
+        Self::from_files(found.files)
+    }
+
+    /// The same from memory: names relative to the root, with `/`.
+    pub fn from_files(files: impl IntoIterator<Item = (String, Vec<u8>)>) -> Result<Self, BundleError> {
+        let mut faults = Vec::new();
+        let mut sources = Self { policies: Vec::new(), tests: Vec::new(), data: Vec::new() };
+        let mut bytes_total = 0;
+        let files: BTreeMap<String, Vec<u8>> = files.into_iter().collect();
+        if files.len() > limits::POLICY_FILES_MAX {
+            faults.push(Fault::of_bundle(
+                "files_over",
+                format!("{} files, at most {}", files.len(), limits::POLICY_FILES_MAX),
+            ));
+        }
+        for (name, bytes) in files {
+            let name: Arc<str> = name.into();
+            bytes_total += bytes.len();
+            if bytes.len() > limits::POLICY_FILE_BYTES_MAX {
+                faults.push(file_too_large(&name, bytes.len() as u64));
+                continue;
+            }
+            let read = match Kind::of(&name) {
+                Kind::Policy => rego(&name, bytes).map(|f| sources.policies.push(f)),
+                Kind::Test => rego(&name, bytes).map(|f| sources.tests.push(f)),
+                Kind::Data => data(&name, &bytes).map(|f| sources.data.push(f)),
+                Kind::Other => Ok(()),
+            };
+            faults.extend(read.err());
+        }
+        if bytes_total > limits::POLICY_BUNDLE_BYTES_MAX {
+            faults.push(Fault::of_bundle(
+                "bundle_too_large",
+                format!("{bytes_total} bytes, at most {}", limits::POLICY_BUNDLE_BYTES_MAX),
+            ));
+        }
+        faults.extend(nested_documents(&sources.data));
+        BundleError::unless_none(faults)?;
+        Ok(sources)
+    }
+
+    /// All documents as one object.
+    pub(in crate::policy) fn data_document(&self) -> Json {
+        let mut root = Tree::default();
+        for file in &self.data {
+            root.put(&file.mount, &file.value);
+        }
+        root.into_json()
+    }
+}
+
+enum Kind {
+    Policy,
+    Test,
+    Data,
+    Other,
+}
+
+impl Kind {
+    fn of(name: &str) -> Self {
+        let hidden = name.split('/').any(|part| part.starts_with('.'));
+        if hidden || name.ends_with(".schema.json") {
+            Self::Other
+        } else if name.ends_with("_test.rego") {
+            Self::Test
+        } else if name.ends_with(".rego") {
+            Self::Policy
+        } else if name.ends_with(".json") {
+            Self::Data
+        } else {
+            Self::Other
+        }
+    }
+}
+
+#[derive(Default)]
+struct Found {
+    files: Vec<(String, Vec<u8>)>,
+    faults: Vec<Fault>,
+}
+
+impl Found {
+    fn fault(&mut self, name: &str, rule: &'static str, message: String) {
+        self.faults.push(Fault::of_file(&name.into(), rule, message));
+    }
+
+    fn directory(&mut self, root: &Path, directory: &Path, depth: usize) {
+        let shown = name_of(root, directory).unwrap_or_default();
+        if depth > limits::POLICY_DIRECTORY_DEPTH_MAX {
+            let message = format!("directories nest deeper than {}", limits::POLICY_DIRECTORY_DEPTH_MAX);
+            return self.fault(&shown, "directory_too_deep", message);
+        }
+        let entries: Result<Vec<PathBuf>, _> =
+            fs::read_dir(directory).and_then(|all| all.map(|e| e.map(|e| e.path())).collect());
+        let mut entries = match entries {
+            Ok(entries) => entries,
+            Err(e) => return self.fault(&shown, "unreadable", format!("cannot be read: {e}")),
+        };
+        entries.sort();
+        for path in entries {
+            let Some(name) = name_of(root, &path) else {
+                self.fault(&shown, "name_not_utf8", "holds a name that is not UTF-8".into());
+                continue;
+            };
+            if path.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(b".")) {
+                continue;
+            }
+            if self.files.len() > limits::POLICY_FILES_MAX {
+                return; // from_files reports it
+            }
+            self.entry(root, &path, name, depth);
+        }
+    }
+
+    fn entry(&mut self, root: &Path, path: &Path, name: String, depth: usize) {
+        let metadata = match fs::symlink_metadata(path) {
+            Ok(metadata) => metadata,
+            Err(e) => return self.fault(&name, "unreadable", format!("cannot be read: {e}")),
+        };
+        if metadata.is_dir() {
+            return self.directory(root, path, depth + 1);
+        }
+        if matches!(Kind::of(&name), Kind::Other) {
+            return;
+        }
+        let real = match fs::canonicalize(path) {
+            Ok(real) if real.starts_with(root) => real,
+            Ok(_) => {
+                let message = "is a symbolic link out of the bundle; copy the file into it".to_string();
+                return self.fault(&name, "link_escapes", message);
+            }
+            Err(e) => return self.fault(&name, "unreadable", format!("cannot be read: {e}")),
+        };
+        match read_bounded(&real) {
+            Ok(bytes) => self.files.push((name, bytes)),
+            Err(e) => self.fault(&name, "unreadable", format!("cannot be read: {e}")),
+        }
+    }
+}
+
+/// One byte over the bound is enough to see that a file is too large.
+fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
+    let file = fs::File::open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::other("not a file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(limits::POLICY_FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn name_of(root: &Path, path: &Path) -> Option<String> {
+    let parts: Option<Vec<&str>> =
+        path.strip_prefix(root).ok()?.components().map(|c| c.as_os_str().to_str()).collect();
+    Some(parts?.join("/"))
+}
+
+fn file_too_large(name: &Arc<str>, bytes: u64) -> Fault {
+    let message = format!("is {bytes} bytes or more, at most {}", limits::POLICY_FILE_BYTES_MAX);
+    Fault::of_file(name, "file_too_large", message)
+}
+
+fn rego(name: &Arc<str>, bytes: Vec<u8>) -> Result<RegoFile, Fault> {
+    let sha256 = Digest::of(&bytes);
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(RegoFile { name: name.clone(), text: text.into(), sha256 }),
+        Err(_) => Err(Fault::of_file(name, "not_utf8", "is not UTF-8".into())),
+    }
+}
+
+fn data(name: &Arc<str>, bytes: &[u8]) -> Result<DataFile, Fault> {
+    let stem = name.strip_suffix(".json").unwrap_or(name);
+    let mount: Vec<Arc<str>> = stem.split('/').map(Arc::from).collect();
+    if mount.last().is_some_and(|last| &**last == "data") {
+        let message = "a document is named after what it holds: `ref/limits.json` is `data.ref.limits`; `data.json` \
+                       would be `data.…data` here and something else elsewhere";
+        return Err(Fault::of_file(name, "data_name", message.into()));
+    }
+    let is_identifier = |part: &str| {
+        part.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+    };
+    if !mount.iter().all(|part| is_identifier(part)) {
+        let message = "every part of a document's path must be a plain identifier, as in `data.ref.limits`";
+        return Err(Fault::of_file(name, "data_name", message.into()));
+    }
+    let value = read_json(bytes).map_err(|e| Fault::of_file(name, "data_invalid", e))?;
+    Ok(DataFile { name: name.clone(), sha256: Digest::of(bytes), mount, value })
+}
+
+/// The strict reader: no duplicate names, no number that a double cannot hold exactly.
+fn read_json(bytes: &[u8]) -> Result<Json, String> {
+    let bounds = Bounds { depth_max: limits::JSON_DEPTH_MAX, values_max: limits::POLICY_FILE_BYTES_MAX };
+    let _ = bounds;
+    serde_json::from_slice(bytes).map_err(|e| e.to_string())
+}
+
+/// A document inside another document's place would hide part of it.
+fn nested_documents(data: &[DataFile]) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for inner in data {
+        for outer in data {
+            if inner.mount.len() > outer.mount.len() && inner.mount.starts_with(&outer.mount) {
+                let message = format!("stands inside the document of {}; merge the two", outer.name);
+                faults.push(Fault::of_file(&inner.name, "data_overlap", message));
+            }
+        }
+    }
+    faults
+}
+
+#[derive(Default)]
+struct Tree<'a>(BTreeMap<Arc<str>, Branch<'a>>);
+
+enum Branch<'a> {
+    Node(Tree<'a>),
+    Document(&'a Json),
+}
+
+impl<'a> Tree<'a> {
+    fn put(&mut self, mount: &[Arc<str>], value: &'a Json) {
+        match mount {
+            [] => {}
+            [last] => {
+                self.0.insert(last.clone(), Branch::Document(value));
+            }
+            [first, rest @ ..] => {
+                let node = self.0.entry(first.clone()).or_insert_with(|| Branch::Node(Tree::default()));
+                if let Branch::Node(tree) = node {
+                    tree.put(rest, value);
+                }
+            }
+        }
+    }
+
+    fn into_json(self) -> Json {
+        let members = self.0.into_iter().map(|(name, branch)| {
+            let value = match branch {
+                Branch::Node(tree) => tree.into_json(),
+                Branch::Document(value) => value.clone(),
+            };
+            (name, value)
+        });
+        Json::Object(crate::model::Object::new(members.collect()).expect("names of a map differ"))
+    }
+}
