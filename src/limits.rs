@@ -164,3 +164,11 @@ pub const POLICY_REASONS_BYTES_MAX: usize = 16 * 1024;
 /// A leaf holds the reasons beside what came in the head.
 const _: () = assert!(POLICY_REASONS_BYTES_MAX + HEAD_BYTES_MAX < ENTRY_BYTES_MAX);
 const _: () = assert!(POLICY_FILE_BYTES_MAX <= POLICY_BUNDLE_BYTES_MAX);
+
+/// Request bodies held in memory at once.
+pub const BODIES_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// How long a client may take to accept one piece of an answer.
+pub const CLIENT_STALL_MS_MAX: u64 = 30_000;
+
+const _: () = assert!(BODY_BYTES_MAX_HARD <= BODIES_BYTES_MAX);
+const _: () = assert!(BODIES_BYTES_MAX <= u32::MAX as usize);

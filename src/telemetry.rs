@@ -25,6 +25,8 @@ pub struct Metrics {
     alarms: IntCounterVec,
     evaluation: Histogram,
     record: Histogram,
+    sync: Histogram,
+    batch: Histogram,
     added: HistogramVec,
     upstream: HistogramVec,
     pub in_flight: IntGauge,
@@ -127,6 +129,14 @@ impl Metrics {
             alarms: counters("alarms_total", "Events an operator should be woken for.", &["alarm"])?,
             evaluation: histogram("evaluation_seconds", "Time of one policy evaluation, queueing included.")?,
             record: histogram("record_seconds", "Time until a decision was durable and signed.")?,
+            sync: histogram("ledger_sync_seconds", "fdatasync of one group commit.")?,
+            batch: {
+                let buckets = prometheus::exponential_buckets(1.0, 2.0, 13)?;
+                let opts = HistogramOpts::from(opts("ledger_batch_leaves", "Leaves of one group commit."));
+                let h = Histogram::with_opts(opts.buckets(buckets))?;
+                registry.register(Box::new(h.clone()))?;
+                h
+            },
             added: histograms(
                 "added_latency_seconds",
                 "From the whole request received to its first byte forwarded.",
@@ -192,6 +202,12 @@ impl Metrics {
 
     pub fn recorded(&self, took: Duration) {
         self.record.observe(took.as_secs_f64());
+    }
+
+    /// One group commit and the time it spent in fdatasync.
+    pub fn committed(&self, batch: usize, sync: Duration) {
+        self.batch.observe(batch as f64);
+        self.sync.observe(sync.as_secs_f64());
     }
 
     pub fn added(&self, surface: &SurfaceName, took: Duration) {

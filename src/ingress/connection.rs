@@ -29,10 +29,6 @@ use crate::pep::{Gate, Surface};
 /// Bounds on what clients can make the gateway hold.
 #[derive(Clone, Debug)]
 pub struct Bounds {
-    pub connections_max: usize,
-    pub requests_in_flight_max: usize,
-    /// Request bodies held in memory at once, all connections together.
-    pub bodies_bytes_max: usize,
     /// TLS handshake; message head; also how long a connection may stay idle between requests.
     pub head_max: Duration,
     /// From the head to the last byte of the body.
@@ -47,8 +43,10 @@ pub struct Listener {
     pub tls: Option<Arc<ServerConfig>>,
     pub gate: Gate,
     pub bounds: Bounds,
+    /// Client connections, all listeners together.
     pub connections: Arc<Semaphore>,
     pub in_flight: Arc<Semaphore>,
+    /// Bytes of request bodies held in memory, all listeners together.
     pub bodies: Arc<Semaphore>,
     /// Connections and request tasks: what has to end before the ledger closes.
     pub tasks: TaskTracker,
