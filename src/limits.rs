@@ -66,12 +66,13 @@ pub const LEASES_MAX_HARD: usize = 4_096;
 /// The other half of the segment is for starts, stops and refusal counts.
 const _: () =
     assert!(PERMITS_IN_FLIGHT_MAX as u64 * FRAME_ALIGNMENT_BYTES as u64 <= SEGMENT_BYTES_DEFAULT / 2);
-const _: () = assert!(SEGMENT_BYTES_MIN >= 2 * ENTRY_BYTES_MAX as u64 && SEGMENT_BYTES_MIN <= SEGMENT_BYTES_DEFAULT);
+const _: () =
+    assert!(SEGMENT_BYTES_MIN >= 2 * ENTRY_BYTES_MAX as u64 && SEGMENT_BYTES_MIN <= SEGMENT_BYTES_DEFAULT);
 const _: () = assert!(SEGMENT_BYTES_MIN.is_multiple_of(FRAME_ALIGNMENT_BYTES as u64));
 /// The largest decision fits on top of a batch that was just under its own bound.
+const _: () = assert!(BATCH_BYTES_MAX + EVIDENCE_BYTES_MAX + 2 * ENTRY_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () =
-    assert!(BATCH_BYTES_MAX + EVIDENCE_BYTES_MAX + 2 * ENTRY_BYTES_MAX < FRAME_BYTES_MAX);
-const _: () = assert!(FRAME_BYTES_MAX as u64 <= SEGMENT_BYTES_DEFAULT && FRAME_BYTES_MAX <= u32::MAX as usize);
+    assert!(FRAME_BYTES_MAX as u64 <= SEGMENT_BYTES_DEFAULT && FRAME_BYTES_MAX <= u32::MAX as usize);
 const _: () = assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX);
 const _: () = assert!(HEAD_BYTES_MAX < ENTRY_BYTES_MAX);
 const _: () = assert!(BODY_BYTES_MAX_DEFAULT <= BODY_BYTES_MAX_HARD);

@@ -6,7 +6,9 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::note::{NoteError, Signer, SigningFailed, VerifierKey, parse_note_unverified, sign_note, verify_note};
+use super::note::{
+    NoteError, Signer, SigningFailed, VerifierKey, parse_note_unverified, sign_note, verify_note,
+};
 use crate::model::{Digest, LogOrigin, TreeSize};
 
 /// What a checkpoint says. Says nothing about who said it.

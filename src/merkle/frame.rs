@@ -127,7 +127,8 @@ pub fn encode(parts: &FrameParts<'_>) -> (Vec<u8>, Digest) {
     out.extend_from_slice(parts.root.as_bytes());
     debug_assert_eq!(out.len(), HEADER_BYTES);
     for entry in &parts.entries {
-        let length = u16::try_from(entry.len()).expect("entries over 65,535 bytes are refused before queueing");
+        let length =
+            u16::try_from(entry.len()).expect("entries over 65,535 bytes are refused before queueing");
         out.extend_from_slice(&length.to_be_bytes());
         out.extend_from_slice(entry);
     }

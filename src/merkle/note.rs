@@ -164,7 +164,11 @@ pub fn parse_note_unverified(note: &[u8]) -> Result<(&str, Vec<SignatureLine>), 
     if !is_note_text(text) || !lines.ends_with('\n') {
         return Err(NoteError::Malformed);
     }
-    let lines: Vec<_> = lines.split_terminator('\n').map(signature_line).collect::<Option<_>>().ok_or(NoteError::Malformed)?;
+    let lines: Vec<_> = lines
+        .split_terminator('\n')
+        .map(signature_line)
+        .collect::<Option<_>>()
+        .ok_or(NoteError::Malformed)?;
     match lines.len() {
         0 => Err(NoteError::Malformed),
         1..=limits::NOTE_SIGNATURES_MAX => Ok((text, lines)),
@@ -177,7 +181,9 @@ pub fn verify_note<'n>(note: &'n [u8], known: &[VerifierKey]) -> Result<&'n str,
     let (text, lines) = parse_note_unverified(note)?;
     let mut signed = false;
     for line in &lines {
-        let Some(key) = known.iter().find(|k| k.name.as_str() == line.name && k.id == line.id) else { continue };
+        let Some(key) = known.iter().find(|k| k.name.as_str() == line.name && k.id == line.id) else {
+            continue;
+        };
         if !key.verifies(text.as_bytes(), &line.signature) {
             return Err(NoteError::BadSignature);
         }
@@ -248,7 +254,10 @@ pub(crate) mod tests {
         let parts: Vec<_> = vkey.splitn(3, '+').collect();
         let parse = |s: String| s.parse::<VerifierKey>().expect_err("refused");
         assert_eq!(parse(format!("other+{}+{}", parts[1], parts[2])), InvalidVerifierKey::KeyId);
-        assert_eq!(parse(format!("log+{}+{}", parts[1].to_uppercase() + "0", parts[2])), InvalidVerifierKey::KeyId);
+        assert_eq!(
+            parse(format!("log+{}+{}", parts[1].to_uppercase() + "0", parts[2])),
+            InvalidVerifierKey::KeyId
+        );
         let cosigner = STANDARD.encode([&[4u8][..], &[7; 32]].concat());
         assert_eq!(parse(format!("log+{}+{cosigner}", parts[1])), InvalidVerifierKey::Algorithm);
         let short = STANDARD.encode([&[1u8][..], &[7; 31]].concat());
@@ -274,7 +283,10 @@ pub(crate) mod tests {
         let line_b = sign_note(TEXT, &b).expect("signs")[TEXT.len() + 1..].to_owned();
         let both = by_a.clone() + &line_b;
         assert_eq!(verify_note(both.as_bytes(), &[a.verifier().clone()]), Ok(TEXT));
-        assert_eq!(verify_note(line_b_only(&line_b).as_bytes(), &[a.verifier().clone()]), Err(NoteError::NotSigned));
+        assert_eq!(
+            verify_note(line_b_only(&line_b).as_bytes(), &[a.verifier().clone()]),
+            Err(NoteError::NotSigned)
+        );
         let bad_b = sign_note("another\n", &b).expect("signs")["another\n".len() + 1..].to_owned();
         let mixed = by_a + &bad_b;
         let known = [a.verifier().clone(), b.verifier().clone()];

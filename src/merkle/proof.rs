@@ -299,7 +299,8 @@ mod tests {
         assert_eq!(verify(&path), Err(NotProved::WrongLength));
         assert_eq!(verify(&path[..2]), Err(NotProved::WrongLength));
         let old = (TreeSize(3), root_by_definition(&all.0[..3]));
-        let long = [prove_consistency(&all, TreeSize(3), TreeSize(7)).expect("in range"), vec![root]].concat();
+        let long =
+            [prove_consistency(&all, TreeSize(3), TreeSize(7)).expect("in range"), vec![root]].concat();
         assert_eq!(verify_consistency(old, (TreeSize(7), root), &long), Err(NotProved::WrongLength));
         assert_eq!(verify_consistency(old, (TreeSize(7), root), &[]), Err(NotProved::WrongLength));
         assert_eq!(verify_consistency(old, old, &[root]), Err(NotProved::WrongLength));

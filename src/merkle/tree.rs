@@ -88,9 +88,20 @@ pub(crate) mod tests {
 
     /// The leaves of the reference trees used by Certificate Transparency implementations.
     pub(crate) fn reference_leaves() -> Vec<Vec<u8>> {
-        let hex = ["", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f"];
+        let hex = [
+            "",
+            "00",
+            "10",
+            "2021",
+            "3031",
+            "40414243",
+            "5051525354555657",
+            "606162636465666768696a6b6c6d6e6f",
+        ];
         hex.iter()
-            .map(|h| (0..h.len() / 2).map(|i| u8::from_str_radix(&h[2 * i..2 * i + 2], 16).expect("hex")).collect())
+            .map(|h| {
+                (0..h.len() / 2).map(|i| u8::from_str_radix(&h[2 * i..2 * i + 2], 16).expect("hex")).collect()
+            })
             .collect()
     }
 
