@@ -51,6 +51,7 @@ const fn health_name(health: Health) -> &'static str {
         Health::Accepting => "accepting",
         Health::Full => "full",
         Health::Poisoned => "poisoned",
+        Health::Closed => "closed",
     }
 }
 
@@ -122,7 +123,7 @@ impl Admin {
         self.metrics.ledger_queue.set(saturating(statistics.queued));
         self.metrics.ledger_open_permits.set(saturating(statistics.open_permits));
         let health = self.ledger.health();
-        for state in [Health::Accepting, Health::Full, Health::Poisoned] {
+        for state in [Health::Accepting, Health::Full, Health::Poisoned, Health::Closed] {
             let gauge = self.metrics.ledger_health.with_label_values(&[health_name(state)]);
             gauge.set(i64::from(state == health));
         }

@@ -200,7 +200,7 @@ impl Gateway {
         match closed {
             Closed::Clean if finished => Stopped::Clean,
             Closed::Clean => Stopped::Abandoned,
-            Closed::Poisoned => Stopped::Unclean,
+            Closed::PermitsOpen(_) | Closed::Poisoned => Stopped::Unclean,
         }
     }
 }

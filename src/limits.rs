@@ -28,8 +28,33 @@ pub const FORM_DEPTH_MAX: usize = 16;
 pub const ENTRY_BYTES_MAX: usize = 65_535;
 pub const FRAME_ALIGNMENT_BYTES: usize = 4_096;
 pub const SEGMENT_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
+/// A segment must hold the largest entry in a frame of its own, many times over.
+pub const SEGMENT_BYTES_MIN: u64 = 256 * 1024;
+pub const SEGMENT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 /// Leaves in one group commit.
 pub const FRAME_ENTRIES_MAX: usize = 4_096;
+/// One frame as it is read back into memory, without padding. A frame never spans segments.
+pub const FRAME_BYTES_MAX: usize = 24 * 1024 * 1024;
+/// A batch takes no more items once it holds this much.
+pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// What one decision may store beside its leaf (its policy input).
+pub const EVIDENCE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// C2SP signed-note.
+pub const NOTE_SIGNATURES_MAX: usize = 16;
+pub const NOTE_BYTES_MAX: usize = 64 * 1024;
+/// Decisions and rejections waiting for the committer; outcomes are bounded by the permits in flight.
+pub const QUEUED_DECISIONS_MAX: usize = 8_192;
+/// After the disk was found full, how long before room is looked for again.
+pub const ROOM_RETRY_MS: u64 = 250;
+/// The `checkpoint` file is rewritten at most once in this time, except at close.
+pub const PUBLISH_INTERVAL_MS: u64 = 10;
+/// Refusal leaves an actor may cause at once, and then one a second.
+pub const REJECTIONS_BURST: u32 = 16;
+pub const REJECTION_REFILL_MS: u64 = 1_000;
+/// Actors whose refusals are counted at one time.
+pub const REJECTION_ACTORS_MAX: usize = 4_096;
+/// Problems a verification report names one by one; the rest are counted.
+pub const PROBLEMS_NAMED_MAX: usize = 100;
 
 // Requests in flight (pep, ledger).
 pub const PERMITS_IN_FLIGHT_MAX: usize = 8_192;
@@ -104,7 +129,16 @@ const _: () = assert!(EVALUATION_MS_MAX_DEFAULT < PERMIT_AGE_MS_MAX_DEFAULT);
 const _: () = assert!(SECRET_BYTES_MAX < HEAD_BYTES_MAX);
 
 /// When the log is full, every open permit must still find room for its outcome, alone in its own frame.
-const _: () = assert!(PERMITS_IN_FLIGHT_MAX as u64 * FRAME_ALIGNMENT_BYTES as u64 <= SEGMENT_BYTES_DEFAULT);
+/// The other half of the segment is for starts, stops and refusal counts.
+const _: () =
+    assert!(PERMITS_IN_FLIGHT_MAX as u64 * FRAME_ALIGNMENT_BYTES as u64 <= SEGMENT_BYTES_DEFAULT / 2);
+const _: () =
+    assert!(SEGMENT_BYTES_MIN >= 2 * ENTRY_BYTES_MAX as u64 && SEGMENT_BYTES_MIN <= SEGMENT_BYTES_DEFAULT);
+const _: () = assert!(SEGMENT_BYTES_MIN.is_multiple_of(FRAME_ALIGNMENT_BYTES as u64));
+/// The largest decision fits on top of a batch that was just under its own bound.
+const _: () = assert!(BATCH_BYTES_MAX + EVIDENCE_BYTES_MAX + 2 * ENTRY_BYTES_MAX < FRAME_BYTES_MAX);
+const _: () =
+    assert!(FRAME_BYTES_MAX as u64 <= SEGMENT_BYTES_DEFAULT && FRAME_BYTES_MAX <= u32::MAX as usize);
 const _: () = assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX);
 const _: () = assert!(HEAD_BYTES_MAX < ENTRY_BYTES_MAX);
 const _: () = assert!(BODY_BYTES_MAX_DEFAULT <= BODY_BYTES_MAX_HARD);

@@ -162,6 +162,7 @@ pub fn refused(refused: &Refused) -> Response<ResponseBody> {
         Refused::Unrecorded(unrecorded) => {
             let code = match unrecorded {
                 Unrecorded::Full => ReasonCode::LedgerFull,
+                Unrecorded::Busy => ReasonCode::Overloaded,
                 Unrecorded::TooLarge => ReasonCode::EntryTooLarge,
                 Unrecorded::Poisoned => ReasonCode::LedgerUnavailable,
             };
