@@ -1,9 +1,15 @@
 //! What is true now about this request, and which versions were read.
+//!
+//! `identity` proves who asks ([`Identities`], over [`ApiKeyIdentity`] today); `credentials` holds what the
+//! gateway itself proves with towards an upstream; `versions` says whether anything an evaluation read has
+//! moved since. Nothing here waits, and nothing here does I/O: `config` hands in what was read.
 
+mod api_key;
 mod credentials;
 mod identity;
 mod versions;
 
-pub use credentials::{Credential, Credentials};
-pub use identity::{Identity, Presented, Unauthenticated};
+pub use api_key::{ApiKey, ApiKeyIdentity, ApiKeys, InvalidKeyPrefix, KeyPrefix};
+pub use credentials::{Credential, Credentials, InvalidCredential};
+pub use identity::{Identities, Identity, Presented, Unauthenticated};
 pub use versions::{Moved, Versions};

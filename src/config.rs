@@ -1,1 +1,204 @@
-//! config.
+//! The one config file: YAML in, validated types out, or every problem of it at its line and column.
+//!
+//! In: a file, the [`Clock`], and where environment variables come from. Out: a [`Config`] that holds
+//! canonical rules, upstream settings, identities, secrets and TLS configs ready to use, so that the gateway
+//! only wires them; or [`Invalid`], which shows all problems with their lines. Afterwards nothing in a
+//! `Config` needs checking again. Paths in the file begin at the file's own directory.
+//!
+//! `fields` is the table of everything that is accepted, with defaults and bounds; docs/CONFIGURATION.md is
+//! held against it by `every_field_is_documented_with_its_default`.
+
+pub mod fields;
+mod keys;
+mod problem;
+mod reader;
+mod route;
+mod secret;
+mod sections;
+mod surface;
+mod tls;
+mod upstream;
+mod yaml;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::authority::{ApiKeys, Credentials};
+use crate::clock::Clock;
+use crate::model::{Digest, LogOrigin};
+
+pub use problem::{Invalid, Problem};
+pub use route::RouteConfig;
+pub use secret::{ReadVariable, process_environment};
+pub use surface::SurfaceConfig;
+pub use yaml::At;
+
+/// A whole, valid config.
+#[derive(Debug)]
+pub struct Config {
+    pub file: PathBuf,
+    /// SHA-256 of the file's bytes, for the epoch leaf.
+    pub digest: Digest,
+    pub log_origin: LogOrigin,
+    pub ledger: LedgerConfig,
+    pub policy: PolicyConfig,
+    pub admin: AdminConfig,
+    pub telemetry: TelemetryConfig,
+    pub limits: LimitsConfig,
+    pub listeners: Vec<ListenerConfig>,
+    pub api_keys: Arc<ApiKeys>,
+    pub surfaces: Vec<SurfaceConfig>,
+    /// The secrets of all surfaces.
+    pub credentials: Credentials,
+    warnings: Warnings,
+}
+
+#[derive(Clone, Debug)]
+pub struct LedgerConfig {
+    pub dir: PathBuf,
+    /// Exists and is private; its content is the ledger's to read.
+    pub signing_key: PathBuf,
+    pub segment_bytes: u64,
+}
+
+#[derive(Clone, Debug)]
+pub struct PolicyConfig {
+    pub dir: PathBuf,
+}
+
+#[derive(Clone, Debug)]
+pub struct AdminConfig {
+    pub listen: SocketAddr,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Json,
+    Human,
+}
+
+#[derive(Clone, Debug)]
+pub struct TelemetryConfig {
+    pub format: LogFormat,
+    pub level: tracing::Level,
+}
+
+#[derive(Clone, Debug)]
+pub struct LimitsConfig {
+    pub requests_in_flight_max: usize,
+    /// Client connections of all listeners together.
+    pub connections_max: usize,
+    /// From accept, or the end of the last answer, to a whole message head.
+    pub head_max: Duration,
+    /// From the head to the whole body.
+    pub body_max: Duration,
+    pub evaluation_max: Duration,
+    pub evaluation_threads: usize,
+    /// From the signal to stop until what still runs is given up.
+    pub drain_max: Duration,
+}
+
+/// The name by which surfaces find a listener.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ListenerName(Arc<str>);
+
+impl ListenerName {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ListenerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct ListenerConfig {
+    pub name: ListenerName,
+    pub address: SocketAddr,
+    /// `None`: plain HTTP.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+}
+
+/// Whether a config without its secrets is a config.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SecretsAre {
+    /// To run.
+    Needed,
+    /// To check a file where its secrets are not: a missing one is a warning.
+    Optional,
+}
+
+/// What a config is read against.
+#[derive(Clone, Copy)]
+pub struct Surroundings<'a> {
+    pub clock: &'a Clock,
+    pub variable: ReadVariable<'a>,
+    pub secrets: SecretsAre,
+}
+
+impl<'a> Surroundings<'a> {
+    /// This process: its environment, every secret needed.
+    pub fn of_process(clock: &'a Clock) -> Self {
+        Self { clock, variable: &process_environment, secrets: SecretsAre::Needed }
+    }
+}
+
+impl Config {
+    pub fn load(file: &Path, surroundings: Surroundings<'_>) -> Result<Self, Invalid> {
+        let bytes = reader::read_bounded(file).map_err(|why| {
+            Invalid::new(file, "", vec![Problem { at: At::START, message: format!("cannot be read: {why}") }])
+        })?;
+        Self::parse(&bytes, file, surroundings)
+    }
+
+    /// Reads the bytes of `file`; the name is for messages and for relative paths.
+    pub fn parse(bytes: &[u8], file: &Path, surroundings: Surroundings<'_>) -> Result<Self, Invalid> {
+        let text = match std::str::from_utf8(bytes) {
+            Ok(text) => text,
+            Err(e) => {
+                let message = format!("the file is not UTF-8 (at byte {})", e.valid_up_to());
+                return Err(Invalid::new(file, "", vec![Problem { at: At::START, message }]));
+            }
+        };
+        let tree = yaml::parse(text)
+            .map_err(|e| Invalid::new(file, text, vec![Problem { at: e.at, message: e.message }]))?;
+        let base = file.parent().unwrap_or(Path::new(""));
+        let mut reader = reader::Reader::new(base);
+        let parts = sections::read(&mut reader, &tree, surroundings);
+        match parts {
+            Some(parts) if reader.problems.is_empty() => {
+                let warnings = Warnings { text: text.to_owned(), problems: reader.warnings };
+                Ok(parts.into_config(file, Digest::of(bytes), warnings))
+            }
+            Some(_) | None => {
+                assert!(!reader.problems.is_empty(), "a part that is missing has reported why");
+                Err(Invalid::new(file, text, reader.problems))
+            }
+        }
+    }
+
+    /// What is allowed and still worth a look.
+    pub fn warnings(&self) -> &[Problem] {
+        &self.warnings.problems
+    }
+
+    /// One warning as text, with its line and carets.
+    pub fn show_warning(&self, warning: &Problem) -> String {
+        let mut shown = String::new();
+        // Writing to a String does not fail.
+        let _ = problem::show(&mut shown, "warning", &self.file, &self.warnings.text, warning);
+        shown
+    }
+}
+
+#[derive(Debug)]
+struct Warnings {
+    text: String,
+    problems: Vec<Problem>,
+}

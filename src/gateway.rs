@@ -1,1 +1,328 @@
-//! gateway.
+//! Wiring: from a valid config to a running gateway, and back down in order.
+//!
+//! Up: policy is loaded and checked, the log is opened and recovered, the policy's activation is recorded, and only
+//! then the listeners open. Down: listeners close, what runs is finished (or given up after `drain_max`), the log
+//! is closed with its stop leaf. A poisoned log ends the process; recovery decides at the next start.
+
+mod observe;
+
+use std::io;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio::time::{interval, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admin::{self, Admin};
+use crate::authority::Versions;
+use crate::clock::Clock;
+use crate::config::{Config, ListenerName, SurfaceConfig};
+use crate::ingress::{self, Bounds, Listener};
+use crate::ledger::{
+    self, Closed, FileSigner, KeyError, Ledger, OpenError, PolicyActivation, Start, Unrecorded,
+};
+use crate::limits;
+use crate::model::{Digest, Digester, SurfaceName};
+use crate::pep::{Gate, Route, Routes, Surface};
+use crate::policy::{self, Bundle, BundleError, Pdp};
+use crate::telemetry::{Alarm, Metrics};
+use crate::upstream::{InvalidRoots, Upstream};
+use observe::Observed;
+
+/// A running gateway.
+pub struct Gateway {
+    ledger: Ledger,
+    metrics: Arc<Metrics>,
+    listeners: Vec<(ListenerName, SocketAddr)>,
+    admin: SocketAddr,
+    tasks: TaskTracker,
+    accepting: Vec<JoinHandle<()>>,
+    drain: CancellationToken,
+    abandon: CancellationToken,
+    end: CancellationToken,
+    drain_max: Duration,
+}
+
+/// Why the gateway did not start. Nothing listens, and nothing was admitted.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("policy: {0}")]
+    Policy(#[from] BundleError),
+    #[error("signing key: {0}")]
+    Key(#[from] KeyError),
+    #[error("log: {0}")]
+    Log(#[from] OpenError),
+    #[error("log: the active policy could not be recorded: {0}")]
+    Unrecorded(#[from] Unrecorded),
+    #[error("surface {surface}: {source}")]
+    Upstream { surface: SurfaceName, source: InvalidRoots },
+    #[error("{address}: {source}")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    #[error("the program's own file cannot be read: {0}")]
+    Binary(io::Error),
+    #[error("a task that starts the gateway has panicked")]
+    Panicked,
+}
+
+/// How it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// Everything was finished, and the stop leaf is durable.
+    Clean,
+    /// Some requests were given up after `drain_max`; their outcomes and the stop leaf are durable.
+    Abandoned,
+    /// The log could not be closed.
+    Unclean,
+}
+
+impl Gateway {
+    pub async fn start(config: Config, clock: Clock) -> Result<Self, StartError> {
+        let metrics = Arc::new(Metrics::new()?);
+        let (pdp, ledger) = open(&config, &clock, &metrics).await?;
+        let activation = PolicyActivation {
+            activated_by: "start".into(),
+            engine: pdp.engine().into(),
+            files: pdp.files(),
+            revision: pdp.revision(),
+        };
+        ledger.record_policy(activation).await?;
+        metrics.policy_activated_at.set(clock.wall().unix_ms() as f64 / 1_000.0);
+        let versions = Versions::new();
+        versions.set("policy", &pdp.revision().to_string());
+        versions.set("identity", &config.digest.to_string());
+
+        let gate = Gate {
+            pdp: pdp.clone(),
+            ledger: ledger.clone(),
+            versions,
+            credentials: Arc::new(config.credentials),
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+        };
+        let shared = Shared {
+            gate,
+            connections: Arc::new(Semaphore::new(config.limits.connections_max)),
+            in_flight: Arc::new(Semaphore::new(config.limits.requests_in_flight_max)),
+            bodies: Arc::new(Semaphore::new(limits::BODIES_BYTES_MAX)),
+            tasks: TaskTracker::new(),
+            drain: CancellationToken::new(),
+            abandon: CancellationToken::new(),
+            bounds: Bounds {
+                head_max: config.limits.head_max,
+                body_max: config.limits.body_max,
+                client_stall_max: Duration::from_millis(limits::CLIENT_STALL_MS_MAX),
+            },
+        };
+        let surfaces = config.surfaces.iter().map(|s| surface(s, &clock)).collect::<Result<Vec<_>, _>>()?;
+
+        let end = CancellationToken::new();
+        let (admin_address, admin_socket) = listen(config.admin.listen).await?;
+        let pools: Vec<_> = surfaces.iter().map(|(_, s)| (s.name.clone(), s.upstream.clone())).collect();
+        let admin = Admin {
+            metrics: metrics.clone(),
+            ledger: ledger.clone(),
+            pdp,
+            pools: pools.clone(),
+            drain: shared.drain.clone(),
+        };
+        let mut sockets = Vec::new();
+        for listener in config.listeners {
+            let (address, socket) = listen(listener.address).await?;
+            let behind = surfaces.iter().filter(|(name, _)| *name == listener.name);
+            let surfaces = behind.map(|(_, surface)| surface.clone()).collect();
+            sockets.push((listener.name, address, socket, shared.listener(surfaces, listener.tls)));
+        }
+        // Every socket is open: nothing below fails, so no part of a gateway is left running.
+        tokio::spawn(admin::serve(Arc::new(admin), admin_socket, end.clone()));
+        tokio::spawn(close_aged(pools.into_iter().map(|(_, upstream)| upstream).collect(), end.clone()));
+        let mut listeners = Vec::new();
+        let mut accepting = Vec::new();
+        for (name, address, socket, listener) in sockets {
+            tracing::info!(listener = %name, %address, "listening");
+            accepting.push(tokio::spawn(ingress::serve(Arc::new(listener), socket)));
+            listeners.push((name, address));
+        }
+        Ok(Self {
+            ledger,
+            metrics,
+            listeners,
+            admin: admin_address,
+            tasks: shared.tasks,
+            accepting,
+            drain: shared.drain,
+            abandon: shared.abandon,
+            end,
+            drain_max: config.limits.drain_max,
+        })
+    }
+
+    /// Where the listener of this name really listens: config may say port 0.
+    pub fn address(&self, listener: &str) -> Option<SocketAddr> {
+        self.listeners.iter().find(|(name, _)| name.as_str() == listener).map(|(_, address)| *address)
+    }
+
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Resolves when the log is poisoned: the process must end, and recovery decides.
+    pub async fn failed(&self) {
+        self.ledger.poisoned().await;
+        self.metrics.alarm(Alarm::LedgerPoisoned);
+    }
+
+    /// Drains and closes: stop accepting, finish what has been recorded, write the stop leaf.
+    pub async fn stop(self) -> Stopped {
+        self.drain.cancel();
+        for task in self.accepting {
+            // It returns when drained; a panic in it has ended it already.
+            let _ = task.await;
+        }
+        self.tasks.close();
+        let finished = timeout(self.drain_max, self.tasks.wait()).await.is_ok();
+        if !finished {
+            tracing::warn!(open = self.tasks.len(), "drain time is over, giving up what still runs");
+            self.abandon.cancel();
+            // What is dropped records its own outcome as it goes; connections that never end are left behind.
+            let _ = timeout(ABANDON_MAX, self.tasks.wait()).await;
+        }
+        let closed = self.ledger.close(ABANDON_MAX).await;
+        self.end.cancel();
+        match closed {
+            Closed::Clean if finished => Stopped::Clean,
+            Closed::Clean => Stopped::Abandoned,
+            Closed::PermitsOpen(_) | Closed::Poisoned => Stopped::Unclean,
+        }
+    }
+}
+
+/// How long requests that were given up get to record that.
+const ABANDON_MAX: Duration = Duration::from_secs(2);
+const CLOSE_AGED_EVERY: Duration = Duration::from_secs(1);
+
+/// What all listeners have in common.
+struct Shared {
+    gate: Gate,
+    connections: Arc<Semaphore>,
+    in_flight: Arc<Semaphore>,
+    bodies: Arc<Semaphore>,
+    tasks: TaskTracker,
+    drain: CancellationToken,
+    abandon: CancellationToken,
+    bounds: Bounds,
+}
+
+impl Shared {
+    fn listener(&self, surfaces: Vec<Arc<Surface>>, tls: Option<Arc<rustls::ServerConfig>>) -> Listener {
+        Listener {
+            surfaces,
+            tls,
+            gate: self.gate.clone(),
+            bounds: self.bounds.clone(),
+            connections: self.connections.clone(),
+            in_flight: self.in_flight.clone(),
+            bodies: self.bodies.clone(),
+            tasks: self.tasks.clone(),
+            drain: self.drain.clone(),
+            abandon: self.abandon.clone(),
+        }
+    }
+}
+
+/// Policy and log, off the async threads: compiling and recovering take their time.
+async fn open(config: &Config, clock: &Clock, metrics: &Arc<Metrics>) -> Result<(Pdp, Ledger), StartError> {
+    let packages: Vec<_> = config.surfaces.iter().map(|s| s.package.clone()).collect();
+    let policy_dir = config.policy.dir.clone();
+    let policy_settings = policy::Settings {
+        workers: NonZeroUsize::new(config.limits.evaluation_threads).unwrap_or(NonZeroUsize::MIN),
+        evaluation_max: config.limits.evaluation_max,
+        ..policy::Settings::default()
+    };
+    let log_settings = ledger::Settings {
+        dir: config.ledger.dir.clone(),
+        origin: config.log_origin.clone(),
+        segment_bytes: config.ledger.segment_bytes,
+    };
+    let signing_key = config.ledger.signing_key.clone();
+    let config_digest = config.digest;
+    let (clock, observer) = (clock.clone(), Arc::new(Observed(metrics.clone())));
+    let opening = tokio::task::spawn_blocking(move || {
+        // Policy first: a bundle that does not load leaves the log untouched.
+        let bundle = Bundle::load(&policy_dir, &packages)?;
+        let pdp = Pdp::start(bundle, policy_settings, clock.clone(), Some(observer.clone()))?;
+        let signer = Box::new(FileSigner::load(&signing_key)?);
+        let binary_digest = binary_digest().map_err(StartError::Binary)?;
+        let start = Start { binary_digest, config_digest, observer };
+        let (ledger, opened) = Ledger::open(log_settings, signer, clock, start)?;
+        tracing::info!(
+            epoch = opened.epoch.0,
+            leaves = opened.size.0,
+            clean = opened.clean,
+            torn_bytes = opened.torn_bytes,
+            recovered_permits = opened.recovered_permits,
+            "log opened"
+        );
+        Ok((pdp, ledger))
+    });
+    opening.await.map_err(|_panicked| StartError::Panicked)?
+}
+
+fn binary_digest() -> io::Result<Digest> {
+    let mut file = std::fs::File::open(std::env::current_exe()?)?;
+    let mut digester = Digester::new();
+    let mut buffer = vec![0; limits::READ_BYTES];
+    loop {
+        match io::Read::read(&mut file, &mut buffer)? {
+            0 => return Ok(digester.finish()),
+            n => digester.update(&buffer[..n]),
+        }
+    }
+}
+
+fn surface(config: &SurfaceConfig, clock: &Clock) -> Result<(ListenerName, Arc<Surface>), StartError> {
+    let upstream = Upstream::new(config.upstream.clone(), clock.clone())
+        .map_err(|source| StartError::Upstream { surface: config.name.clone(), source })?;
+    let routes = config.routes.iter().map(|route| Route {
+        action: route.action.clone(),
+        method: route.method.clone(),
+        template: route.path.clone(),
+        rules: route.rules.clone(),
+    });
+    let surface = Surface {
+        name: config.name.clone(),
+        hosts: config.hosts.clone(),
+        package: config.package.clone(),
+        identities: config.identities.clone(),
+        routes: Routes::new(routes.collect()),
+        upstream,
+        permit_age_max: config.permit_age_max,
+    };
+    Ok((config.listener.clone(), Arc::new(surface)))
+}
+
+async fn listen(address: SocketAddr) -> Result<(SocketAddr, TcpListener), StartError> {
+    let failed = |source| StartError::Listen { address, source };
+    #[expect(clippy::disallowed_methods, reason = "the one place that listens")]
+    let socket = TcpListener::bind(address).await.map_err(failed)?;
+    Ok((socket.local_addr().map_err(failed)?, socket))
+}
+
+/// Idle connections to upstreams do not outlive their bound for want of requests.
+async fn close_aged(upstreams: Vec<Upstream>, end: CancellationToken) {
+    let mut every = interval(CLOSE_AGED_EVERY);
+    loop {
+        tokio::select! {
+            () = end.cancelled() => return,
+            _tick = every.tick() => upstreams.iter().for_each(Upstream::close_aged),
+        }
+    }
+}

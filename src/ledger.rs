@@ -2,61 +2,271 @@
 //!
 //! In: evaluated requests, outcomes, and the gateway's own events. Out: [`Recorded`] evidence, which
 //! exists only after the leaf is on disk (fdatasync) and covered by a signed checkpoint.
+//!
+//! [`Ledger::open`] recovers what the last run left (`recovery`), starts the committer (`committer`, which
+//! appends frames through `appender`) and the publisher of the `checkpoint` file. Never signed: what is not
+//! durable. Never released: what is not signed. After a write or sync whose result is not known, nothing
+//! more is written by this process ([`Health::Poisoned`]); the next start reads what is there.
 
+mod appender;
+mod committer;
+mod entries;
+mod key;
+mod open;
+mod publisher;
+mod queue;
 mod recorded;
+mod recovery;
+mod rejections;
+mod statistics;
+mod storage;
 
+#[cfg(test)]
+mod simulated;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::Bytes;
+use ring::rand::{SecureRandom, SystemRandom};
+use tokio::sync::oneshot;
+
+pub use committer::Closed;
+pub use entries::PolicyActivation;
+pub use key::{FileSigner, KeyError};
+pub use open::{OpenError, Opened, Settings, Start};
 pub use recorded::{
     Obliges, OpenPermit, Outcome, OutcomeRecorded, Receipt, Recorded, Rejection, ResponseSeen, Sent,
     Unrecorded,
 };
+pub use recovery::Unrecoverable;
+pub use statistics::{Observer, Statistics};
+pub use storage::Unusable;
 
-use crate::model::{Decision, Digest};
+use crate::model::entry::Entry;
+use crate::model::{Decision, Digest, Epoch, ReceiptId};
 use crate::policy::{Evaluated, Permit, Refusal};
-
-/// A handle to the one committer thread. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Ledger(());
+use appender::{Duty, Leaf};
+use committer::Closing;
+use queue::{Done, Kind, Shared, Stage};
+use rejections::Rejections;
 
 /// What the ledger can do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
     Accepting,
-    /// No room for decisions; outcomes still fit.
+    /// No room for decisions; outcomes still fit. Ends by itself when there is room again.
     Full,
     /// Disk state unknown; nothing more is written by this process.
     Poisoned,
+    /// Closed; nothing more is taken.
+    Closed,
+}
+
+/// A handle to the one committer thread. Cheap to clone. When the last one is dropped without
+/// [`Ledger::close`], what is queued is written and the log ends without a stop leaf.
+#[derive(Clone, Debug)]
+pub struct Ledger(Arc<Handle>);
+
+struct Handle {
+    shared: Arc<Shared>,
+    rejections: Mutex<Rejections>,
+    random: SystemRandom,
+    closing: Arc<Mutex<Option<Closing>>>,
+    threads: Mutex<Option<Threads>>,
+}
+
+struct Threads {
+    committer: JoinHandle<Closed>,
+    publisher: JoinHandle<()>,
+    /// Resolves when the committer is done.
+    done: oneshot::Receiver<()>,
 }
 
 impl Ledger {
     /// Appends the decision leaf; returns after it is durable and signed.
+    ///
+    /// If the returned future is dropped, the leaf is still written, and its outcome will be `not_sent`.
     pub async fn record_permit(
         &self,
         permit: Evaluated<Permit>,
-        supersedes: Option<crate::model::ReceiptId>,
+        supersedes: Option<ReceiptId>,
     ) -> Result<Recorded<Permit>, Unrecorded> {
-        let _ = (permit, supersedes);
-        todo!()
+        self.record(permit, supersedes).await
     }
 
     pub async fn record_refusal(
         &self,
         refusal: Evaluated<Refusal>,
-        supersedes: Option<crate::model::ReceiptId>,
+        supersedes: Option<ReceiptId>,
     ) -> Result<Recorded<Refusal>, Unrecorded> {
-        let _ = (refusal, supersedes);
-        todo!()
+        self.record(refusal, supersedes).await
+    }
+
+    async fn record<V: Obliges>(
+        &self,
+        evaluated: Evaluated<V>,
+        supersedes: Option<ReceiptId>,
+    ) -> Result<Recorded<V>, Unrecorded> {
+        let shared = &self.0.shared;
+        let id = self.new_id()?;
+        let entry = entries::decision(&evaluated, id, supersedes, shared.epoch, shared.clock.wall());
+        let decision = entry.decision;
+        let evidence = (evaluated.evaluation().input_digest, evaluated.evaluation().input.clone());
+        let done = self.append_decision(Entry::Decision(Box::new(entry)), (id, decision), evidence).await?;
+        let obligation = V::obligation(done.open).expect("the committer opens a permit for a PERMIT only");
+        Ok(Recorded::new(evaluated, done.receipt, obligation))
+    }
+
+    /// The part of recording that knows no policy types.
+    async fn append_decision(
+        &self,
+        entry: Entry,
+        (id, decision): (ReceiptId, Decision),
+        (digest, input): (Digest, Bytes),
+    ) -> Result<Done, Unrecorded> {
+        debug_assert_eq!(Digest::of(&input), digest, "evidence is what its digest names");
+        let evidence = Some((digest, input)).filter(|(_, bytes)| !bytes.is_empty());
+        let leaf = Leaf::new(entries::bytes(&entry), evidence, Duty::Optional);
+        self.append(leaf, Kind::Decision(id, decision)).await
     }
 
     /// What was refused before it became an execution request. Rate-limited per actor: `Ok(None)` if only counted.
     pub async fn record_rejection(&self, rejection: Rejection) -> Result<Option<Receipt>, Unrecorded> {
-        let _ = rejection;
-        todo!()
+        let shared = &self.0.shared;
+        let admitted = self.rejections().admit(&rejection, shared.epoch, &shared.clock);
+        if let Some(let_go) = admitted.let_go {
+            // Nobody waits for this one; the queue's bound holds for it as for any other.
+            drop(shared.push(note(entries::refusal_bytes(let_go)), Kind::Note));
+        }
+        let Some(entry) = admitted.leaf else {
+            statistics::Counters::add(&shared.counters.suppressed, 1);
+            return Ok(None);
+        };
+        let written = self.append(note(entries::refusal_bytes(entry.clone())), Kind::Note).await;
+        match written {
+            Ok(done) => Ok(Some(done.receipt)),
+            Err(error) => {
+                self.rejections().give_back(entry);
+                Err(error)
+            }
+        }
+    }
+
+    /// A policy bundle became the active one.
+    pub async fn record_policy(&self, activation: PolicyActivation) -> Result<Receipt, Unrecorded> {
+        let shared = &self.0.shared;
+        let leaf = note(entries::policy_bytes(activation, shared.epoch, shared.clock.wall()));
+        Ok(self.append(leaf, Kind::Note).await?.receipt)
+    }
+
+    async fn append(&self, leaf: Leaf, kind: Kind) -> Result<Done, Unrecorded> {
+        let answer = self.0.shared.push(leaf, kind)?;
+        // A committer that panics drops the sender: what became of the leaf is not known.
+        answer.await.unwrap_or(Err(Unrecorded::Poisoned))
     }
 
     pub fn health(&self) -> Health {
-        todo!()
+        *self.0.shared.health.borrow()
+    }
+
+    /// Resolves when the ledger is poisoned, and only then: the gateway must exit.
+    pub async fn poisoned(&self) {
+        let mut health = self.0.shared.health.subscribe();
+        if health.wait_for(|h| *h == Health::Poisoned).await.is_err() {
+            // The sender lives in `shared`, which this handle holds; it cannot be gone.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    pub fn statistics(&self) -> Statistics {
+        self.0.shared.counters.read()
+    }
+
+    /// The newest signed checkpoint, a note; covers every receipt given out so far.
+    pub fn checkpoint(&self) -> Option<Arc<str>> {
+        self.0.shared.publisher.newest()
+    }
+
+    /// This run's number.
+    pub fn epoch(&self) -> Epoch {
+        self.0.shared.epoch
+    }
+
+    /// Takes no more decisions, waits at most `wait` for the outcomes of open permits, writes what was
+    /// counted, the stop leaf and the last checkpoint, and ends the threads. A second close is answered
+    /// with [`Closed::Poisoned`] only if the log is poisoned.
+    pub async fn close(&self, wait: Duration) -> Closed {
+        let threads = self.0.take_threads();
+        let Some(Threads { committer, publisher, done }) = threads else {
+            return match self.health() {
+                Health::Poisoned => Closed::Poisoned,
+                Health::Accepting | Health::Full | Health::Closed => Closed::Clean,
+            };
+        };
+        let remainders = self.rejections().remainders();
+        *self.0.closing.lock().unwrap_or_else(PoisonError::into_inner) = Some(Closing { wait, remainders });
+        self.0.enter(Stage::Closing);
+        // An error means that the sender is gone, and so is the thread.
+        let _ = done.await;
+        join(committer, publisher)
+    }
+
+    fn new_id(&self) -> Result<ReceiptId, Unrecorded> {
+        let mut random = [0; 10];
+        // Nothing was written; a system without randomness refuses every request.
+        self.0.random.fill(&mut random).map_err(|_| Unrecorded::Busy)?;
+        Ok(ReceiptId::new(self.0.shared.clock.wall(), random))
+    }
+
+    fn rejections(&self) -> std::sync::MutexGuard<'_, Rejections> {
+        self.0.rejections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-#[expect(dead_code, reason = "skeleton")]
-fn unused(_: Decision, _: Digest) {}
+fn note(bytes: Vec<u8>) -> Leaf {
+    Leaf::new(bytes, None, Duty::Optional)
+}
+
+fn join(committer: JoinHandle<Closed>, publisher: JoinHandle<()>) -> Closed {
+    // The committer catches its panics, so an error here is one outside its loop.
+    let closed = committer.join().unwrap_or(Closed::Poisoned);
+    if publisher.join().is_err() {
+        tracing::error!("the publisher panicked; the checkpoint file may be old");
+    }
+    closed
+}
+
+impl Handle {
+    fn take_threads(&self) -> Option<Threads> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn enter(&self, stage: Stage) {
+        let mut queue = self.shared.lock();
+        if queue.stage != Stage::Ended {
+            queue.stage = stage;
+        }
+        drop(queue);
+        self.shared.changed.notify_all();
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if let Some(Threads { committer, publisher, done: _ }) = self.take_threads() {
+            self.enter(Stage::Ended);
+            join(committer, publisher);
+        }
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").field("shared", &self.shared).finish_non_exhaustive()
+    }
+}

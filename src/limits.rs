@@ -28,8 +28,33 @@ pub const FORM_DEPTH_MAX: usize = 16;
 pub const ENTRY_BYTES_MAX: usize = 65_535;
 pub const FRAME_ALIGNMENT_BYTES: usize = 4_096;
 pub const SEGMENT_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
+/// A segment must hold the largest entry in a frame of its own, many times over.
+pub const SEGMENT_BYTES_MIN: u64 = 256 * 1024;
+pub const SEGMENT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 /// Leaves in one group commit.
 pub const FRAME_ENTRIES_MAX: usize = 4_096;
+/// One frame as it is read back into memory, without padding. A frame never spans segments.
+pub const FRAME_BYTES_MAX: usize = 24 * 1024 * 1024;
+/// A batch takes no more items once it holds this much.
+pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// What one decision may store beside its leaf (its policy input).
+pub const EVIDENCE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// C2SP signed-note.
+pub const NOTE_SIGNATURES_MAX: usize = 16;
+pub const NOTE_BYTES_MAX: usize = 64 * 1024;
+/// Decisions and rejections waiting for the committer; outcomes are bounded by the permits in flight.
+pub const QUEUED_DECISIONS_MAX: usize = 8_192;
+/// After the disk was found full, how long before room is looked for again.
+pub const ROOM_RETRY_MS: u64 = 250;
+/// The `checkpoint` file is rewritten at most once in this time, except at close.
+pub const PUBLISH_INTERVAL_MS: u64 = 10;
+/// Refusal leaves an actor may cause at once, and then one a second.
+pub const REJECTIONS_BURST: u32 = 16;
+pub const REJECTION_REFILL_MS: u64 = 1_000;
+/// Actors whose refusals are counted at one time.
+pub const REJECTION_ACTORS_MAX: usize = 4_096;
+/// Problems a verification report names one by one; the rest are counted.
+pub const PROBLEMS_NAMED_MAX: usize = 100;
 
 // Requests in flight (pep, ledger).
 pub const PERMITS_IN_FLIGHT_MAX: usize = 8_192;
@@ -37,11 +62,108 @@ pub const PERMITS_IN_FLIGHT_MAX: usize = 8_192;
 /// Upstream connections of one surface.
 pub const LEASES_MAX_HARD: usize = 4_096;
 
+// Config: the file itself, and the defaults and bounds of what it may declare.
+/// The config file, and each schema, certificate, key and secret file it names.
+pub const CONFIG_FILE_BYTES_MAX: u64 = 1024 * 1024;
+pub const CONFIG_DEPTH_MAX: usize = 16;
+/// Errors that one run reports; the rest are counted.
+pub const CONFIG_PROBLEMS_MAX: usize = 100;
+pub const SURFACES_MAX: usize = 256;
+pub const ROUTES_PER_SURFACE_MAX: usize = 1_024;
+pub const API_KEYS_MAX: usize = 10_000;
+/// A secret that is injected into a header.
+pub const SECRET_BYTES_MAX: usize = 4 * 1024;
+
+pub const SEGMENT_MIB_DEFAULT: u64 = SEGMENT_BYTES_DEFAULT / MIB_BYTES;
+/// Every open permit must find room for its outcome in one segment.
+pub const SEGMENT_MIB_MIN: u64 = SEGMENT_MIB_DEFAULT / 2;
+pub const SEGMENT_MIB_MAX: u64 = 4 * 1024;
+pub const MIB_BYTES: u64 = 1024 * 1024;
+
+pub const REQUESTS_IN_FLIGHT_MAX_DEFAULT: u64 = 1_024;
+pub const CONNECTIONS_MAX_DEFAULT: u64 = 4_096;
+pub const CONNECTIONS_MAX_HARD: u64 = 65_536;
+pub const HEAD_MS_MAX_DEFAULT: u64 = 10_000;
+pub const HEAD_MS_MAX_HARD: u64 = 60_000;
+pub const BODY_MS_MAX_DEFAULT: u64 = 30_000;
+pub const BODY_MS_MAX_HARD: u64 = 600_000;
+pub const EVALUATION_MS_MAX_DEFAULT: u64 = 100;
+pub const EVALUATION_MS_MAX_HARD: u64 = 10_000;
+pub const EVALUATION_THREADS_DEFAULT: u64 = 4;
+pub const EVALUATION_THREADS_MAX: u64 = 256;
+pub const DRAIN_MS_MAX_DEFAULT: u64 = 30_000;
+pub const DRAIN_MS_MAX_HARD: u64 = 600_000;
+
+/// From the capture of what was read to the first byte sent.
+pub const PERMIT_AGE_MS_MAX_DEFAULT: u64 = 1_000;
+pub const PERMIT_AGE_MS_MAX_HARD: u64 = 60_000;
+
+pub const LEASES_MAX_DEFAULT: u64 = 64;
+/// Below the five seconds after which common servers close an idle connection.
+pub const UPSTREAM_IDLE_MS_MAX_DEFAULT: u64 = 4_000;
+pub const UPSTREAM_IDLE_MS_MAX_HARD: u64 = 600_000;
+pub const CONNECT_MS_MAX_DEFAULT: u64 = 2_000;
+pub const CONNECT_MS_MAX_HARD: u64 = 60_000;
+pub const LEASE_WAIT_MS_MAX_DEFAULT: u64 = 1_000;
+pub const LEASE_WAIT_MS_MAX_HARD: u64 = 60_000;
+pub const RESPONSE_HEAD_MS_MAX_DEFAULT: u64 = 30_000;
+pub const RESPONSE_HEAD_MS_MAX_HARD: u64 = 600_000;
+pub const RESPONSE_IDLE_MS_MAX_DEFAULT: u64 = 60_000;
+pub const RESPONSE_IDLE_MS_MAX_HARD: u64 = 3_600_000;
+
+// API keys (authority).
+/// An API key begins with this many bytes that are not secret; it is found by them.
+pub const API_KEY_PREFIX_BYTES: usize = 12;
+/// Prefix and at least 128 random bits in base64.
+pub const API_KEY_BYTES_MIN: usize = API_KEY_PREFIX_BYTES + 22;
+pub const API_KEY_BYTES_MAX: usize = 256;
+
+/// Days before a certificate's end at which `check` begins to warn.
+pub const CERTIFICATE_WARNING_DAYS: u64 = 14;
+
+const _: () = assert!(REQUESTS_IN_FLIGHT_MAX_DEFAULT <= PERMITS_IN_FLIGHT_MAX as u64);
+const _: () =
+    assert!(PERMITS_IN_FLIGHT_MAX as u64 * FRAME_ALIGNMENT_BYTES as u64 <= SEGMENT_MIB_MIN * MIB_BYTES);
+const _: () = assert!(LEASES_MAX_DEFAULT <= LEASES_MAX_HARD as u64);
+const _: () = assert!(EVALUATION_MS_MAX_DEFAULT < PERMIT_AGE_MS_MAX_DEFAULT);
+const _: () = assert!(SECRET_BYTES_MAX < HEAD_BYTES_MAX);
+
 /// When the log is full, every open permit must still find room for its outcome, alone in its own frame.
-const _: () = assert!(PERMITS_IN_FLIGHT_MAX as u64 * FRAME_ALIGNMENT_BYTES as u64 <= SEGMENT_BYTES_DEFAULT);
+/// The other half of the segment is for starts, stops and refusal counts.
+const _: () =
+    assert!(PERMITS_IN_FLIGHT_MAX as u64 * FRAME_ALIGNMENT_BYTES as u64 <= SEGMENT_BYTES_DEFAULT / 2);
+const _: () =
+    assert!(SEGMENT_BYTES_MIN >= 2 * ENTRY_BYTES_MAX as u64 && SEGMENT_BYTES_MIN <= SEGMENT_BYTES_DEFAULT);
+const _: () = assert!(SEGMENT_BYTES_MIN.is_multiple_of(FRAME_ALIGNMENT_BYTES as u64));
+/// The largest decision fits on top of a batch that was just under its own bound.
+const _: () = assert!(BATCH_BYTES_MAX + EVIDENCE_BYTES_MAX + 2 * ENTRY_BYTES_MAX < FRAME_BYTES_MAX);
+const _: () =
+    assert!(FRAME_BYTES_MAX as u64 <= SEGMENT_BYTES_DEFAULT && FRAME_BYTES_MAX <= u32::MAX as usize);
 const _: () = assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX);
 const _: () = assert!(HEAD_BYTES_MAX < ENTRY_BYTES_MAX);
 const _: () = assert!(BODY_BYTES_MAX_DEFAULT <= BODY_BYTES_MAX_HARD);
+
+// The upstream's answer (upstream).
+pub const RESPONSE_HEAD_BYTES_MAX: usize = 256 * 1024;
+pub const RESPONSE_HEADERS_MAX: usize = 200;
+
+// Client connections (ingress).
+pub const READ_BYTES: usize = 16 * 1024;
+/// After a refusal, how long and how much of what the client still sends is read and dropped.
+pub const LINGER_MS_MAX: u64 = 1_000;
+pub const LINGER_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+// Deciding (pep).
+/// Evaluations of one request that may end in a permit of which nothing is sent.
+pub const EVALUATIONS_MAX: u32 = 3;
+/// Pieces of an answer's body on their way to a slow client.
+pub const RESPONSE_PIECES_MAX: usize = 16;
+pub const ACCEPT_RETRY_MS: u64 = 50;
+pub const HTTP2_STREAMS_MAX: u32 = 128;
+
+// Admin listener.
+pub const ADMIN_CONNECTIONS_MAX: usize = 32;
+pub const ADMIN_CONNECTION_MS_MAX: u64 = 60_000;
 
 // Policy bundles (policy::source, policy::check).
 /// Rego and data files in one bundle, tests included.
@@ -78,3 +200,11 @@ pub const POLICY_REASONS_BYTES_MAX: usize = 16 * 1024;
 /// A leaf holds the reasons beside what came in the head.
 const _: () = assert!(POLICY_REASONS_BYTES_MAX + HEAD_BYTES_MAX < ENTRY_BYTES_MAX);
 const _: () = assert!(POLICY_FILE_BYTES_MAX <= POLICY_BUNDLE_BYTES_MAX);
+
+/// Request bodies held in memory at once.
+pub const BODIES_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// How long a client may take to accept one piece of an answer.
+pub const CLIENT_STALL_MS_MAX: u64 = 30_000;
+
+const _: () = assert!(BODY_BYTES_MAX_HARD <= BODIES_BYTES_MAX);
+const _: () = assert!(BODIES_BYTES_MAX <= u32::MAX as usize);

@@ -1,1 +1,11 @@
-//! The log's formats, pure: RFC 6962 tree and proofs, C2SP signed notes and checkpoints, frames.
+//! The log's formats, pure: no async, no I/O, no clock.
+//!
+//! [`tree`] is the RFC 6962 Merkle tree as hashes and a right edge, [`proof`] its inclusion and consistency
+//! proofs, [`note`] C2SP signed notes, [`checkpoint`] C2SP tlog-checkpoint, [`frame`] the write-ahead form
+//! of one group commit. Bytes come in untrusted; what comes out under a short name has been checked.
+
+pub mod checkpoint;
+pub mod frame;
+pub mod note;
+pub mod proof;
+pub mod tree;

@@ -1,1 +1,340 @@
-//! respond.
+//! Every way a request can end becomes one response here, in one exhaustive match.
+//!
+//! The upstream's answer passes as it came, less its hop-by-hop fields (RFC 9110 section 7.6.1), plus the receipt.
+//! Everything else is problem+json (RFC 9457) with a stable code in `type` and `reason`.
+
+mod body;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Response, StatusCode};
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+pub use body::{AnswerCut, Piece, ResponseBody};
+
+use crate::canonical::Malformed;
+use crate::ledger::{Receipt, Unrecorded};
+use crate::model::{
+    Decision, Digest, LeafIndex, OutcomeStatus, Place, PolicyReason, ReasonCode, ReceiptId, TreeSize,
+};
+use crate::pep::Refused;
+use crate::upstream::Answer;
+
+/// RFC 9651 dictionary: where the receipt of this request stands in the log.
+pub const RECEIPT_HEADER: HeaderName = HeaderName::from_static("interlock-receipt");
+
+/// Refused before it became an execution request.
+#[derive(Debug)]
+pub struct Rejected {
+    pub malformed: Malformed,
+    /// Of the refusal leaf, if one was written.
+    pub receipt: Option<Receipt>,
+    /// For `route_method_not_declared`.
+    pub allow: Vec<Method>,
+}
+
+impl From<ReasonCode> for Rejected {
+    fn from(code: ReasonCode) -> Self {
+        let malformed = Malformed { code, place: None, detail: None };
+        Self { malformed, receipt: None, allow: Vec::new() }
+    }
+}
+
+/// RFC 9457, members in RFC 8785 order.
+#[derive(Serialize)]
+struct Problem<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decision: Option<Decision>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<OutcomeStatus>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    place: Option<&'a Place>,
+    reason: ReasonCode,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    reasons: &'a [PolicyReason],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    receipt: Option<ReceiptMember>,
+    status: u16,
+    title: &'static str,
+    #[serde(rename = "type")]
+    problem_type: String,
+}
+
+#[derive(Serialize)]
+struct ReceiptMember {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<ReceiptId>,
+    index: LeafIndex,
+    leaf: Digest,
+    size: TreeSize,
+}
+
+impl<'a> Problem<'a> {
+    fn new(reason: ReasonCode, receipt: Option<&Receipt>) -> Self {
+        Self {
+            decision: None,
+            detail: None,
+            outcome: None,
+            place: None,
+            reason,
+            reasons: &[],
+            receipt: receipt.map(|r| ReceiptMember {
+                id: r.id,
+                index: r.index,
+                leaf: r.leaf_hash,
+                size: r.size,
+            }),
+            status: reason.status(),
+            title: reason.title(),
+            problem_type: format!("urn:interlock:reason:{reason}"),
+        }
+    }
+
+    fn response(self, receipt: Option<&Receipt>) -> Response<ResponseBody> {
+        let body = serde_json::to_vec(&self).expect("a problem holds strings, numbers and lists only");
+        let mut response = Response::new(ResponseBody::whole(body));
+        // A reason's status is tested to be a client or server error.
+        *response.status_mut() =
+            StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(receipt) = receipt {
+            headers.insert(RECEIPT_HEADER, receipt_header(receipt));
+        }
+        response
+    }
+}
+
+/// Refused before an execution request existed.
+pub fn rejected(rejected: &Rejected) -> Response<ResponseBody> {
+    let Rejected { malformed, receipt, allow } = rejected;
+    let mut problem = Problem::new(malformed.code, receipt.as_ref());
+    problem.place = malformed.place.as_ref();
+    problem.detail = match (&malformed.place, &malformed.detail) {
+        (None, None) => None,
+        (None, Some(detail)) => Some(detail.clone()),
+        (Some(place), None) => Some(format!("In {place}.")),
+        (Some(place), Some(detail)) => Some(format!("In {place}: {detail}")),
+    };
+    let mut response = problem.response(receipt.as_ref());
+    let headers = response.headers_mut();
+    match malformed.code {
+        ReasonCode::CredentialMissing | ReasonCode::CredentialInvalid | ReasonCode::CredentialAmbiguous => {
+            // RFC 9110 section 15.5.2: a 401 names a scheme.
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        // RFC 9110 section 15.5.6.
+        ReasonCode::RouteMethodNotDeclared => {
+            let methods: Vec<_> = allow.iter().map(Method::as_str).collect();
+            // Methods are tokens.
+            if let Ok(value) = HeaderValue::from_str(&methods.join(", ")) {
+                headers.insert(header::ALLOW, value);
+            }
+        }
+        // RFC 9110 sections 15.5.9 and 15.5.14: we stop reading, so the connection ends.
+        ReasonCode::BodyTimeout | ReasonCode::BodyTooLarge => {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        code if code.status() == 503 => retry_later(headers),
+        _ => {}
+    }
+    response
+}
+
+/// Refused by the enforcement point.
+pub fn refused(refused: &Refused) -> Response<ResponseBody> {
+    match refused {
+        Refused::Verdict { code, decision, reasons, receipt } => {
+            let mut problem = Problem::new(*code, Some(receipt));
+            problem.decision = Some(*decision);
+            problem.reasons = reasons;
+            let mut response = problem.response(Some(receipt));
+            if code.status() == 503 {
+                retry_later(response.headers_mut());
+            }
+            response
+        }
+        Refused::Unrecorded(unrecorded) => {
+            let code = match unrecorded {
+                Unrecorded::Full => ReasonCode::LedgerFull,
+                Unrecorded::Busy => ReasonCode::Overloaded,
+                Unrecorded::TooLarge => ReasonCode::EntryTooLarge,
+                Unrecorded::Poisoned => ReasonCode::LedgerUnavailable,
+            };
+            let mut response = Problem::new(code, None).response(None);
+            // A receipt that is too large is too large the next time as well.
+            if code != ReasonCode::EntryTooLarge {
+                retry_later(response.headers_mut());
+            }
+            response
+        }
+        Refused::NotLeased { error, receipt } => {
+            let mut problem = Problem::new(error.code(), receipt.as_ref());
+            problem.outcome = Some(OutcomeStatus::NotSent);
+            let mut response = problem.response(receipt.as_ref());
+            retry_later(response.headers_mut());
+            response
+        }
+        Refused::NotSent { code, receipt } => {
+            let mut problem = Problem::new(*code, Some(receipt));
+            problem.decision = Some(Decision::Permit);
+            problem.outcome = Some(OutcomeStatus::NotSent);
+            let mut response = problem.response(Some(receipt));
+            retry_later(response.headers_mut());
+            response
+        }
+        Refused::NoAnswer { code, receipt } => {
+            let mut problem = Problem::new(*code, Some(receipt));
+            problem.decision = Some(Decision::Permit);
+            problem.outcome = Some(OutcomeStatus::Indeterminate);
+            problem.response(Some(receipt))
+        }
+    }
+}
+
+/// Only where nothing was sent.
+fn retry_later(headers: &mut HeaderMap) {
+    headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+}
+
+/// The upstream's answer, its body still to come: whoever holds the sender streams it.
+pub fn answered(answer: &Answer) -> (Response<ResponseBody>, mpsc::Sender<Piece>) {
+    let (body, pieces) = ResponseBody::streamed(answer.announced_len());
+    let mut response = Response::new(body);
+    *response.status_mut() = answer.status();
+    let nominated = connection_nominated(answer.headers());
+    let headers = response.headers_mut();
+    headers.reserve(answer.headers().len() + 1);
+    for (name, value) in answer.headers() {
+        if !is_hop_by_hop(name) && !nominated.contains(name) && *name != RECEIPT_HEADER {
+            headers.append(name, value.clone());
+        }
+    }
+    headers.insert(RECEIPT_HEADER, receipt_header(answer.receipt()));
+    (response, pieces)
+}
+
+/// RFC 9110 section 7.6.1, and what was in use before it.
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "proxy-authenticate"
+    )
+}
+
+fn connection_nominated(headers: &HeaderMap) -> Vec<HeaderName> {
+    headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+        // What frames or describes the message is not a hop's to take away.
+        .filter(|name| *name != header::CONTENT_LENGTH && *name != header::CONTENT_TYPE)
+        .collect()
+}
+
+/// `id="...", index=295, size=300, leaf=:<base64>:, decision=PERMIT`.
+fn receipt_header(receipt: &Receipt) -> HeaderValue {
+    let id = receipt.id.map_or(String::new(), |id| format!("id=\"{id}\", "));
+    let decision = receipt.decision.map_or(String::new(), |d| format!(", decision={}", d.as_str()));
+    let leaf = STANDARD.encode(receipt.leaf_hash.as_bytes());
+    let text = format!("{id}index={}, size={}, leaf=:{leaf}:{decision}", receipt.index, receipt.size);
+    HeaderValue::try_from(text).expect("UUIDs, integers, base64 and fixed words are visible ASCII")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt;
+
+    fn receipt() -> Receipt {
+        Receipt {
+            id: Some(ReceiptId::new(crate::clock::WallTime::from_unix_ns(1_000_000_000), [7; 10])),
+            index: LeafIndex(295),
+            size: TreeSize(300),
+            leaf_hash: Digest::from_bytes([1; 32]),
+            decision: Some(Decision::Deny),
+        }
+    }
+
+    async fn json(response: Response<ResponseBody>) -> serde_json::Value {
+        let bytes = response.into_body().collect().await.expect("whole").to_bytes();
+        serde_json::from_slice(&bytes).expect("json")
+    }
+
+    #[tokio::test]
+    async fn a_verdict_names_decision_reasons_and_receipt_and_is_never_a_success() {
+        let refused_ = Refused::Verdict {
+            code: ReasonCode::PolicyDenied,
+            decision: Decision::Deny,
+            reasons: vec![PolicyReason {
+                code: "over_limit".into(),
+                detail: None,
+                message: Some("m".into()),
+            }],
+            receipt: receipt(),
+        };
+        let response = refused(&refused_);
+        assert_eq!(response.status(), 403);
+        assert_eq!(
+            response.headers()[RECEIPT_HEADER],
+            format!(
+                "id=\"{}\", index=295, size=300, leaf=:{}:, decision=DENY",
+                receipt().id.expect("set"),
+                STANDARD.encode([1; 32])
+            )
+        );
+        let body = json(response).await;
+        assert_eq!(body["decision"], "DENY");
+        assert_eq!(body["reasons"][0]["code"], "over_limit");
+        assert_eq!(body["receipt"]["index"], 295);
+        assert_eq!(body["type"], "urn:interlock:reason:policy_denied");
+    }
+
+    #[tokio::test]
+    async fn retry_after_appears_only_where_nothing_was_sent() {
+        let not_sent = Refused::NotSent { code: ReasonCode::UpstreamNotSent, receipt: receipt() };
+        assert!(refused(&not_sent).headers().contains_key(header::RETRY_AFTER));
+        let silent = Refused::NoAnswer { code: ReasonCode::UpstreamSilent, receipt: receipt() };
+        let response = refused(&silent);
+        assert_eq!(response.status(), 504);
+        assert!(!response.headers().contains_key(header::RETRY_AFTER));
+        assert_eq!(json(response).await["outcome"], "indeterminate");
+    }
+
+    #[tokio::test]
+    async fn a_rejection_names_rule_and_place() {
+        let malformed = Malformed {
+            code: ReasonCode::JsonDuplicateName,
+            place: Some(Place::Json { byte: 9, pointer: "/amount".into() }),
+            detail: None,
+        };
+        let response = rejected(&Rejected { malformed, receipt: None, allow: vec![] });
+        assert_eq!(response.status(), 400);
+        let body = json(response).await;
+        assert_eq!(body["reason"], "json_duplicate_name");
+        assert_eq!(body["place"]["json"]["pointer"], "/amount");
+    }
+
+    #[test]
+    fn a_401_names_a_scheme_and_a_405_the_methods() {
+        let response = rejected(&ReasonCode::CredentialInvalid.into());
+        assert_eq!(response.headers()[header::WWW_AUTHENTICATE], "Bearer");
+        let mut wrong_method: Rejected = ReasonCode::RouteMethodNotDeclared.into();
+        wrong_method.allow = vec![Method::GET, Method::POST];
+        assert_eq!(rejected(&wrong_method).headers()[header::ALLOW], "GET, POST");
+    }
+}

@@ -1,1 +1,244 @@
-//! Names of metrics and log fields, and the metrics themselves.
+//! Metrics, and the names of metrics and log fields. Labels are bounded: they hold only names from config and
+//! spellings from closed lists, never anything a caller sends.
+
+use std::time::Duration;
+
+use prometheus::{
+    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+
+use crate::model::{ActionName, Decision, OutcomeStatus, ReasonCode, SurfaceName};
+
+/// Upper bounds in seconds: 50 us to 10 s, about three a decade.
+const SECONDS: [f64; 17] = [
+    0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0,
+    10.0,
+];
+
+/// Everything the gateway counts. One instance, made at start, handed to whoever counts.
+pub struct Metrics {
+    registry: Registry,
+    decisions: IntCounterVec,
+    refusals: IntCounterVec,
+    outcomes: IntCounterVec,
+    alarms: IntCounterVec,
+    evaluation: Histogram,
+    record: Histogram,
+    sync: Histogram,
+    batch: Histogram,
+    added: HistogramVec,
+    upstream: HistogramVec,
+    pub in_flight: IntGauge,
+    pub connections: IntGauge,
+    pub ledger_leaves: IntGauge,
+    pub ledger_queue: IntGauge,
+    pub ledger_open_permits: IntGauge,
+    /// 1 for the state the ledger is in, 0 for the others.
+    pub ledger_health: IntGaugeVec,
+    pub pool: IntGaugeVec,
+    pub policy_activated_at: Gauge,
+}
+
+/// Something an operator should be woken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alarm {
+    EvaluationPanic,
+    EvaluationTimeout,
+    LedgerPoisoned,
+    LedgerFull,
+    RequestPanic,
+    /// hyper and the guard did not agree on how many requests there are.
+    FramingDisagreement,
+}
+
+impl Alarm {
+    pub const ALL: [Alarm; 6] = [
+        Self::EvaluationPanic,
+        Self::EvaluationTimeout,
+        Self::LedgerPoisoned,
+        Self::LedgerFull,
+        Self::RequestPanic,
+        Self::FramingDisagreement,
+    ];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::EvaluationPanic => "evaluation_panic",
+            Self::EvaluationTimeout => "evaluation_timeout",
+            Self::LedgerPoisoned => "ledger_poisoned",
+            Self::LedgerFull => "ledger_full",
+            Self::RequestPanic => "request_panic",
+            Self::FramingDisagreement => "framing_disagreement",
+        }
+    }
+}
+
+impl Metrics {
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let opts = |name: &str, help: &str| Opts::new(format!("interlock_{name}"), help);
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            let c = IntCounterVec::new(opts(name, help), labels)?;
+            registry.register(Box::new(c.clone()))?;
+            Ok::<_, prometheus::Error>(c)
+        };
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            let g = IntGaugeVec::new(opts(name, help), labels)?;
+            registry.register(Box::new(g.clone()))?;
+            Ok::<_, prometheus::Error>(g)
+        };
+        let gauge = |name: &str, help: &str| {
+            let g = IntGauge::with_opts(opts(name, help))?;
+            registry.register(Box::new(g.clone()))?;
+            Ok::<_, prometheus::Error>(g)
+        };
+        let histogram_opts =
+            |name: &str, help: &str| HistogramOpts::from(opts(name, help)).buckets(SECONDS.into());
+        let histogram = |name: &str, help: &str| {
+            let h = Histogram::with_opts(histogram_opts(name, help))?;
+            registry.register(Box::new(h.clone()))?;
+            Ok::<_, prometheus::Error>(h)
+        };
+        let histograms = |name: &str, help: &str| {
+            let h = HistogramVec::new(histogram_opts(name, help), &["surface"])?;
+            registry.register(Box::new(h.clone()))?;
+            Ok::<_, prometheus::Error>(h)
+        };
+        let activated = Gauge::with_opts(opts(
+            "policy_activated_timestamp_seconds",
+            "When the active policy bundle was activated, unix seconds.",
+        ))?;
+        registry.register(Box::new(activated.clone()))?;
+        let metrics = Self {
+            decisions: counters(
+                "decisions_total",
+                "Verdicts recorded.",
+                &["surface", "action", "decision", "reason_class"],
+            )?,
+            refusals: counters(
+                "refusals_total",
+                "Requests refused before or without a verdict.",
+                &["surface", "reason_class", "reason"],
+            )?,
+            outcomes: counters(
+                "outcomes_total",
+                "What became of permitted requests.",
+                &["surface", "outcome"],
+            )?,
+            alarms: counters("alarms_total", "Events an operator should be woken for.", &["alarm"])?,
+            evaluation: histogram("evaluation_seconds", "Time of one policy evaluation, queueing included.")?,
+            record: histogram("record_seconds", "Time until a decision was durable and signed.")?,
+            sync: histogram("ledger_sync_seconds", "fdatasync of one group commit.")?,
+            batch: {
+                let buckets = prometheus::exponential_buckets(1.0, 2.0, 13)?;
+                let opts = HistogramOpts::from(opts("ledger_batch_leaves", "Leaves of one group commit."));
+                let h = Histogram::with_opts(opts.buckets(buckets))?;
+                registry.register(Box::new(h.clone()))?;
+                h
+            },
+            added: histograms(
+                "added_latency_seconds",
+                "From the whole request received to its first byte forwarded.",
+            )?,
+            upstream: histograms(
+                "upstream_seconds",
+                "From the first byte forwarded to the head of the answer.",
+            )?,
+            in_flight: gauge("requests_in_flight", "Requests being worked on.")?,
+            connections: gauge("connections", "Client connections open.")?,
+            ledger_leaves: gauge("ledger_leaves", "Leaves in the log.")?,
+            ledger_queue: gauge("ledger_queue_leaves", "Leaves waiting for the next commit.")?,
+            ledger_open_permits: gauge("ledger_open_permits", "PERMITs without an outcome yet.")?,
+            ledger_health: gauges("ledger_health", "1 for the state the ledger is in.", &["state"])?,
+            pool: gauges("upstream_connections", "Connections to upstreams.", &["surface", "state"])?,
+            policy_activated_at: activated,
+            registry,
+        };
+        // Alarms exist from the start, so that `increase()` sees the first one.
+        for alarm in Alarm::ALL {
+            metrics.alarms.with_label_values(&[alarm.as_str()]).inc_by(0);
+        }
+        Ok(metrics)
+    }
+
+    /// Prometheus text format.
+    pub fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
+        let mut out = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
+        Ok(out)
+    }
+
+    pub fn decided(
+        &self,
+        surface: &SurfaceName,
+        action: &ActionName,
+        decision: Decision,
+        code: Option<ReasonCode>,
+    ) {
+        let class = code.map_or("none", |c| c.class().as_str());
+        self.decisions
+            .with_label_values(&[surface.as_str(), action.as_str(), decision.as_str(), class])
+            .inc();
+    }
+
+    /// `surface` is absent while it is not known which one was meant.
+    pub fn refused(&self, surface: Option<&SurfaceName>, code: ReasonCode) {
+        let surface = surface.map_or("", SurfaceName::as_str);
+        self.refusals.with_label_values(&[surface, code.class().as_str(), code.as_str()]).inc();
+    }
+
+    pub fn settled(&self, surface: &SurfaceName, status: OutcomeStatus) {
+        self.outcomes.with_label_values(&[surface.as_str(), status.as_str()]).inc();
+    }
+
+    pub fn alarm(&self, alarm: Alarm) {
+        self.alarms.with_label_values(&[alarm.as_str()]).inc();
+    }
+
+    pub fn evaluated(&self, took: Duration) {
+        self.evaluation.observe(took.as_secs_f64());
+    }
+
+    pub fn recorded(&self, took: Duration) {
+        self.record.observe(took.as_secs_f64());
+    }
+
+    /// One group commit and the time it spent in fdatasync.
+    pub fn committed(&self, batch: usize, sync: Duration) {
+        self.batch.observe(batch as f64);
+        self.sync.observe(sync.as_secs_f64());
+    }
+
+    pub fn added(&self, surface: &SurfaceName, took: Duration) {
+        self.added.with_label_values(&[surface.as_str()]).observe(took.as_secs_f64());
+    }
+
+    pub fn answered(&self, surface: &SurfaceName, took: Duration) {
+        self.upstream.with_label_values(&[surface.as_str()]).observe(took.as_secs_f64());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_counted_is_rendered() {
+        let metrics = Metrics::new().expect("names and labels are valid");
+        let surface = "payments".parse().expect("name");
+        let action = "charge.create".parse().expect("name");
+        metrics.decided(&surface, &action, Decision::Deny, Some(ReasonCode::PolicyDenied));
+        metrics.refused(None, ReasonCode::CredentialInvalid);
+        metrics.evaluated(Duration::from_micros(70));
+        let text = String::from_utf8(metrics.render().expect("encodes")).expect("text");
+        for line in [
+            "interlock_decisions_total{action=\"charge.create\",decision=\"DENY\",reason_class=\"verdict\",surface=\"payments\"} 1",
+            "interlock_refusals_total{reason=\"credential_invalid\",reason_class=\"unauthenticated\",surface=\"\"} 1",
+            "interlock_evaluation_seconds_bucket{le=\"0.0001\"} 1",
+            "interlock_alarms_total{alarm=\"ledger_poisoned\"} 0",
+        ] {
+            assert!(text.contains(line), "{line} in {text}");
+        }
+    }
+}

@@ -1,5 +1,26 @@
 //! The only HTTP client: leases, the airlock, and what became of a sent request.
+//!
+//! In: a [`Recorded`](crate::ledger::Recorded) PERMIT and a [`Lease`] on a connected, idle connection.
+//! Out: the upstream's [`Answer`], or [`NoAnswer`]; either way exactly one outcome in the log.
+//!
+//! ```text
+//! Upstream::lease ----------------> Lease            connected, TLS complete, every write refused
+//! permit::seal(Recorded<Permit>) -> PermittedRequest read set valid, permit young, credential in place
+//! PermittedRequest::forward(Lease)> InFlight         the seal is armed with exactly these bytes, once
+//! InFlight::answer ---------------> Answer           streams the body; concluding it records the outcome
+//! ```
+//!
+//! Nothing here retries, follows, decompresses or edits.
 
+mod exchange;
+mod lease;
+mod permit;
+mod sealed_io;
 mod settings;
+mod tls;
 
+pub use exchange::{Answer, Cut, InFlight, NoAnswer};
+pub use lease::{Lease, LeaseError, PoolGauge, Upstream};
+pub use permit::{Moved, PermittedRequest, seal};
 pub use settings::{Roots, Scheme, Settings};
+pub use tls::InvalidRoots;

@@ -1,1 +1,176 @@
-//! architecture.
+//! The layer rule and the owners of capabilities, checked on the source text.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn src() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+/// Every Rust file below `src`, by its path relative to it.
+fn sources() -> BTreeMap<String, String> {
+    fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(dir).expect("readable") {
+            let path = entry.expect("readable").path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(&src(), &mut found);
+    let relative = |path: &Path| path.strip_prefix(src()).expect("below src").to_string_lossy().into_owned();
+    found.iter().map(|path| (relative(path), fs::read_to_string(path).expect("UTF-8"))).collect()
+}
+
+/// Modules in the order lib.rs declares them.
+fn layers() -> Vec<String> {
+    fs::read_to_string(src().join("lib.rs"))
+        .expect("lib.rs")
+        .lines()
+        .filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The code of a file without its comments and its `mod tests`.
+fn code(text: &str) -> String {
+    let product = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    product.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn a_module_imports_only_modules_declared_above_it() {
+    let layers = layers();
+    assert!(layers.len() > 10, "lib.rs declares the layers");
+    let rank = |name: &str| layers.iter().position(|layer| layer == name);
+    let mut imports = 0;
+    for (path, text) in sources() {
+        let module = path.split(['/', '.']).next().unwrap_or_default();
+        let Some(own) = rank(module) else { continue };
+        let code = code(&text);
+        for (at, _) in code.match_indices("crate::") {
+            let rest = &code[at + "crate::".len()..];
+            let names: Vec<&str> = match rest.strip_prefix('{') {
+                Some(list) => list.split('}').next().unwrap_or_default().split(',').collect(),
+                None => vec![rest],
+            };
+            for name in names {
+                let name =
+                    name.trim().split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default();
+                let Some(theirs) = rank(name) else { continue };
+                imports += 1;
+                assert!(
+                    theirs <= own,
+                    "src/{path} imports `{name}`, which stands below `{module}` in lib.rs"
+                );
+            }
+        }
+    }
+    assert!(imports > 100, "only {imports} imports found: the test does not see them");
+}
+
+/// Each capability, how it is spelled in code, and the only places that may spell it.
+#[test]
+fn a_capability_is_used_by_its_owner_alone() {
+    let rules: [(&str, &[&str], &[&str]); 11] = [
+        ("reading time", &["Instant::now", "SystemTime::now"], &["clock.rs"]),
+        ("connecting", &["TcpStream::connect"], &["upstream/lease.rs"]),
+        ("listening", &["TcpListener::bind"], &["gateway.rs", "gateway/"]),
+        ("the HTTP client", &["hyper::client"], &["upstream/"]),
+        ("the Rego engine", &["regorus::"], &["policy/", "policy.rs"]),
+        ("the bytes of a request", &[".wire()"], &["upstream/permit.rs"]),
+        ("arming a seal", &[".arm("], &["upstream/exchange.rs"]),
+        ("the secret of a credential", &[".expose()"], &["upstream/permit.rs"]),
+        ("taking recorded evidence apart", &[".into_parts()"], &["upstream/", "ledger/"]),
+        ("reading the environment", &["env::var"], &["config/", "config.rs"]),
+        ("YAML", &["serde_saphyr"], &["config/", "config.rs"]),
+    ];
+    let sources = sources();
+    for (what, spellings, owners) in rules {
+        let mut used_by_owner = false;
+        for (path, text) in &sources {
+            if path.starts_with("cli/") || path == "main.rs" {
+                continue;
+            }
+            let code = code(text);
+            if !spellings.iter().any(|spelling| code.contains(spelling)) {
+                continue;
+            }
+            let is_owner =
+                owners.iter().any(|owner| path == owner || (owner.ends_with('/') && path.starts_with(owner)));
+            assert!(is_owner, "{what} belongs to {owners:?}, but src/{path} does it");
+            used_by_owner = true;
+        }
+        assert!(used_by_owner, "{what}: no owner found, so this test sees nothing");
+    }
+}
+
+#[test]
+fn capabilities_are_neither_cloned_nor_defaulted_nor_read_from_outside() {
+    let capabilities = [
+        "Permit",
+        "Refusal",
+        "Evaluated",
+        "Recorded",
+        "OpenPermit",
+        "PermittedRequest",
+        "InFlight",
+        "CanonicalRequest",
+    ];
+    let sources = sources();
+    for name in capabilities {
+        let mut declared = 0;
+        for (path, text) in &sources {
+            let lines: Vec<_> = text.lines().collect();
+            for (at, line) in lines.iter().enumerate() {
+                let rest = line.trim().strip_prefix("pub struct ").unwrap_or_default();
+                if rest.split(|c: char| !c.is_alphanumeric()).next() != Some(name) {
+                    continue;
+                }
+                declared += 1;
+                let derives: Vec<_> = lines[..at]
+                    .iter()
+                    .rev()
+                    .take_while(|l| l.trim_start().starts_with("#[") || l.trim_start().starts_with("///"))
+                    .filter(|l| l.contains("derive"))
+                    .collect();
+                for derive in derives {
+                    for banned in ["Clone", "Default", "Deserialize"] {
+                        assert!(!derive.contains(banned), "src/{path}: {name} derives {banned}");
+                    }
+                }
+            }
+        }
+        assert_eq!(declared, 1, "{name} is declared once");
+    }
+}
+
+#[test]
+fn the_airlock_stays_small() {
+    let text = fs::read_to_string(src().join("upstream/permit.rs")).expect("permit.rs");
+    assert!(text.lines().count() < 150, "upstream/permit.rs has {} lines", text.lines().count());
+}
+
+#[test]
+fn no_unwrap_outside_tests() {
+    for (path, text) in sources() {
+        let code = code(&text);
+        assert!(!code.contains(".unwrap()"), "src/{path} unwraps");
+        assert!(!code.contains("todo!(") && !code.contains("unimplemented!("), "src/{path} is unfinished");
+    }
+}
+
+#[test]
+fn no_second_tls_or_http_client_in_the_graph() {
+    let lock =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock")).expect("Cargo.lock");
+    for banned in
+        ["aws-lc-rs", "aws-lc-sys", "openssl", "openssl-sys", "native-tls", "reqwest", "rsa", "serde_yaml"]
+    {
+        assert!(!lock.contains(&format!("name = \"{banned}\"\n")), "{banned} is in Cargo.lock");
+    }
+}

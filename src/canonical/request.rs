@@ -224,8 +224,8 @@ impl CanonicalRequest {
     }
 
     /// The bytes. Called by `upstream::permit` alone; `tests/architecture.rs` holds that.
-    pub fn into_wire(self) -> Wire {
-        self.wire
+    pub fn wire(&self) -> &Wire {
+        &self.wire
     }
 }
 

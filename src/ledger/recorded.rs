@@ -3,8 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::appender::{Duty, Leaf};
+use super::entries;
+use super::queue::{Answer, Kind, Shared};
+use crate::clock::Moment;
 use crate::model::{
-    Actor, Decision, Digest, LeafIndex, OutcomeStatus, Place, ReasonCode, ReceiptId, SurfaceName, TreeSize,
+    Actor, Decision, Digest, LeafIndex, OutcomeStatus, Place, PolicyReason, ReasonCode, ReceiptId,
+    SurfaceName, TreeSize,
 };
 use crate::policy::{Evaluated, Permit, Refusal};
 
@@ -26,28 +31,68 @@ pub enum Unrecorded {
     /// Nothing was written; may be asked again when there is room.
     #[error("the log has no room for new decisions")]
     Full,
+    /// Nothing was written: too many wait, or too many permits are open. May be asked again soon.
+    #[error("too many decisions are being recorded or carried out")]
+    Busy,
     /// Nothing was written, and never will be for this request.
-    #[error("the receipt would be over 65,535 bytes")]
+    #[error("the receipt would be over 65,535 bytes, or its evidence over its bound")]
     TooLarge,
     /// Disk state unknown, or the ledger is closed; stop admitting.
     #[error("the log cannot be written")]
     Poisoned,
 }
 
-/// A verdict carries an obligation: a PERMIT must end in exactly one outcome.
-pub trait Obliges {
+/// A verdict as the log sees it. It carries an obligation: a PERMIT must end in exactly one outcome.
+pub trait Obliges: sealed::Sealed {
     type Obligation;
+
+    fn decision(&self) -> Decision;
+    fn reasons(&self) -> &[PolicyReason];
+    /// What the committer gave with the receipt. `None` if that does not fit the verdict.
+    #[doc(hidden)]
+    fn obligation(open: Option<OpenPermit>) -> Option<Self::Obligation>;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for crate::policy::Permit {}
+    impl Sealed for crate::policy::Refusal {}
 }
 
 impl Obliges for Permit {
     type Obligation = OpenPermit;
+
+    fn decision(&self) -> Decision {
+        Decision::Permit
+    }
+
+    fn reasons(&self) -> &[PolicyReason] {
+        Permit::reasons(self)
+    }
+
+    fn obligation(open: Option<OpenPermit>) -> Option<OpenPermit> {
+        open
+    }
 }
 
 impl Obliges for Refusal {
     type Obligation = ();
+
+    fn decision(&self) -> Decision {
+        Refusal::decision(self)
+    }
+
+    fn reasons(&self) -> &[PolicyReason] {
+        Refusal::reasons(self)
+    }
+
+    fn obligation(open: Option<OpenPermit>) -> Option<()> {
+        open.is_none().then_some(())
+    }
 }
 
 /// A verdict whose receipt is durable.
+#[derive(Debug)]
 pub struct Recorded<V: Obliges> {
     evaluated: Evaluated<V>,
     receipt: Receipt,
@@ -55,6 +100,10 @@ pub struct Recorded<V: Obliges> {
 }
 
 impl<V: Obliges> Recorded<V> {
+    pub(super) fn new(evaluated: Evaluated<V>, receipt: Receipt, obligation: V::Obligation) -> Self {
+        Self { evaluated, receipt, obligation }
+    }
+
     pub fn receipt(&self) -> &Receipt {
         &self.receipt
     }
@@ -69,32 +118,74 @@ impl<V: Obliges> Recorded<V> {
 }
 
 /// The duty to record one outcome for one PERMIT. Dropped without one, it records `not_sent` if no byte
-/// can have left, else `indeterminate`.
+/// can have left, else `indeterminate`; the cause is then `abandoned`.
+#[derive(Debug)]
 pub struct OpenPermit {
-    _private: (),
+    shared: Arc<Shared>,
+    id: ReceiptId,
+    index: LeafIndex,
+    recorded_at: Moment,
+    bytes_may_have_left: bool,
+    closed: bool,
 }
 
 impl OpenPermit {
+    /// Made by the committer alone, once a PERMIT is durable and signed.
+    pub(super) fn new(shared: Arc<Shared>, id: ReceiptId, index: LeafIndex) -> Self {
+        let recorded_at = shared.clock.monotonic();
+        Self { shared, id, index, recorded_at, bytes_may_have_left: false, closed: false }
+    }
+
     /// From here on a drop means `indeterminate`. Called before the first byte.
     pub fn bytes_may_leave(&mut self) {
-        todo!()
+        self.bytes_may_have_left = true;
     }
 
     /// Queues the outcome at once; the returned value can be awaited for durability.
-    pub fn close(self, outcome: Outcome) -> OutcomeRecorded {
-        let _ = outcome;
-        todo!()
+    ///
+    /// Panics if the outcome says `not_sent` and what was sent: that would be a false receipt.
+    pub fn close(mut self, outcome: Outcome) -> OutcomeRecorded {
+        assert!(
+            outcome.status != OutcomeStatus::NotSent || outcome.sent.is_none(),
+            "what was sent is not `not_sent`"
+        );
+        self.closed = true;
+        OutcomeRecorded(self.queue(outcome))
+    }
+
+    fn queue(&self, outcome: Outcome) -> Result<Answer, Unrecorded> {
+        let now = self.shared.clock.wall();
+        let entry = entries::outcome(outcome, self.id, self.index, self.shared.epoch, now);
+        let leaf = Leaf::new(entries::outcome_bytes(entry), None, Duty::Owed);
+        self.shared.push(leaf, Kind::Outcome)
+    }
+}
+
+impl Drop for OpenPermit {
+    fn drop(&mut self) {
+        if self.closed {
+            return;
+        }
+        let status =
+            if self.bytes_may_have_left { OutcomeStatus::Indeterminate } else { OutcomeStatus::NotSent };
+        let duration = self.shared.clock.monotonic().since(self.recorded_at);
+        let abandoned = Outcome { status, cause: Some("abandoned"), sent: None, response: None, duration };
+        if self.queue(abandoned).is_err() {
+            // The ledger has ended: the next start finds the permit open and settles it.
+            tracing::warn!(receipt = %self.id, "a permit was abandoned after the ledger ended");
+        }
     }
 }
 
 /// Resolves when the outcome leaf is durable.
-pub struct OutcomeRecorded {
-    _private: (),
-}
+#[derive(Debug)]
+pub struct OutcomeRecorded(Result<Answer, Unrecorded>);
 
 impl OutcomeRecorded {
     pub async fn durable(self) -> Result<Receipt, Unrecorded> {
-        todo!()
+        // A committer that panics drops the sender: what became of the leaf is not known.
+        let done = self.0?.await.unwrap_or(Err(Unrecorded::Poisoned))?;
+        Ok(done.receipt)
     }
 }
 

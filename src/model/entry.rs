@@ -228,7 +228,7 @@ pub struct PreviousTree {
 #[serde(deny_unknown_fields)]
 pub struct EpochEntry {
     pub binary_digest: Digest,
-    /// At a start: whether the log ended with a stop leaf. At a stop: true.
+    /// At a start: whether the log ended with a stop leaf, or is new. At a stop: true.
     pub clean: bool,
     pub config_digest: Digest,
     pub epoch: Epoch,

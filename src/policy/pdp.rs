@@ -30,6 +30,18 @@ pub struct Context {
     pub attempt: u32,
 }
 
+impl Context {
+    /// Nothing but the attempt: no facts, budgets or approvals.
+    pub fn empty(attempt: u32) -> Self {
+        Self {
+            facts: Json::object([]),
+            budgets: Json::object([]),
+            approvals: Json::Array(Vec::new()),
+            attempt,
+        }
+    }
+}
+
 /// Everything one evaluation needs.
 #[derive(Debug)]
 pub struct Question {

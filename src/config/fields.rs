@@ -1,0 +1,250 @@
+//! Every field of the file: whether it must be there, its default, its bounds.
+//!
+//! The reader takes its defaults and bounds from here and refuses every field that is not here, so this table
+//! cannot differ from what is accepted. A test holds docs/CONFIGURATION.md against it.
+
+use crate::limits;
+
+/// A mapping of the file.
+#[derive(Debug)]
+pub struct Section {
+    /// Path from the top of the file, with `[]` for an item of a list; empty for the file itself.
+    pub path: &'static str,
+    /// What a message calls it.
+    pub called: &'static str,
+    pub fields: &'static [Field],
+}
+
+#[derive(Debug)]
+pub struct Field {
+    pub name: &'static str,
+    pub rule: Rule,
+}
+
+/// What is asked of a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    Required,
+    /// Absent means: not used.
+    Optional,
+    /// Absent means this text.
+    Default(&'static str),
+    /// A whole number within bounds; absent means `default`.
+    Number {
+        default: u64,
+        min: u64,
+        max: u64,
+    },
+}
+
+const fn required(name: &'static str) -> Field {
+    Field { name, rule: Rule::Required }
+}
+
+const fn optional(name: &'static str) -> Field {
+    Field { name, rule: Rule::Optional }
+}
+
+const fn default(name: &'static str, text: &'static str) -> Field {
+    Field { name, rule: Rule::Default(text) }
+}
+
+const fn number(name: &'static str, default: u64, min: u64, max: u64) -> Field {
+    assert!(min <= default && default <= max);
+    Field { name, rule: Rule::Number { default, min, max } }
+}
+
+pub const FILE: Section = Section {
+    path: "",
+    called: "the file",
+    fields: &[
+        required("log_origin"),
+        required("ledger"),
+        required("policy"),
+        optional("admin"),
+        optional("telemetry"),
+        optional("limits"),
+        required("listeners"),
+        optional("api_keys"),
+        required("surfaces"),
+    ],
+};
+
+pub const LEDGER: Section = Section {
+    path: "ledger",
+    called: "`ledger`",
+    fields: &[
+        required("dir"),
+        required("signing_key"),
+        number("segment_mib", limits::SEGMENT_MIB_DEFAULT, limits::SEGMENT_MIB_MIN, limits::SEGMENT_MIB_MAX),
+    ],
+};
+
+pub const POLICY: Section = Section { path: "policy", called: "`policy`", fields: &[required("dir")] };
+
+pub const ADMIN: Section = Section {
+    path: "admin",
+    called: "`admin`",
+    fields: &[default("listen", "127.0.0.1:9095"), default("allow_remote", "false")],
+};
+
+pub const TELEMETRY: Section = Section {
+    path: "telemetry",
+    called: "`telemetry`",
+    fields: &[default("format", "json"), default("level", "info")],
+};
+
+pub const LIMITS: Section = Section {
+    path: "limits",
+    called: "`limits`",
+    fields: &[
+        number(
+            "requests_in_flight_max",
+            limits::REQUESTS_IN_FLIGHT_MAX_DEFAULT,
+            1,
+            limits::PERMITS_IN_FLIGHT_MAX as u64,
+        ),
+        number("connections_max", limits::CONNECTIONS_MAX_DEFAULT, 1, limits::CONNECTIONS_MAX_HARD),
+        number("head_ms_max", limits::HEAD_MS_MAX_DEFAULT, 100, limits::HEAD_MS_MAX_HARD),
+        number("body_ms_max", limits::BODY_MS_MAX_DEFAULT, 100, limits::BODY_MS_MAX_HARD),
+        number("evaluation_ms_max", limits::EVALUATION_MS_MAX_DEFAULT, 1, limits::EVALUATION_MS_MAX_HARD),
+        number("evaluation_threads", limits::EVALUATION_THREADS_DEFAULT, 1, limits::EVALUATION_THREADS_MAX),
+        number("drain_ms_max", limits::DRAIN_MS_MAX_DEFAULT, 0, limits::DRAIN_MS_MAX_HARD),
+    ],
+};
+
+pub const LISTENER: Section = Section {
+    path: "listeners[]",
+    called: "a listener",
+    fields: &[required("name"), required("address"), optional("tls")],
+};
+
+pub const LISTENER_TLS: Section =
+    Section { path: "listeners[].tls", called: "`tls`", fields: &[required("certificate"), required("key")] };
+
+pub const API_KEY: Section = Section {
+    path: "api_keys[]",
+    called: "an API key",
+    fields: &[
+        required("id"),
+        required("prefix"),
+        required("sha256"),
+        optional("claims"),
+        optional("surfaces"),
+        optional("not_after"),
+    ],
+};
+
+pub const SURFACE: Section = Section {
+    path: "surfaces[]",
+    called: "a surface",
+    fields: &[
+        required("name"),
+        required("listener"),
+        optional("hosts"),
+        required("package"),
+        required("identity"),
+        number("permit_age_ms_max", limits::PERMIT_AGE_MS_MAX_DEFAULT, 10, limits::PERMIT_AGE_MS_MAX_HARD),
+        required("upstream"),
+        optional("credential"),
+        required("routes"),
+    ],
+};
+
+pub const IDENTITY: Section =
+    Section { path: "surfaces[].identity", called: "`identity`", fields: &[required("api_key")] };
+
+pub const IDENTITY_API_KEY: Section = Section {
+    path: "surfaces[].identity.api_key",
+    called: "`api_key`",
+    fields: &[default("headers", "[authorization, x-api-key]")],
+};
+
+pub const UPSTREAM: Section = Section {
+    path: "surfaces[].upstream",
+    called: "`upstream`",
+    fields: &[
+        required("url"),
+        default("roots", "webpki"),
+        number("leases_max", limits::LEASES_MAX_DEFAULT, 1, limits::LEASES_MAX_HARD as u64),
+        number("idle_ms_max", limits::UPSTREAM_IDLE_MS_MAX_DEFAULT, 1, limits::UPSTREAM_IDLE_MS_MAX_HARD),
+        number("connect_ms_max", limits::CONNECT_MS_MAX_DEFAULT, 1, limits::CONNECT_MS_MAX_HARD),
+        number("lease_wait_ms_max", limits::LEASE_WAIT_MS_MAX_DEFAULT, 0, limits::LEASE_WAIT_MS_MAX_HARD),
+        number(
+            "response_head_ms_max",
+            limits::RESPONSE_HEAD_MS_MAX_DEFAULT,
+            1,
+            limits::RESPONSE_HEAD_MS_MAX_HARD,
+        ),
+        number(
+            "response_idle_ms_max",
+            limits::RESPONSE_IDLE_MS_MAX_DEFAULT,
+            1,
+            limits::RESPONSE_IDLE_MS_MAX_HARD,
+        ),
+    ],
+};
+
+pub const ROOTS: Section =
+    Section { path: "surfaces[].upstream.roots", called: "`roots`", fields: &[required("file")] };
+
+pub const CREDENTIAL: Section = Section {
+    path: "surfaces[].credential",
+    called: "`credential`",
+    fields: &[
+        required("name"),
+        required("header"),
+        default("prefix", ""),
+        optional("from_env"),
+        optional("from_file"),
+        default("when_sent", "refuse"),
+    ],
+};
+
+pub const ROUTE: Section = Section {
+    path: "surfaces[].routes[]",
+    called: "a route",
+    fields: &[
+        required("action"),
+        required("method"),
+        required("path"),
+        required("body"),
+        default("forward", "canonical"),
+        default("body_required", "true"),
+        number(
+            "body_bytes_max",
+            limits::BODY_BYTES_MAX_DEFAULT as u64,
+            1,
+            limits::BODY_BYTES_MAX_HARD as u64,
+        ),
+        optional("schema"),
+        default("headers", "[]"),
+        default("idempotency_key", "optional"),
+        default("query_lists", "[]"),
+        default("path_allows", "[]"),
+    ],
+};
+
+pub const OPAQUE: Section =
+    Section { path: "surfaces[].routes[].body", called: "`body`", fields: &[required("opaque")] };
+
+/// Everything above, for the documentation's test.
+pub const SECTIONS: &[&Section] = &[
+    &FILE,
+    &LEDGER,
+    &POLICY,
+    &ADMIN,
+    &TELEMETRY,
+    &LIMITS,
+    &LISTENER,
+    &LISTENER_TLS,
+    &API_KEY,
+    &SURFACE,
+    &IDENTITY,
+    &IDENTITY_API_KEY,
+    &UPSTREAM,
+    &ROOTS,
+    &CREDENTIAL,
+    &ROUTE,
+    &OPAQUE,
+];

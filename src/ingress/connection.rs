@@ -1,0 +1,208 @@
+//! One client connection, from accept to close.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use prometheus::IntGauge;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::guard::Guard;
+use super::request;
+use crate::limits;
+use crate::pep::{Gate, Surface};
+
+/// Bounds on what clients can make the gateway hold.
+#[derive(Clone, Debug)]
+pub struct Bounds {
+    /// TLS handshake; message head; also how long a connection may stay idle between requests.
+    pub head_max: Duration,
+    /// From the head to the last byte of the body.
+    pub body_max: Duration,
+    /// How long a client may take to accept one piece of an answer.
+    pub client_stall_max: Duration,
+}
+
+/// One address, the surfaces behind it, and what their requests share.
+pub struct Listener {
+    pub surfaces: Vec<Arc<Surface>>,
+    pub tls: Option<Arc<ServerConfig>>,
+    pub gate: Gate,
+    pub bounds: Bounds,
+    /// Client connections, all listeners together.
+    pub connections: Arc<Semaphore>,
+    pub in_flight: Arc<Semaphore>,
+    /// Bytes of request bodies held in memory, all listeners together.
+    pub bodies: Arc<Semaphore>,
+    /// Connections and request tasks: what has to end before the ledger closes.
+    pub tasks: TaskTracker,
+    /// Stop accepting, finish what runs.
+    pub drain: CancellationToken,
+    /// Stop waiting for upstreams: what is still open ends as `indeterminate`.
+    pub abandon: CancellationToken,
+}
+
+/// The first bytes of an HTTP/2 connection (RFC 9113 section 3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Accepts until drained. Never more connections than the bound: the rest wait in the kernel's backlog.
+pub async fn serve(listener: Arc<Listener>, socket: TcpListener) {
+    loop {
+        let slot = tokio::select! {
+            () = listener.drain.cancelled() => return,
+            slot = listener.connections.clone().acquire_owned() => slot.expect("the semaphore is never closed"),
+        };
+        let accepted = tokio::select! {
+            () = listener.drain.cancelled() => return,
+            accepted = socket.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let task = connection(listener.clone(), stream, peer, slot);
+                listener.tasks.spawn(task);
+            }
+            Err(error) => {
+                // Out of file descriptors, or a connection that was gone before we took it.
+                tracing::warn!(%error, "accept failed");
+                sleep(Duration::from_millis(limits::ACCEPT_RETRY_MS)).await;
+            }
+        }
+    }
+}
+
+async fn connection(
+    listener: Arc<Listener>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    slot: OwnedSemaphorePermit,
+) {
+    let _open = Open::count(listener.gate.metrics.connections.clone());
+    let ended = match &listener.tls {
+        None => plain(&listener, stream).await,
+        Some(config) => encrypted(&listener, config.clone(), stream).await,
+    };
+    drop(slot);
+    if let Err(error) = ended {
+        tracing::debug!(%peer, %error, "client connection ended");
+    }
+}
+
+/// Counts a connection for as long as it is alive.
+struct Open(IntGauge);
+
+impl Open {
+    fn count(gauge: IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+async fn plain(listener: &Arc<Listener>, stream: TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    // HTTP/2 with prior knowledge begins with the preface; everything else is HTTP/1.1.
+    let peeked = timeout(listener.bounds.head_max, has_preface(&stream)).await;
+    match peeked.map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))?? {
+        true => http2(listener, stream).await,
+        false => http1(listener, stream).await,
+    }
+}
+
+/// Whether the connection begins with the HTTP/2 preface. Reads nothing.
+async fn has_preface(stream: &TcpStream) -> io::Result<bool> {
+    let mut first = [0; PREFACE.len()];
+    let mut seen = 0;
+    loop {
+        let n = stream.peek(&mut first).await?;
+        if first[..n] != PREFACE[..n] || n == 0 {
+            return Ok(false);
+        }
+        if n == PREFACE.len() {
+            return Ok(true);
+        }
+        // A prefix of the preface, and `peek` does not wait for more than it has seen.
+        if n == seen {
+            sleep(Duration::from_millis(1)).await;
+        }
+        seen = n;
+    }
+}
+
+async fn encrypted(listener: &Arc<Listener>, config: Arc<ServerConfig>, stream: TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let accepting = TlsAcceptor::from(config).accept(stream);
+    let tls = timeout(listener.bounds.head_max, accepting)
+        .await
+        .map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))??;
+    match tls.get_ref().1.alpn_protocol() {
+        Some(b"h2") => http2(listener, tls).await,
+        _ => http1(listener, tls).await,
+    }
+}
+
+async fn http1<T>(listener: &Arc<Listener>, io: T) -> io::Result<()>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (guard, heads) = Guard::new(io);
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(listener.bounds.head_max)
+        .max_headers(limits::HEADERS_MAX + 1)
+        // A client that half-closes still gets its answer.
+        .half_close(true)
+        .serve_connection(
+            TokioIo::new(guard),
+            // Whatever happens is an answer: the service itself never fails.
+            service_fn(|incoming| {
+                request::answer(listener.clone(), Some(heads.clone()), incoming).map(Ok::<_, Infallible>)
+            }),
+        );
+    let mut serving = pin!(serving);
+    tokio::select! {
+        ended = serving.as_mut() => return ended.map_err(io::Error::other),
+        () = listener.drain.cancelled() => serving.as_mut().graceful_shutdown(),
+    }
+    serving.await.map_err(io::Error::other)
+}
+
+async fn http2<T>(listener: &Arc<Listener>, io: T) -> io::Result<()>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let serving = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits::HTTP2_STREAMS_MAX)
+        .max_header_list_size(limits::HEAD_BYTES_MAX as u32)
+        .keep_alive_interval(listener.bounds.head_max)
+        .keep_alive_timeout(listener.bounds.head_max)
+        .serve_connection(
+            TokioIo::new(io),
+            service_fn(|incoming| request::answer(listener.clone(), None, incoming).map(Ok::<_, Infallible>)),
+        );
+    let mut serving = pin!(serving);
+    tokio::select! {
+        ended = serving.as_mut() => return ended.map_err(io::Error::other),
+        () = listener.drain.cancelled() => serving.as_mut().graceful_shutdown(),
+    }
+    serving.await.map_err(io::Error::other)
+}

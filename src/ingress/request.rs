@@ -1,0 +1,370 @@
+//! One request, from its head to the head of its answer.
+//!
+//! The body is read within the connection; from then on the request runs in a task of its own, so that a client
+//! that hangs up cancels nothing between evaluation and outcome.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, header};
+use http_body::Body;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::timeout;
+
+use super::connection::Listener;
+use super::guard::Heads;
+use crate::authority::Presented;
+use crate::canonical::target::CanonicalTarget;
+use crate::canonical::{
+    BodyRules, ExecutionRequest, Malformed, Received, ReceivedHead, Rules, Version, canonicalize,
+};
+use crate::ledger::Rejection;
+use crate::model::{Actor, Digest, ReasonCode};
+use crate::pep::{self, NoRoute, Surface};
+use crate::respond::{self, Piece, Rejected, ResponseBody};
+use crate::telemetry::Alarm;
+use crate::upstream::Answer;
+
+/// Always a response.
+pub(super) async fn answer(
+    listener: Arc<Listener>,
+    heads: Option<Heads>,
+    request: Request<Incoming>,
+) -> Response<ResponseBody> {
+    // Before anything is read or allocated for it.
+    let Ok(slot) = listener.in_flight.clone().try_acquire_owned() else {
+        listener.gate.metrics.refused(None, ReasonCode::Overloaded);
+        return respond::rejected(&ReasonCode::Overloaded.into());
+    };
+    let result = match received_head(&listener, heads.as_ref(), &request) {
+        Err(malformed) => Err(unattributed(&listener, None, malformed)),
+        Ok(head) => admissible(&listener, heads.as_ref(), head, request.into_body()).await,
+    };
+    match result {
+        Err(rejected) => respond::rejected(&rejected),
+        Ok(admissible) => run(listener, admissible, slot).await,
+    }
+}
+
+/// A request that may be put to policy.
+struct Admissible {
+    surface: Arc<Surface>,
+    execution: ExecutionRequest,
+    _memory: OwnedSemaphorePermit,
+}
+
+/// The head as it came, after the guard's verdict on it.
+fn received_head(
+    listener: &Listener,
+    heads: Option<&Heads>,
+    request: &Request<Incoming>,
+) -> Result<ReceivedHead, Malformed> {
+    let uri = request.uri();
+    let (version, target, authority) = match heads {
+        Some(heads) => match heads.next() {
+            Some(verdict) => (Version::Http11, verdict?.target, None),
+            None => {
+                // hyper has read a request that the guard has not. Nobody knows where it came from.
+                listener.gate.metrics.alarm(Alarm::FramingDisagreement);
+                return Err(Malformed { code: ReasonCode::HeadMalformed, place: None, detail: None });
+            }
+        },
+        None => {
+            let target = uri.path_and_query().map_or_else(String::new, |t| t.as_str().to_owned());
+            (Version::Http2, target, uri.authority().map(|a| a.as_str().to_owned()))
+        }
+    };
+    Ok(ReceivedHead {
+        version,
+        method: request.method().clone(),
+        target,
+        authority,
+        headers: request.headers().clone(),
+    })
+}
+
+async fn admissible(
+    listener: &Listener,
+    heads: Option<&Heads>,
+    head: ReceivedHead,
+    body: Incoming,
+) -> Result<Admissible, Rejected> {
+    // Who asks comes before what they ask: a stranger learns nothing about routes and rules.
+    let target = CanonicalTarget::parse(&head);
+    let surface = match &target {
+        Ok(target) => surface_for(listener, target.authority()),
+        Err(_) => surface_for(listener, &claimed_host(&head)),
+    };
+    let Some(surface) = surface else {
+        let not_served = Malformed { code: ReasonCode::HostNotServed, place: None, detail: None };
+        return Err(unattributed(listener, None, target.err().unwrap_or(not_served)));
+    };
+    let presented = Presented { headers: &head.headers, peer_certificates: &[] };
+    let actor = surface.identities.authenticate(&presented).map_err(|unauthenticated| {
+        let malformed = Malformed { code: unauthenticated.0, place: None, detail: None };
+        unattributed(listener, Some(surface), malformed)
+    })?;
+    let mut received_digest = None;
+    let checked = check(listener, heads, surface, target, head, body, &mut received_digest).await;
+    match checked {
+        Ok((action, request, trace, memory)) => Ok(Admissible {
+            surface: surface.clone(),
+            execution: ExecutionRequest { surface: surface.name.clone(), action, actor, trace, request },
+            _memory: memory,
+        }),
+        Err(rejected) => Err(attributed(listener, surface, actor, rejected, received_digest).await),
+    }
+}
+
+/// Route, body, canonical form: what remains after the actor is known.
+async fn check(
+    listener: &Listener,
+    heads: Option<&Heads>,
+    surface: &Surface,
+    target: Result<CanonicalTarget, Malformed>,
+    head: ReceivedHead,
+    body: Incoming,
+    received_digest: &mut Option<Digest>,
+) -> Result<
+    (crate::model::ActionName, crate::canonical::CanonicalRequest, Option<Arc<str>>, OwnedSemaphorePermit),
+    Rejected,
+> {
+    let target = target?;
+    let matched = surface.routes.find(&head.method, &target).map_err(|no_route| match no_route {
+        NoRoute::Path => Rejected::from(ReasonCode::RouteNotDeclared),
+        NoRoute::Method(allow) => Rejected { allow, ..ReasonCode::RouteMethodNotDeclared.into() },
+    })?;
+    let rules = &matched.route.rules;
+    let (body, memory) = read_body(listener, heads, rules, body).await?;
+    *received_digest = Some(Digest::of(&body));
+    let trace = traceparent(&head.headers);
+    let request = canonicalize(Received { head, body }, target, matched.params, rules)?;
+    Ok((matched.route.action.clone(), request, trace, memory))
+}
+
+impl From<Malformed> for Rejected {
+    fn from(malformed: Malformed) -> Self {
+        Self { malformed, receipt: None, allow: Vec::new() }
+    }
+}
+
+fn surface_for<'a>(listener: &'a Listener, authority: &str) -> Option<&'a Arc<Surface>> {
+    listener.surfaces.iter().find(|surface| surface.serves(authority))
+}
+
+/// The host of a request whose target or Host is malformed, to know whom to ask who is asking. Nothing else
+/// rests on it: the request is refused in any case.
+fn claimed_host(head: &ReceivedHead) -> String {
+    let host = head.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    head.authority.as_deref().or(host).unwrap_or_default().to_ascii_lowercase()
+}
+
+/// Reads the body whole, within the route's bound, the time and the memory there is.
+async fn read_body(
+    listener: &Listener,
+    heads: Option<&Heads>,
+    rules: &Rules,
+    body: Incoming,
+) -> Result<(Bytes, OwnedSemaphorePermit), Rejected> {
+    let bytes_max = match rules.body {
+        BodyRules::None => 0,
+        BodyRules::Json { .. } | BodyRules::Form { .. } | BodyRules::Opaque { .. } => rules.body_bytes_max,
+    };
+    let announced = body.size_hint().exact().and_then(|n| usize::try_from(n).ok());
+    if announced.is_some_and(|n| n > bytes_max) {
+        return Err(too_large(bytes_max));
+    }
+    // A chunked body may become as large as the route allows.
+    let reserved = u32::try_from(announced.unwrap_or(bytes_max)).unwrap_or(u32::MAX);
+    let memory = listener.bodies.clone().try_acquire_many_owned(reserved);
+    let memory = memory.map_err(|_| Rejected::from(ReasonCode::Overloaded))?;
+    if announced == Some(0) {
+        return Ok((Bytes::new(), memory));
+    }
+    let reading = Limited::new(body, bytes_max).collect();
+    let error = match timeout(listener.bounds.body_max, reading).await {
+        Ok(Ok(whole)) if whole.trailers().is_some() => return Err(ReasonCode::TrailersRefused.into()),
+        Ok(Ok(whole)) => return Ok((whole.to_bytes(), memory)),
+        Ok(Err(error)) => error,
+        Err(_elapsed) => return Err(ReasonCode::BodyTimeout.into()),
+    };
+    if error.is::<LengthLimitError>() {
+        return Err(too_large(bytes_max));
+    }
+    match heads.and_then(Heads::body_refusal) {
+        Some(malformed) => Err(malformed.into()),
+        None => Err(ReasonCode::BodyIncomplete.into()),
+    }
+}
+
+fn too_large(bytes_max: usize) -> Rejected {
+    let (code, detail) = match bytes_max {
+        0 => (ReasonCode::BodyUnexpected, None),
+        _ => (ReasonCode::BodyTooLarge, Some(format!("At most {bytes_max} bytes."))),
+    };
+    Malformed { code, place: None, detail }.into()
+}
+
+/// A well-formed W3C `traceparent` (version 00); anything else is nobody's trace.
+fn traceparent(headers: &HeaderMap) -> Option<Arc<str>> {
+    let text = headers.get("traceparent")?.to_str().ok()?;
+    let is_hex = |part: &str, len: usize| {
+        part.len() == len && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    };
+    let parts: Vec<_> = text.split('-').collect();
+    let [version, trace, parent, flags] = parts[..] else { return None };
+    let is_valid = version == "00" && is_hex(trace, 32) && is_hex(parent, 16) && is_hex(flags, 2);
+    is_valid.then(|| text.into())
+}
+
+/// Refused while nobody is known to have asked: counted and logged, no leaf.
+fn unattributed(listener: &Listener, surface: Option<&Surface>, malformed: Malformed) -> Rejected {
+    listener.gate.metrics.refused(surface.map(|s| &s.name), malformed.code);
+    tracing::info!(reason = %malformed.code, "refused, no actor");
+    malformed.into()
+}
+
+/// Refused with a known actor: a `refusal` leaf, durable before the answer.
+async fn attributed(
+    listener: &Listener,
+    surface: &Surface,
+    actor: Arc<Actor>,
+    mut rejected: Rejected,
+    received_digest: Option<Digest>,
+) -> Rejected {
+    let Malformed { code, place, .. } = &rejected.malformed;
+    listener.gate.metrics.refused(Some(&surface.name), *code);
+    tracing::info!(surface = %surface.name, actor = %actor.id, reason = %code, "refused");
+    let rejection = Rejection {
+        actor,
+        surface: Some(surface.name.clone()),
+        code: *code,
+        place: place.clone(),
+        received_digest,
+    };
+    match listener.gate.ledger.record_rejection(rejection).await {
+        Ok(receipt) => rejected.receipt = receipt,
+        // The request is refused in any case; that the log is in trouble shows on readiness and in metrics.
+        Err(error) => tracing::error!(%error, "refusal not recorded"),
+    }
+    rejected
+}
+
+/// Runs the request in its own task and waits for the head of its answer.
+async fn run(
+    listener: Arc<Listener>,
+    admissible: Admissible,
+    slot: OwnedSemaphorePermit,
+) -> Response<ResponseBody> {
+    let (head, answered) = oneshot::channel();
+    let metrics = listener.gate.metrics.clone();
+    let tasks = listener.tasks.clone();
+    let task = tasks.spawn(async move {
+        listener.gate.metrics.in_flight.inc();
+        let _in_flight = InFlight { listener: listener.clone(), _slot: slot };
+        // When this is dropped by the gateway going away, what it holds records its own outcome.
+        tokio::select! {
+            () = execute(&listener, admissible, head) => {}
+            () = listener.abandon.cancelled() => {}
+        }
+    });
+    match answered.await {
+        Ok(response) => response,
+        Err(_dropped) => {
+            // Either the gateway is going away, or the task has panicked: its outcome is in the log either way.
+            if task.await.is_err_and(|error| error.is_panic()) {
+                metrics.alarm(Alarm::RequestPanic);
+                return respond::rejected(&ReasonCode::InternalError.into());
+            }
+            respond::rejected(&ReasonCode::Draining.into())
+        }
+    }
+}
+
+struct InFlight {
+    listener: Arc<Listener>,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.listener.gate.metrics.in_flight.dec();
+    }
+}
+
+async fn execute(listener: &Listener, admissible: Admissible, head: oneshot::Sender<Response<ResponseBody>>) {
+    let Admissible { surface, execution, _memory } = admissible;
+    let received = listener.gate.clock.monotonic();
+    match pep::admit(&listener.gate, &surface, execution, received).await {
+        // A client that is gone does not want the response; that changes nothing here.
+        Err(refused) => drop(head.send(respond::refused(&refused))),
+        Ok(answer) => {
+            let (response, pieces) = respond::answered(&answer);
+            let client = head.send(response).ok().map(|()| pieces);
+            stream(listener, &surface, answer, client).await;
+        }
+    }
+}
+
+/// Passes the answer's body on as it comes, to its end: also when the client is gone, because how the answer ends
+/// is the outcome.
+async fn stream(
+    listener: &Listener,
+    surface: &Surface,
+    mut answer: Answer,
+    mut client: Option<tokio::sync::mpsc::Sender<Piece>>,
+) {
+    let is_whole = loop {
+        match answer.frame().await {
+            Ok(Some(frame)) => {
+                if let Some(pieces) = client.take()
+                    && send_piece(&pieces, Piece::Frame(frame), listener.bounds.client_stall_max).await
+                {
+                    client = Some(pieces);
+                }
+            }
+            Ok(None) => break true,
+            Err(cut) => {
+                tracing::warn!(surface = %surface.name, %cut, "answer cut");
+                break false;
+            }
+        }
+    };
+    let (status, recorded) = answer.conclude();
+    listener.gate.metrics.settled(&surface.name, status);
+    if let Some(pieces) = client.take()
+        && is_whole
+    {
+        send_piece(&pieces, Piece::End, listener.bounds.client_stall_max).await;
+    }
+    if let Err(error) = recorded.durable().await {
+        tracing::error!(%error, outcome = status.as_str(), "outcome not recorded");
+    }
+}
+
+/// Whether the client is still there.
+async fn send_piece(pieces: &tokio::sync::mpsc::Sender<Piece>, piece: Piece, stall_max: Duration) -> bool {
+    matches!(timeout(stall_max, pieces.send(piece)).await, Ok(Ok(())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    #[test]
+    fn only_a_well_formed_traceparent_is_taken() {
+        let of = |text: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("traceparent", HeaderValue::from_static(text));
+            traceparent(&headers)
+        };
+        assert!(of("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").is_some());
+        assert!(of("01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").is_none());
+        assert!(of("00-0AF7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").is_none());
+        assert!(of("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331").is_none());
+    }
+}

@@ -1,0 +1,238 @@
+//! Appends one batch of leaves as one frame: room, write, sync, tree, signature, in this order.
+//!
+//! | after this step | a crash leaves |
+//! |---|---|
+//! | room | at most a new spare, or an empty segment: both are found again |
+//! | write | nothing, a torn frame (quarantined at the next start), or a whole one (then it counts) |
+//! | sync | a whole frame that nobody was told of: its permits are settled as `indeterminate` |
+//! | signature | the same; the checkpoint is made again from the frames |
+//!
+//! A decision is written only while a whole spare segment exists after it, so that every outcome it may
+//! cause has its room before it is needed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::storage::Storage;
+use crate::clock::{Clock, Moment};
+use crate::limits;
+use crate::merkle::checkpoint::Checkpoint;
+use crate::merkle::frame::{self, Evidence, FrameParts};
+use crate::merkle::note::Signer;
+use crate::merkle::tree::{RightEdge, leaf_hash};
+use crate::model::{Digest, LeafIndex, LogOrigin, TreeSize};
+use crate::verify::walk::Spot;
+
+/// One leaf to be written, with what stands beside it.
+#[derive(Clone, Debug)]
+pub struct Leaf {
+    pub bytes: Vec<u8>,
+    pub hash: Digest,
+    /// Digest and bytes.
+    pub evidence: Option<(Digest, Bytes)>,
+    pub duty: Duty,
+}
+
+/// Whether a leaf may be turned away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Duty {
+    /// A decision, refusal or activation: needs room to spare.
+    Optional,
+    /// An outcome, start or stop: uses the room that decisions kept free.
+    Owed,
+}
+
+impl Leaf {
+    pub fn new(bytes: Vec<u8>, evidence: Option<(Digest, Bytes)>, duty: Duty) -> Self {
+        Self { hash: leaf_hash(&bytes), bytes, evidence, duty }
+    }
+
+    /// Bytes it takes in a frame.
+    pub fn cost(&self) -> usize {
+        frame::entry_cost(self.bytes.len())
+            + self.evidence.as_ref().map_or(0, |(_, bytes)| frame::evidence_cost(bytes.len()))
+    }
+}
+
+/// Where the log stands on disk.
+#[derive(Clone, Debug)]
+pub struct Tail {
+    pub edge: RightEdge,
+    /// Closing digest of the last frame.
+    pub chain: Digest,
+    /// Where the next frame goes, if there is a segment.
+    pub spot: Option<Spot>,
+    /// Length of that segment; it may have been made under another setting.
+    pub segment_length: u64,
+    pub spare: bool,
+}
+
+/// A durable, signed batch.
+#[derive(Debug)]
+pub struct Appended {
+    pub first: LeafIndex,
+    pub size: TreeSize,
+    /// The signed checkpoint of exactly this size.
+    pub checkpoint: Arc<str>,
+    pub sync: Duration,
+}
+
+/// Why a batch was not appended.
+#[derive(Debug, thiserror::Error)]
+pub enum NotAppended {
+    /// Nothing was written. Without its optional leaves the batch may still fit.
+    #[error("the disk has no room for a segment: {0}")]
+    NoRoom(std::io::Error),
+    /// What is on disk is not known; nothing more may be written.
+    #[error("{what}: {source}")]
+    Unknown { what: &'static str, source: std::io::Error },
+    /// The frame is durable, but no checkpoint could be signed: nothing may be released.
+    #[error("the signing key cannot be used")]
+    NotSigned,
+}
+
+pub struct Appender {
+    storage: Arc<dyn Storage>,
+    signer: Box<dyn Signer>,
+    clock: Clock,
+    segment_bytes: u64,
+    tail: Tail,
+    /// When room was last looked for in vain, and what was said.
+    refused: Option<(Moment, std::io::ErrorKind)>,
+}
+
+impl Appender {
+    pub fn new(
+        storage: Arc<dyn Storage>,
+        signer: Box<dyn Signer>,
+        clock: Clock,
+        segment_bytes: u64,
+        tail: Tail,
+    ) -> Self {
+        Self { storage, signer, clock, segment_bytes, tail, refused: None }
+    }
+
+    pub fn edge(&self) -> &RightEdge {
+        &self.tail.edge
+    }
+
+    pub fn has_spare(&self) -> bool {
+        self.tail.spare
+    }
+
+    /// Makes sure that there is a spare. On failure decisions are turned away until there is one.
+    pub fn take_spare(&mut self) -> Result<(), NotAppended> {
+        self.ensure_spare()
+    }
+
+    fn origin(&self) -> &LogOrigin {
+        self.signer.verifier().name()
+    }
+
+    pub fn verifier(&self) -> &crate::merkle::note::VerifierKey {
+        self.signer.verifier()
+    }
+
+    /// Appends 1 to [`limits::FRAME_ENTRIES_MAX`] leaves as one frame.
+    pub fn append(&mut self, leaves: &[Leaf]) -> Result<Appended, NotAppended> {
+        let sections: usize = leaves.iter().map(Leaf::cost).sum();
+        let optional = leaves.iter().any(|l| l.duty == Duty::Optional);
+        let spot = self.make_room(frame::padded_length(sections) as u64, optional)?;
+
+        let first = LeafIndex(self.tail.edge.size().0);
+        let mut edge = self.tail.edge.clone();
+        leaves.iter().for_each(|l| edge.append(l.hash));
+        let (bytes, chain) = frame::encode(&FrameParts {
+            first,
+            previous: self.tail.chain,
+            root: edge.root(),
+            entries: leaves.iter().map(|l| l.bytes.as_slice()).collect(),
+            evidence: leaves
+                .iter()
+                .filter_map(|l| l.evidence.as_ref())
+                .map(|(digest, bytes)| Evidence { digest: *digest, bytes })
+                .collect(),
+        });
+        assert!(spot.offset + bytes.len() as u64 <= self.tail.segment_length, "a frame stays in its segment");
+
+        let unknown = |what| move |source| NotAppended::Unknown { what, source };
+        self.storage
+            .write_at(spot.segment, spot.offset, &bytes)
+            .map_err(unknown("a frame was not written"))?;
+        let before_sync = self.clock.monotonic();
+        self.storage.sync(spot.segment).map_err(unknown("a frame was not made durable"))?;
+        let sync = self.clock.monotonic().since(before_sync);
+
+        // Durable. The tree in memory follows the disk, then the signature follows the tree.
+        self.tail.edge = edge;
+        self.tail.chain = chain;
+        self.tail.spot = Some(Spot { segment: spot.segment, offset: spot.offset + bytes.len() as u64 });
+        let checkpoint = self.checkpoint()?;
+        Ok(Appended { first, size: self.tail.edge.size(), checkpoint, sync })
+    }
+
+    /// Signs the tree as it is on disk.
+    pub fn checkpoint(&self) -> Result<Arc<str>, NotAppended> {
+        let checkpoint = Checkpoint {
+            origin: self.origin().clone(),
+            size: self.tail.edge.size(),
+            root: self.tail.edge.root(),
+        };
+        checkpoint.sign(&*self.signer).map(Into::into).map_err(|_| NotAppended::NotSigned)
+    }
+
+    /// Where a frame of this length goes. With `optional` leaves in it, a spare is left over afterwards.
+    fn make_room(&mut self, frame_bytes: u64, optional: bool) -> Result<Spot, NotAppended> {
+        assert!(frame_bytes <= self.segment_bytes, "batches are bounded by the segment");
+        let fitting = self.tail.spot.filter(|s| s.offset + frame_bytes <= self.tail.segment_length);
+        let spot = match fitting {
+            Some(spot) => spot,
+            None => {
+                self.ensure_spare()?;
+                self.promote_spare()?
+            }
+        };
+        if optional {
+            self.ensure_spare()?;
+        }
+        Ok(spot)
+    }
+
+    fn promote_spare(&mut self) -> Result<Spot, NotAppended> {
+        let segment = LeafIndex(self.tail.edge.size().0);
+        self.storage
+            .promote_spare(segment)
+            .map_err(|source| NotAppended::Unknown { what: "a segment was not put in place", source })?;
+        let spot = Spot { segment, offset: 0 };
+        self.tail.spare = false;
+        self.tail.segment_length = self.segment_bytes;
+        self.tail.spot = Some(spot);
+        Ok(spot)
+    }
+
+    /// Takes room for a spare, but asks a full disk only every [`limits::ROOM_RETRY_MS`].
+    fn ensure_spare(&mut self) -> Result<(), NotAppended> {
+        if self.tail.spare {
+            return Ok(());
+        }
+        let now = self.clock.monotonic();
+        if let Some((at, kind)) = self.refused
+            && now.since(at) < Duration::from_millis(limits::ROOM_RETRY_MS)
+        {
+            return Err(NotAppended::NoRoom(kind.into()));
+        }
+        match self.storage.create_spare(self.segment_bytes) {
+            Ok(()) => {
+                self.tail.spare = true;
+                self.refused = None;
+                Ok(())
+            }
+            Err(source) => {
+                self.refused = Some((now, source.kind()));
+                Err(NotAppended::NoRoom(source))
+            }
+        }
+    }
+}

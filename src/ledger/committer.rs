@@ -1,0 +1,248 @@
+//! The one thread that writes the log: group commit without a timer.
+//!
+//! It takes everything that waits, appends it as one frame, and only when that is durable and signed tells
+//! the callers. While it writes, the next batch gathers. It ends when the ledger is closed, dropped, or
+//! poisoned: by an error that leaves the disk's state unknown, or by a panic.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use super::appender::{Appended, Appender, Duty, Leaf, NotAppended};
+use super::entries::{self, EpochFacts};
+use super::queue::{Done, Kind, Pending, Shared, Stage};
+use super::recorded::{OpenPermit, Receipt, Unrecorded};
+use super::statistics::{Counters, Observer};
+use super::{Health, Start};
+use crate::limits;
+use crate::model::entry::{EpochEvent, RefusalEntry};
+use crate::model::{Decision, LeafIndex};
+
+/// How [`super::Ledger::close`] found the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// The stop leaf is the last one, and the checkpoint covers it.
+    Clean,
+    /// Permits without an outcome remained; the next start settles them.
+    PermitsOpen(usize),
+    /// The log could not be written to its end.
+    Poisoned,
+}
+
+/// What a close asks for, kept with the committer's end of the channel.
+pub struct Closing {
+    pub wait: Duration,
+    /// Refusals that were counted and not written.
+    pub remainders: Vec<RefusalEntry>,
+}
+
+pub struct Committer {
+    pub shared: Arc<Shared>,
+    pub appender: Appender,
+    pub observer: Arc<dyn Observer>,
+    pub start: Start,
+    pub batch_bytes_max: usize,
+    /// Filled by [`super::Ledger::close`]; empty when the last handle was dropped instead.
+    pub closing: Arc<std::sync::Mutex<Option<Closing>>>,
+}
+
+impl Committer {
+    /// The committer's thread.
+    pub fn run(mut self) -> Closed {
+        // The closure owns all it may leave half-done, and nothing of it is used after a panic.
+        let ended =
+            catch_unwind(AssertUnwindSafe(|| self.commit_until_closed().and_then(|open| self.stop(open))));
+        let (health, closed) = match ended {
+            Ok(Ok(closed)) => (Health::Closed, closed),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "the log is poisoned");
+                (Health::Poisoned, Closed::Poisoned)
+            }
+            Err(_) => {
+                tracing::error!("the log is poisoned: the committer panicked");
+                (Health::Poisoned, Closed::Poisoned)
+            }
+        };
+        self.shared.end(health);
+        self.shared.publisher.close();
+        closed
+    }
+
+    /// Returns how many permits are still open.
+    fn commit_until_closed(&mut self) -> Result<usize, NotAppended> {
+        let mut patience = None;
+        loop {
+            let mut queue = self.shared.lock();
+            loop {
+                if !queue.items.is_empty() {
+                    break;
+                }
+                match queue.stage {
+                    Stage::Running if self.appender.has_spare() => {
+                        queue = self.shared.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                    }
+                    // Full: looks for room also when nobody asks, or a gateway that is not ready stays so.
+                    Stage::Running => {
+                        let waited = self.shared.changed.wait_timeout(queue, ROOM_RETRY);
+                        drop(waited.unwrap_or_else(PoisonError::into_inner).0);
+                        self.look_for_room();
+                        queue = self.shared.lock();
+                    }
+                    Stage::Closing if queue.open_permits == 0 => return Ok(0),
+                    Stage::Closing => {
+                        let left = patience.get_or_insert_with(|| self.patience());
+                        let waited = self.shared.changed.wait_timeout(queue, PATIENCE_STEP.min(*left));
+                        let (woken, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+                        queue = woken;
+                        if timeout.timed_out() {
+                            *left = left.saturating_sub(PATIENCE_STEP);
+                        }
+                        if left.is_zero() && queue.items.is_empty() {
+                            return Ok(queue.open_permits);
+                        }
+                    }
+                    Stage::Ended => return Ok(queue.open_permits),
+                }
+            }
+            let batch = self.shared.drain(&mut queue, self.batch_bytes_max);
+            drop(queue);
+            self.commit(batch)?;
+        }
+    }
+
+    fn patience(&self) -> Duration {
+        self.closing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_ref()
+            .map_or(Duration::ZERO, |c| c.wait)
+    }
+
+    fn commit(&mut self, mut batch: Vec<Pending>) -> Result<(), NotAppended> {
+        let drained = self.shared.clock.monotonic();
+        let mut leaves: Vec<Leaf> = batch.iter_mut().map(|p| take_leaf(&mut p.leaf)).collect();
+        let appended = match self.appender.append(&leaves) {
+            Err(NotAppended::NoRoom(error)) if leaves.iter().any(|l| l.duty == Duty::Optional) => {
+                tracing::warn!(%error, "the log has no room for decisions");
+                self.set_health(Health::Full);
+                self.turn_away_optional(&mut batch, &mut leaves);
+                if leaves.is_empty() {
+                    return Ok(());
+                }
+                self.appender.append(&leaves)?
+            }
+            appended => appended?,
+        };
+        self.set_health(if self.appender.has_spare() { Health::Accepting } else { Health::Full });
+        self.shared.publisher.offer(Arc::clone(&appended.checkpoint));
+        self.count(&appended, leaves.len(), drained);
+        self.release(batch, &leaves, &appended);
+        Ok(())
+    }
+
+    fn turn_away_optional(&self, batch: &mut Vec<Pending>, leaves: &mut Vec<Leaf>) {
+        leaves.retain(|l| l.duty == Duty::Owed);
+        let (owed, optional): (Vec<_>, Vec<_>) =
+            std::mem::take(batch).into_iter().partition(|p| p.kind.duty() == Duty::Owed);
+        *batch = owed;
+        self.shared.permits_closed(optional.iter().filter(|p| p.kind.opens_permit()).count());
+        for item in optional {
+            // Nothing was written, so a caller that no longer waits has lost nothing.
+            let _ = item.reply.send(Err(Unrecorded::Full));
+        }
+    }
+
+    fn count(&self, appended: &Appended, leaves: usize, drained: crate::clock::Moment) {
+        let took = self.shared.clock.monotonic().since(drained);
+        let counters = &self.shared.counters;
+        Counters::set(&counters.leaves, appended.size.0);
+        Counters::add(&counters.frames, 1);
+        Counters::set(&counters.last_batch, leaves as u64);
+        Counters::set(&counters.last_commit_us, took.as_micros() as u64);
+        self.observer.committed(leaves, took, appended.sync);
+    }
+
+    fn release(&self, batch: Vec<Pending>, leaves: &[Leaf], appended: &Appended) {
+        self.shared.permits_closed(batch.iter().filter(|p| p.kind == Kind::Outcome).count());
+        for ((index, item), leaf) in (appended.first.0..).map(LeafIndex).zip(batch).zip(leaves) {
+            let (id, decision) = match item.kind {
+                Kind::Decision(id, decision) => (Some(id), Some(decision)),
+                Kind::Note | Kind::Outcome => (None, None),
+            };
+            let open = match item.kind {
+                Kind::Decision(id, Decision::Permit) => {
+                    Some(OpenPermit::new(Arc::clone(&self.shared), id, index))
+                }
+                Kind::Decision(..) | Kind::Note | Kind::Outcome => None,
+            };
+            let receipt = Receipt { id, index, size: appended.size, leaf_hash: leaf.hash, decision };
+            // A caller that no longer waits drops its permit here, and that queues its `not_sent`.
+            let _ = item.reply.send(Ok(Done { receipt, open }));
+        }
+    }
+
+    fn look_for_room(&mut self) {
+        if self.appender.take_spare().is_ok() {
+            self.set_health(Health::Accepting);
+        }
+    }
+
+    fn set_health(&self, health: Health) {
+        self.shared.health.send_if_modified(|now| {
+            let changed = *now != health;
+            *now = health;
+            changed
+        });
+    }
+
+    /// Remainders, the stop leaf, the last checkpoint. Without a close, or with open permits, nothing.
+    fn stop(&mut self, open: usize) -> Result<Closed, NotAppended> {
+        let closing = self.closing.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(closing) = closing.filter(|_| open == 0) else { return Ok(Closed::PermitsOpen(open)) };
+        let remainders: Vec<Leaf> = closing
+            .remainders
+            .into_iter()
+            .map(|r| Leaf::new(entries::refusal_bytes(r), None, Duty::Optional))
+            .collect();
+        for frame in remainders.chunks(limits::FRAME_ENTRIES_MAX) {
+            match self.append_last(frame) {
+                Err(NotAppended::NoRoom(error)) => {
+                    tracing::warn!(%error, "no room for the counts of suppressed refusals");
+                    break;
+                }
+                written => written?,
+            }
+        }
+        let facts = EpochFacts {
+            epoch: self.shared.epoch,
+            now: self.shared.clock.wall(),
+            start: &self.start,
+            vkey: self.appender.verifier().to_string().into(),
+            tree: self.appender.edge(),
+            clean: true,
+            torn_bytes: 0,
+        };
+        let stop = entries::epoch_bytes(EpochEvent::Stop, facts);
+        self.append_last(&[Leaf::new(stop, None, Duty::Owed)])?;
+        Ok(Closed::Clean)
+    }
+
+    fn append_last(&mut self, leaves: &[Leaf]) -> Result<(), NotAppended> {
+        let appended = self.appender.append(leaves)?;
+        self.shared.publisher.offer(Arc::clone(&appended.checkpoint));
+        Counters::set(&self.shared.counters.leaves, appended.size.0);
+        Ok(())
+    }
+}
+
+const ROOM_RETRY: Duration = Duration::from_millis(limits::ROOM_RETRY_MS);
+
+/// How often a close looks whether permits are still open.
+const PATIENCE_STEP: Duration = Duration::from_millis(10);
+
+/// The leaf moves into the frame; its place in the batch keeps kind and reply.
+fn take_leaf(leaf: &mut Leaf) -> Leaf {
+    let hash = leaf.hash;
+    let duty = leaf.duty;
+    Leaf { bytes: std::mem::take(&mut leaf.bytes), hash, evidence: leaf.evidence.take(), duty }
+}

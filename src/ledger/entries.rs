@@ -1,0 +1,196 @@
+//! Builds the leaves: from what policy, upstream and the gateway know to the members of RECEIPTS.md.
+//!
+//! In debug builds every leaf is compared with its canonical form before it is queued.
+
+use std::sync::Arc;
+
+use super::Start;
+use super::recorded::{Obliges, Outcome, Rejection};
+use crate::canonical::ExecutionRequest;
+use crate::clock::WallTime;
+use crate::merkle::tree::RightEdge;
+use crate::model::entry::{
+    ActorEntry, DecisionEntry, Entry, EntryType, EpochEntry, EpochEvent, EvaluationEntry, EvaluationStatus,
+    Mode, OutcomeEntry, PolicyEntry, PolicyFile, PolicyReference, PreviousTree, RefusalEntry, RequestEntry,
+    ResponseEntry, SPEC, SentEntry,
+};
+use crate::model::{Actor, Digest, Epoch, LeafIndex, ReceiptId, Settled};
+use crate::policy::Evaluated;
+use crate::verify::strict_canonical;
+
+/// The leaf's bytes, checked against the canonical form where that costs nothing to customers.
+pub fn bytes(entry: &Entry) -> Vec<u8> {
+    let bytes = entry.to_bytes();
+    debug_assert_eq!(strict_canonical(&bytes), Ok(()), "{}", String::from_utf8_lossy(&bytes));
+    bytes
+}
+
+pub fn decision<V: Obliges>(
+    evaluated: &Evaluated<V>,
+    id: ReceiptId,
+    supersedes: Option<ReceiptId>,
+    epoch: Epoch,
+    now: WallTime,
+) -> DecisionEntry {
+    let execution = evaluated.execution();
+    let evaluation = evaluated.evaluation();
+    DecisionEntry {
+        action: execution.action.clone(),
+        actor: actor(&execution.actor),
+        decision: evaluated.verdict().decision(),
+        epoch,
+        evaluation: EvaluationEntry {
+            cause: evaluation.not_evaluated.map(|code| code.as_str().into()),
+            input_digest: evaluation.input_digest,
+            read_set: evaluated.read_set().items.clone(),
+            status: match evaluation.not_evaluated {
+                Some(_) => EvaluationStatus::NotEvaluated,
+                None => EvaluationStatus::Evaluated,
+            },
+        },
+        hold: None,
+        id,
+        idempotency_key: execution.request.idempotency_key().cloned(),
+        mode: Mode::Enforce,
+        policy: PolicyReference {
+            engine: Arc::clone(&evaluation.engine),
+            package: evaluation.package.clone(),
+            revision: evaluation.revision,
+        },
+        reasons: evaluated.verdict().reasons().to_vec(),
+        request: request(execution),
+        reserves: Vec::new(),
+        spec: SPEC.into(),
+        supersedes,
+        surface: execution.surface.clone(),
+        time: now.rfc3339().into(),
+        trace: execution.trace.clone(),
+        entry_type: EntryType::Decision,
+    }
+}
+
+fn request(execution: &ExecutionRequest) -> RequestEntry {
+    let request = &execution.request;
+    RequestEntry {
+        body_digest: request.body_digest(),
+        digest: request.digest(),
+        form: request.form(),
+        media_type: request.media_type().cloned(),
+        method: request.method().as_str().into(),
+        received_digest: request.received_digest(),
+        size: request.size(),
+        target: Arc::clone(request.target()),
+    }
+}
+
+pub fn actor(actor: &Actor) -> ActorEntry {
+    ActorEntry { credential_digest: actor.credential_digest, id: actor.id.clone(), method: actor.method }
+}
+
+pub fn outcome(
+    outcome: Outcome,
+    id: ReceiptId,
+    index: LeafIndex,
+    epoch: Epoch,
+    now: WallTime,
+) -> OutcomeEntry {
+    OutcomeEntry {
+        attestation: Settled::Gateway,
+        cause: outcome.cause.map(Into::into),
+        decision_id: id,
+        decision_index: index,
+        // A duration past the bound of leaves (285 years) is no real one.
+        duration_us: u64::try_from(outcome.duration.as_micros()).map_or(MICROS_MAX, |us| us.min(MICROS_MAX)),
+        epoch,
+        response: outcome.response.map(|seen| ResponseEntry {
+            body_digest: seen.body_digest,
+            size: seen.size,
+            status_code: seen.status_code,
+        }),
+        sent: outcome.sent.map(|sent| SentEntry { digest: sent.digest, size: sent.size }),
+        settles: Vec::new(),
+        spec: SPEC.into(),
+        status: outcome.status,
+        time: now.rfc3339().into(),
+        entry_type: EntryType::Outcome,
+    }
+}
+
+/// Integers in leaves stay below 2^53.
+const MICROS_MAX: u64 = (1 << 53) - 1;
+
+pub fn outcome_bytes(entry: OutcomeEntry) -> Vec<u8> {
+    bytes(&Entry::Outcome(Box::new(entry)))
+}
+
+pub fn refusal(rejection: &Rejection, suppressed: u64, epoch: Epoch, now: WallTime) -> RefusalEntry {
+    RefusalEntry {
+        actor: actor(&rejection.actor),
+        epoch,
+        place: rejection.place.clone(),
+        reason: rejection.code.as_str().into(),
+        received_digest: rejection.received_digest,
+        spec: SPEC.into(),
+        suppressed,
+        surface: rejection.surface.clone(),
+        time: now.rfc3339().into(),
+        entry_type: EntryType::Refusal,
+    }
+}
+
+pub fn refusal_bytes(entry: RefusalEntry) -> Vec<u8> {
+    bytes(&Entry::Refusal(Box::new(entry)))
+}
+
+/// What became the active policy.
+#[derive(Clone, Debug)]
+pub struct PolicyActivation {
+    /// `start`, or an operator's id.
+    pub activated_by: Arc<str>,
+    pub engine: Arc<str>,
+    pub files: Vec<PolicyFile>,
+    pub revision: Digest,
+}
+
+pub fn policy_bytes(activation: PolicyActivation, epoch: Epoch, now: WallTime) -> Vec<u8> {
+    let PolicyActivation { activated_by, engine, mut files, revision } = activation;
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    bytes(&Entry::Policy(Box::new(PolicyEntry {
+        activated_by,
+        engine,
+        epoch,
+        files,
+        revision,
+        spec: SPEC.into(),
+        time: now.rfc3339().into(),
+        entry_type: EntryType::Policy,
+    })))
+}
+
+/// What a start or stop leaf says beyond its event.
+pub struct EpochFacts<'e> {
+    pub epoch: Epoch,
+    pub now: WallTime,
+    pub start: &'e Start,
+    pub vkey: Arc<str>,
+    /// The tree before the leaf.
+    pub tree: &'e RightEdge,
+    pub clean: bool,
+    pub torn_bytes: u64,
+}
+
+pub fn epoch_bytes(event: EpochEvent, facts: EpochFacts<'_>) -> Vec<u8> {
+    bytes(&Entry::Epoch(Box::new(EpochEntry {
+        binary_digest: facts.start.binary_digest,
+        clean: facts.clean,
+        config_digest: facts.start.config_digest,
+        epoch: facts.epoch,
+        event,
+        previous: PreviousTree { root: facts.tree.root(), size: facts.tree.size() },
+        spec: SPEC.into(),
+        time: facts.now.rfc3339().into(),
+        torn_bytes: facts.torn_bytes,
+        entry_type: EntryType::Epoch,
+        vkeys: vec![facts.vkey],
+    })))
+}

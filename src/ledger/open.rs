@@ -1,0 +1,245 @@
+//! Opening a log: lock, recovery, the start leaf, the outcomes that a crash left owing, the threads.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use ring::rand::SystemRandom;
+use tokio::sync::oneshot;
+
+use super::appender::{Appender, Duty, Leaf, NotAppended};
+use super::committer::Committer;
+use super::entries::{self, EpochFacts};
+use super::queue::Shared;
+use super::recorded::Outcome;
+use super::recovery::{Recovered, Unrecoverable, recover};
+use super::rejections::Rejections;
+use super::statistics::{Counters, Observer};
+use super::storage::{Disk, Storage, Unusable};
+use super::{Handle, Health, Ledger, Threads};
+use crate::clock::Clock;
+use crate::limits;
+use crate::merkle::frame;
+use crate::merkle::note::Signer;
+use crate::model::entry::EpochEvent;
+use crate::model::{Digest, Epoch, LogOrigin, OutcomeStatus, TreeSize};
+
+/// Where the log is and what it is called.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub dir: PathBuf,
+    /// Must be the signing key's name.
+    pub origin: LogOrigin,
+    /// A multiple of 4,096, within the bounds of limits.rs.
+    pub segment_bytes: u64,
+}
+
+/// What starts: recorded in the start and stop leaves.
+#[derive(Clone)]
+pub struct Start {
+    pub binary_digest: Digest,
+    pub config_digest: Digest,
+    pub observer: Arc<dyn Observer>,
+}
+
+/// What was found, and what was done about it.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    pub epoch: Epoch,
+    /// Leaves now, with the start leaf.
+    pub size: TreeSize,
+    /// Whether the log ended with a stop leaf, or is new.
+    pub clean: bool,
+    pub torn_bytes: u64,
+    /// Copy of the torn bytes, relative to the log's directory.
+    pub quarantined: Option<String>,
+    /// PERMITs that had no outcome and now have `indeterminate`.
+    pub recovered_permits: u64,
+}
+
+/// The log cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(transparent)]
+    Unusable(#[from] Unusable),
+    #[error("the log is called `{origin}`, the signing key `{key}`")]
+    OtherKey { origin: LogOrigin, key: LogOrigin },
+    #[error("segment_bytes must be a multiple of 4096 from {min} to {max}", min = limits::SEGMENT_BYTES_MIN, max = limits::SEGMENT_BYTES_MAX)]
+    SegmentBytes,
+    #[error("the log in {dir} is not appended to: {source}")]
+    Unrecoverable { dir: PathBuf, source: Unrecoverable },
+    #[error("the log in {dir} cannot be written: {why}")]
+    NotWritable { dir: PathBuf, why: String },
+}
+
+impl Ledger {
+    /// Creates a log in the directory, or recovers the one that is there, and starts a new epoch.
+    ///
+    /// Returns after the start leaf is durable and its checkpoint is in place. Blocks: call it before
+    /// serving, or off the async threads.
+    pub fn open(
+        settings: Settings,
+        signer: Box<dyn Signer>,
+        clock: Clock,
+        start: Start,
+    ) -> Result<(Self, Opened), OpenError> {
+        let valid = (limits::SEGMENT_BYTES_MIN..=limits::SEGMENT_BYTES_MAX).contains(&settings.segment_bytes)
+            && settings.segment_bytes.is_multiple_of(limits::FRAME_ALIGNMENT_BYTES as u64);
+        if !valid {
+            return Err(OpenError::SegmentBytes);
+        }
+        if settings.origin != *signer.verifier().name() {
+            let key = signer.verifier().name().clone();
+            return Err(OpenError::OtherKey { origin: settings.origin, key });
+        }
+        let disk = Arc::new(Disk::open(&settings.dir)?);
+        Self::open_on(disk, settings, signer, clock, start)
+    }
+
+    /// The same on any storage.
+    pub(super) fn open_on(
+        storage: Arc<dyn Storage>,
+        settings: Settings,
+        signer: Box<dyn Signer>,
+        clock: Clock,
+        start: Start,
+    ) -> Result<(Self, Opened), OpenError> {
+        let Settings { dir, origin: _, segment_bytes } = settings;
+        let recovered = recover(&*storage, signer.verifier(), segment_bytes)
+            .map_err(|source| OpenError::Unrecoverable { dir: dir.clone(), source })?;
+        let not_writable = |why: String| OpenError::NotWritable { dir: dir.clone(), why };
+
+        let epoch = Epoch(recovered.fold.last_epoch.map_or(1, |last| last.0 + 1));
+        let is_new = recovered.tail.edge.size() == TreeSize(0);
+        let mut opened = Opened {
+            epoch,
+            size: recovered.tail.edge.size(),
+            clean: (recovered.fold.ends_with_stop || is_new) && recovered.torn_bytes == 0,
+            torn_bytes: recovered.torn_bytes,
+            quarantined: recovered.quarantined.clone(),
+            recovered_permits: recovered.fold.open.len() as u64,
+        };
+        let mut leaves =
+            first_leaves(&recovered, &opened, signer.verifier().to_string().into(), &clock, &start);
+        let mut appender =
+            Appender::new(Arc::clone(&storage), signer, clock.clone(), segment_bytes, recovered.tail);
+        // The start leaf first, then what the last run owes: a crash in between leaves the rest to the next.
+        while !leaves.is_empty() {
+            let rest = leaves.split_off(leaves.len().min(limits::FRAME_ENTRIES_MAX));
+            appender.append(&leaves).map_err(|e| not_writable(e.to_string()))?;
+            leaves = rest;
+        }
+        opened.size = appender.edge().size();
+        let checkpoint = appender.checkpoint().map_err(|e| not_writable(e.to_string()))?;
+        storage.write_checkpoint(checkpoint.as_bytes()).map_err(|e| not_writable(e.to_string()))?;
+
+        let health = match appender.take_spare() {
+            Ok(()) => Health::Accepting,
+            Err(NotAppended::NoRoom(error)) => {
+                tracing::warn!(%error, "the log has no room for decisions");
+                Health::Full
+            }
+            Err(error) => return Err(not_writable(error.to_string())),
+        };
+        let shared =
+            Arc::new(Shared::new(clock, epoch, permits_max(segment_bytes), leaf_cost_max(segment_bytes)));
+        shared.health.send_replace(health);
+        shared.publisher.offer(checkpoint);
+        Counters::set(&shared.counters.leaves, opened.size.0);
+        let ledger = Self::start_threads(storage, shared, appender, start, segment_bytes)
+            .map_err(|e| not_writable(e.to_string()))?;
+        Ok((ledger, opened))
+    }
+
+    fn start_threads(
+        storage: Arc<dyn Storage>,
+        shared: Arc<Shared>,
+        appender: Appender,
+        start: Start,
+        segment_bytes: u64,
+    ) -> std::io::Result<Self> {
+        let closing = Arc::new(Mutex::new(None));
+        let (done_sender, done) = oneshot::channel();
+        let committer = Committer {
+            shared: Arc::clone(&shared),
+            appender,
+            observer: Arc::clone(&start.observer),
+            start,
+            batch_bytes_max: batch_bytes_max(segment_bytes),
+            closing: Arc::clone(&closing),
+        };
+        let publishing = Arc::clone(&shared);
+        let publisher = thread::Builder::new()
+            .name("ledger-publisher".into())
+            .spawn(move || publishing.publisher.run(&*storage, &publishing.counters))?;
+        let committer = thread::Builder::new().name("ledger-committer".into()).spawn(move || {
+            let closed = committer.run();
+            // Nobody waits if the last handle was dropped.
+            let _ = done_sender.send(());
+            closed
+        });
+        if committer.is_err() {
+            shared.publisher.close();
+        }
+        let threads = Threads { committer: committer?, publisher, done };
+        Ok(Self(Arc::new(Handle {
+            shared,
+            rejections: Mutex::new(Rejections::default()),
+            random: SystemRandom::new(),
+            closing,
+            threads: Mutex::new(Some(threads)),
+        })))
+    }
+}
+
+/// The start leaf, and an outcome for each permit that the last run left open.
+fn first_leaves(
+    recovered: &Recovered,
+    opened: &Opened,
+    vkey: Arc<str>,
+    clock: &Clock,
+    start: &Start,
+) -> Vec<Leaf> {
+    let owed = |bytes| Leaf::new(bytes, None, Duty::Owed);
+    let facts = EpochFacts {
+        epoch: opened.epoch,
+        now: clock.wall(),
+        start,
+        vkey,
+        tree: &recovered.tail.edge,
+        clean: opened.clean,
+        torn_bytes: opened.torn_bytes,
+    };
+    let mut leaves = vec![owed(entries::epoch_bytes(EpochEvent::Start, facts))];
+    for (&index, &id) in &recovered.fold.open {
+        let outcome = Outcome {
+            status: OutcomeStatus::Indeterminate,
+            cause: Some("recovered"),
+            sent: None,
+            response: None,
+            // How long it took, or whether it did, was lost with the process.
+            duration: Duration::ZERO,
+        };
+        let entry = entries::outcome(outcome, id, index, opened.epoch, clock.wall());
+        leaves.push(owed(entries::outcome_bytes(entry)));
+    }
+    leaves
+}
+
+/// Half of a segment's blocks hold the outcomes of all open permits, each alone in its frame.
+fn permits_max(segment_bytes: u64) -> usize {
+    let blocks = segment_bytes / limits::FRAME_ALIGNMENT_BYTES as u64;
+    limits::PERMITS_IN_FLIGHT_MAX.min((blocks / 2) as usize)
+}
+
+/// A batch takes no more once it has a quarter of a segment, and one leaf may take half of one.
+fn batch_bytes_max(segment_bytes: u64) -> usize {
+    limits::BATCH_BYTES_MAX.min((segment_bytes / 4) as usize)
+}
+
+fn leaf_cost_max(segment_bytes: u64) -> usize {
+    let in_segment = (segment_bytes / 2) as usize - frame::padded_length(0);
+    in_segment
+        .min(frame::evidence_cost(limits::EVIDENCE_BYTES_MAX) + frame::entry_cost(limits::ENTRY_BYTES_MAX))
+}

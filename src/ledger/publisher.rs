@@ -1,0 +1,75 @@
+//! Keeps the `checkpoint` file at the newest signed checkpoint, without making anybody wait for it.
+//!
+//! Checkpoints that come while one is being written replace each other. The file may be behind the log by
+//! [`limits::PUBLISH_INTERVAL_MS`] and one write; after a crash it is made again from the frames.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::statistics::Counters;
+use super::storage::Storage;
+use crate::limits;
+
+#[derive(Debug, Default)]
+struct Slot {
+    newest: Option<Arc<str>>,
+    unpublished: bool,
+    closing: bool,
+}
+
+#[derive(Debug, Default)]
+pub struct Publisher {
+    slot: Mutex<Slot>,
+    changed: Condvar,
+}
+
+impl Publisher {
+    fn lock(&self) -> MutexGuard<'_, Slot> {
+        // The slot is whole after every statement: a panic elsewhere leaves nothing half-done in it.
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn offer(&self, checkpoint: Arc<str>) {
+        let mut slot = self.lock();
+        slot.newest = Some(checkpoint);
+        slot.unpublished = true;
+        self.changed.notify_one();
+    }
+
+    pub fn newest(&self) -> Option<Arc<str>> {
+        self.lock().newest.clone()
+    }
+
+    /// The thread publishes what it has, and ends.
+    pub fn close(&self) {
+        self.lock().closing = true;
+        self.changed.notify_one();
+    }
+
+    /// The publisher's thread.
+    pub fn run(&self, storage: &dyn Storage, counters: &Counters) {
+        while let Some(checkpoint) = self.next() {
+            if let Err(error) = storage.write_checkpoint(checkpoint.as_bytes()) {
+                // Not fatal: the frames hold the tree, and the next commit or start tries again.
+                Counters::add(&counters.publish_failures, 1);
+                tracing::warn!(%error, "the checkpoint file was not written");
+            }
+            self.pause();
+        }
+    }
+
+    fn next(&self) -> Option<Arc<str>> {
+        let slot = self.lock();
+        let mut slot = self
+            .changed
+            .wait_while(slot, |s| !s.unpublished && !s.closing)
+            .unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut slot.unpublished).then(|| slot.newest.clone()).flatten()
+    }
+
+    fn pause(&self) {
+        let interval = Duration::from_millis(limits::PUBLISH_INTERVAL_MS);
+        let slot = self.lock();
+        drop(self.changed.wait_timeout_while(slot, interval, |s| !s.closing));
+    }
+}

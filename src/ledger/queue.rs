@@ -1,0 +1,206 @@
+//! What waits for the committer, and the ledger's state that callers and committer share.
+//!
+//! Decisions and refusals are bounded and turned away; outcomes never are, because each was promised room
+//! when its permit was taken in. Leaves are built before they are queued, so the committer only writes.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{oneshot, watch};
+
+use super::Health;
+use super::appender::{Duty, Leaf};
+use super::publisher::Publisher;
+use super::recorded::{OpenPermit, Receipt, Unrecorded};
+use super::statistics::Counters;
+use crate::clock::Clock;
+use crate::limits;
+use crate::model::{Decision, Epoch, ReceiptId};
+
+/// A durable, signed leaf. Dropping it unseen drops its permit, which then records `not_sent`.
+#[derive(Debug)]
+pub struct Done {
+    pub receipt: Receipt,
+    /// For a PERMIT.
+    pub open: Option<OpenPermit>,
+}
+
+pub type Reply = oneshot::Sender<Result<Done, Unrecorded>>;
+pub type Answer = oneshot::Receiver<Result<Done, Unrecorded>>;
+
+/// What a leaf is, as far as the committer must know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Decision(ReceiptId, Decision),
+    /// A refusal or a policy activation.
+    Note,
+    Outcome,
+}
+
+impl Kind {
+    pub const fn duty(self) -> Duty {
+        match self {
+            Self::Decision(..) | Self::Note => Duty::Optional,
+            Self::Outcome => Duty::Owed,
+        }
+    }
+
+    pub const fn opens_permit(self) -> bool {
+        matches!(self, Self::Decision(_, Decision::Permit))
+    }
+}
+
+#[derive(Debug)]
+pub struct Pending {
+    pub leaf: Leaf,
+    pub kind: Kind,
+    pub reply: Reply,
+}
+
+/// How the ledger is coming to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    Running,
+    /// Outcomes are taken until all permits are closed; nothing else is.
+    Closing,
+    /// Nothing is taken.
+    Ended,
+}
+
+#[derive(Debug)]
+pub struct Queue {
+    pub items: VecDeque<Pending>,
+    /// Those of them that may be turned away.
+    pub optional: usize,
+    /// PERMITs queued or recorded, whose outcome is not durable.
+    pub open_permits: usize,
+    pub stage: Stage,
+}
+
+/// Shared by every handle, every open permit and the committer.
+pub struct Shared {
+    queue: Mutex<Queue>,
+    pub changed: Condvar,
+    pub health: watch::Sender<Health>,
+    pub counters: Counters,
+    pub publisher: Publisher,
+    pub clock: Clock,
+    pub epoch: Epoch,
+    pub permits_max: usize,
+    /// What one leaf and its evidence may take in a frame.
+    pub leaf_cost_max: usize,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("epoch", &self.epoch).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub fn new(clock: Clock, epoch: Epoch, permits_max: usize, leaf_cost_max: usize) -> Self {
+        Self {
+            queue: Mutex::new(Queue {
+                items: VecDeque::new(),
+                optional: 0,
+                open_permits: 0,
+                stage: Stage::Running,
+            }),
+            changed: Condvar::new(),
+            health: watch::Sender::new(Health::Accepting),
+            counters: Counters::default(),
+            publisher: Publisher::default(),
+            clock,
+            epoch,
+            permits_max,
+            leaf_cost_max,
+        }
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, Queue> {
+        // The queue is whole after every statement that holds it; what a panic means is the committer's question.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues a leaf; the answer comes when it is durable and signed.
+    pub fn push(&self, leaf: Leaf, kind: Kind) -> Result<Answer, Unrecorded> {
+        if leaf.bytes.len() > limits::ENTRY_BYTES_MAX
+            || leaf.cost() > self.leaf_cost_max
+            || leaf.evidence.as_ref().is_some_and(|(_, bytes)| bytes.len() > limits::EVIDENCE_BYTES_MAX)
+        {
+            return Err(Unrecorded::TooLarge);
+        }
+        let (reply, answer) = oneshot::channel();
+        let mut queue = self.lock();
+        queue.admit(kind, self.permits_max)?;
+        queue.items.push_back(Pending { leaf, kind, reply });
+        Counters::set(&self.counters.queued, queue.items.len() as u64);
+        Counters::set(&self.counters.open_permits, queue.open_permits as u64);
+        drop(queue);
+        self.changed.notify_one();
+        Ok(answer)
+    }
+
+    /// Takes what one frame can hold off the front. `bytes_max` bounds all but the last.
+    pub fn drain(&self, queue: &mut Queue, bytes_max: usize) -> Vec<Pending> {
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        while bytes < bytes_max && batch.len() < limits::FRAME_ENTRIES_MAX {
+            let Some(item) = queue.items.pop_front() else { break };
+            bytes += item.leaf.cost();
+            queue.optional -= usize::from(item.kind.duty() == Duty::Optional);
+            batch.push(item);
+        }
+        Counters::set(&self.counters.queued, queue.items.len() as u64);
+        batch
+    }
+
+    /// Permits that will have no outcome to come, or just had it.
+    pub fn permits_closed(&self, count: usize) {
+        if count == 0 {
+            return;
+        }
+        let mut queue = self.lock();
+        assert!(queue.open_permits >= count, "a permit is closed once");
+        queue.open_permits -= count;
+        Counters::set(&self.counters.open_permits, queue.open_permits as u64);
+        drop(queue);
+        self.changed.notify_one();
+    }
+
+    /// Nothing more is taken, and nothing that waits will be written.
+    pub fn end(&self, health: Health) {
+        let mut queue = self.lock();
+        queue.stage = Stage::Ended;
+        let waiting = std::mem::take(&mut queue.items);
+        queue.optional = 0;
+        Counters::set(&self.counters.queued, 0);
+        drop(queue);
+        self.health.send_replace(health);
+        for item in waiting {
+            // A caller that no longer waits has lost nothing: nothing was written.
+            let _ = item.reply.send(Err(Unrecorded::Poisoned));
+        }
+    }
+}
+
+impl Queue {
+    fn admit(&mut self, kind: Kind, permits_max: usize) -> Result<(), Unrecorded> {
+        match (self.stage, kind.duty()) {
+            (Stage::Ended, _) | (Stage::Closing, Duty::Optional) => return Err(Unrecorded::Poisoned),
+            (Stage::Running, _) | (Stage::Closing, Duty::Owed) => {}
+        }
+        if kind.duty() == Duty::Optional {
+            if self.optional >= limits::QUEUED_DECISIONS_MAX {
+                return Err(Unrecorded::Busy);
+            }
+            if kind.opens_permit() && self.open_permits >= permits_max {
+                return Err(Unrecorded::Busy);
+            }
+            self.optional += 1;
+            self.open_permits += usize::from(kind.opens_permit());
+        }
+        Ok(())
+    }
+}

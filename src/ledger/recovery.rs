@@ -1,0 +1,220 @@
+//! What a log says when it is opened, and making it fit to be appended to.
+//!
+//! Every frame is walked: chain, indexes, digests and roots. A torn last write is copied to `quarantine/`
+//! and cleared; anything else that is wrong refuses the start, naming file and offset. Memory grows only
+//! with permits that have no outcome.
+//!
+//! Those permits get `indeterminate` and never `not_sent`: the log holds nothing between "receipt durable"
+//! and "outcome durable", so after a crash no record can show that the first byte did not leave.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use serde::Deserialize;
+
+use super::appender::Tail;
+use super::storage::Storage;
+use crate::limits;
+use crate::merkle::checkpoint::{CheckpointError, parse_checkpoint};
+use crate::merkle::frame::Frame;
+use crate::merkle::note::VerifierKey;
+use crate::merkle::tree::{RightEdge, leaf_hash};
+use crate::model::entry::{EntryType, EpochEvent};
+use crate::model::{Decision, Digest, Epoch, LeafIndex, ReceiptId, TreeSize};
+use crate::verify::walk::{Damage, Spot, Step, Walk};
+
+/// The log cannot be appended to; nothing was changed, unless the variant says so.
+#[derive(Debug, thiserror::Error)]
+pub enum Unrecoverable {
+    #[error("the log cannot be read: {0}")]
+    Read(io::Error),
+    #[error("{spot}: {fault}, where entry {index} should be{}", followed(.followed_by.as_ref()))]
+    Damaged { spot: Spot, index: LeafIndex, fault: String, followed_by: Option<Spot> },
+    #[error("{spot}: the entries from {first} on do not give the root that the frame names")]
+    Root { spot: Spot, first: LeafIndex },
+    #[error("{spot}: entry {index} is not one this version can read: {why}")]
+    Entry { spot: Spot, index: LeafIndex, why: String },
+    #[error("the checkpoint is not one of this log and key: {0}")]
+    Checkpoint(CheckpointError),
+    #[error("the log was cut: the checkpoint was signed for {signed} entries, the frames hold {found}")]
+    Cut { signed: TreeSize, found: TreeSize },
+    #[error(
+        "the log was changed: at {size} entries the checkpoint was signed for root {signed}, the frames give {found}"
+    )]
+    Forked { size: TreeSize, signed: Digest, found: Digest },
+    #[error("the torn end of the log could not be set aside: {0}")]
+    Quarantine(io::Error),
+}
+
+fn followed(by: Option<&Spot>) -> String {
+    by.map_or_else(String::new, |spot| format!("; the log goes on in {spot}, so this is no torn last write"))
+}
+
+/// What the leaves say, in as much memory as there are open permits.
+#[derive(Debug, Default)]
+pub struct Fold {
+    /// PERMITs without an outcome.
+    pub open: BTreeMap<LeafIndex, ReceiptId>,
+    pub last_epoch: Option<Epoch>,
+    pub ends_with_stop: bool,
+}
+
+/// A log that was read to its end.
+#[derive(Debug)]
+pub struct Recovered {
+    pub tail: Tail,
+    pub fold: Fold,
+    pub torn_bytes: u64,
+    /// Name of the copy, if anything was torn.
+    pub quarantined: Option<String>,
+}
+
+/// The members that recovery needs; the verifier reads everything.
+#[derive(Deserialize)]
+struct Glance {
+    #[serde(rename = "type")]
+    entry_type: EntryType,
+    epoch: Epoch,
+    id: Option<ReceiptId>,
+    decision: Option<Decision>,
+    decision_index: Option<LeafIndex>,
+    event: Option<EpochEvent>,
+}
+
+impl Fold {
+    fn add(&mut self, index: LeafIndex, entry: &[u8]) -> Result<(), String> {
+        let seen: Glance = serde_json::from_slice(entry).map_err(|e| e.to_string())?;
+        self.ends_with_stop = false;
+        self.last_epoch = Some(seen.epoch);
+        match seen.entry_type {
+            EntryType::Decision => match (seen.decision, seen.id) {
+                (Some(Decision::Permit), Some(id)) => {
+                    self.open.insert(index, id);
+                }
+                (
+                    Some(Decision::Deny | Decision::Silence | Decision::Escalate | Decision::Quarantine),
+                    Some(_),
+                ) => {}
+                (None, _) | (_, None) => return Err("a decision without `decision` or `id`".into()),
+            },
+            EntryType::Outcome => {
+                let of = seen.decision_index.ok_or("an outcome without `decision_index`")?;
+                self.open
+                    .remove(&of)
+                    .ok_or_else(|| format!("an outcome of entry {of}, which is no open permit"))?;
+            }
+            EntryType::Epoch => self.ends_with_stop = seen.event == Some(EpochEvent::Stop),
+            EntryType::Policy | EntryType::Refusal => {}
+        }
+        Ok(())
+    }
+}
+
+/// Reads the whole log and clears a torn end.
+pub fn recover(
+    storage: &dyn Storage,
+    key: &VerifierKey,
+    segment_bytes: u64,
+) -> Result<Recovered, Unrecoverable> {
+    let signed = match storage.checkpoint().map_err(Unrecoverable::Read)? {
+        Some(note) => {
+            let verified = parse_checkpoint(&note, key).map_err(Unrecoverable::Checkpoint)?;
+            Some((verified.checkpoint().size, verified.checkpoint().root))
+        }
+        None => None,
+    };
+    let mut edge = RightEdge::empty();
+    let mut fold = Fold::default();
+    let mut last = None;
+    let mut walk = Walk::new(storage, key.name()).map_err(Unrecoverable::Read)?;
+    let (end, damage) = loop {
+        match walk.step().map_err(Unrecoverable::Read)? {
+            Step::Frame(frame, spot) => {
+                add_frame(&frame, spot, &mut edge, &mut fold, signed)?;
+                last = Some((spot, frame.padded_bytes));
+            }
+            Step::End(spot) => break (spot, None),
+            Step::Damaged(damage) if damage.is_torn_tail() => break (Some(damage.spot), Some(damage)),
+            Step::Damaged(Damage { spot, index, fault, followed_by, bytes: _ }) => {
+                return Err(Unrecoverable::Damaged { spot, index, fault: fault.to_string(), followed_by });
+            }
+        }
+    };
+    let chain = walk.chain();
+    // Before anything is changed: a cut log stays as it was found, for whoever looks into it.
+    compare(signed, &edge)?;
+    let torn_bytes = damage.as_ref().map_or(0, |d| d.bytes);
+    let quarantined =
+        damage.map(|d| set_aside(storage, &d)).transpose().map_err(Unrecoverable::Quarantine)?;
+    if let Some((spot, bytes)) = last {
+        rewrite(storage, spot, bytes).map_err(Unrecoverable::Read)?;
+    }
+    let spare = has_whole_spare(storage, segment_bytes).map_err(Unrecoverable::Read)?;
+    let segment_length = match end {
+        Some(spot) => storage.length(spot.segment).map_err(Unrecoverable::Read)?,
+        None => 0,
+    };
+    let tail = Tail { edge, chain, spot: end, segment_length, spare };
+    Ok(Recovered { tail, fold, torn_bytes, quarantined })
+}
+
+fn add_frame(
+    frame: &Frame<'_>,
+    spot: Spot,
+    edge: &mut RightEdge,
+    fold: &mut Fold,
+    signed: Option<(TreeSize, Digest)>,
+) -> Result<(), Unrecoverable> {
+    let first = frame.first;
+    for (index, entry) in (first.0..).map(LeafIndex).zip(&frame.entries) {
+        fold.add(index, entry).map_err(|why| Unrecoverable::Entry { spot, index, why })?;
+        edge.append(leaf_hash(entry));
+        if let Some((size, root)) = signed
+            && edge.size() == size
+            && edge.root() != root
+        {
+            return Err(Unrecoverable::Forked { size, signed: root, found: edge.root() });
+        }
+    }
+    if edge.root() != frame.root {
+        return Err(Unrecoverable::Root { spot, first });
+    }
+    Ok(())
+}
+
+fn compare(signed: Option<(TreeSize, Digest)>, edge: &RightEdge) -> Result<(), Unrecoverable> {
+    match signed {
+        Some((size, _)) if size > edge.size() => Err(Unrecoverable::Cut { signed: size, found: edge.size() }),
+        // Of an equal or smaller size: its root was compared on the way.
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Copies the torn bytes, then clears them. A crash in between leaves a copy and does it again.
+fn set_aside(storage: &dyn Storage, damage: &Damage) -> io::Result<String> {
+    let Spot { segment, offset } = damage.spot;
+    let copy = storage.quarantine(segment, offset, damage.bytes)?;
+    let zeros = vec![0; limits::FRAME_ALIGNMENT_BYTES];
+    let mut cleared = 0;
+    while cleared < damage.bytes {
+        let take = (damage.bytes - cleared).min(zeros.len() as u64) as usize;
+        storage.write_at(segment, offset + cleared, &zeros[..take])?;
+        cleared += take as u64;
+    }
+    storage.sync(segment)?;
+    Ok(copy)
+}
+
+/// Writes the last frame once more, unchanged. After a failed sync the system may show bytes from memory
+/// that never reached the disk; nothing may be built on them before they did.
+fn rewrite(storage: &dyn Storage, spot: Spot, bytes: usize) -> io::Result<()> {
+    let mut frame = vec![0; bytes];
+    storage.read_at(spot.segment, spot.offset, &mut frame)?;
+    storage.write_at(spot.segment, spot.offset, &frame)?;
+    storage.sync(spot.segment)
+}
+
+/// A spare of another length is made anew when one is needed.
+fn has_whole_spare(storage: &dyn Storage, segment_bytes: u64) -> io::Result<bool> {
+    Ok(storage.spare_length()? == Some(segment_bytes))
+}

@@ -1,0 +1,207 @@
+//! The files of a log, and the one place that writes them.
+//!
+//! Every method returns only after what it promises is true on disk, except [`Storage::write_at`], which is
+//! true after [`Storage::sync`]. Segments are preallocated, so a frame in one never meets a full disk.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::{FallocateFlags, fallocate};
+
+use crate::model::LeafIndex;
+use crate::verify::source::{
+    CHECKPOINT_FILE, FRAMES_DIR, Source, list_segments, read_checkpoint, segment_file,
+};
+
+const LOCK_FILE: &str = "lock";
+const QUARANTINE_DIR: &str = "quarantine";
+const SPARE_FILE: &str = "frames/spare";
+/// Read by owner and group: receipts hold what agents asked for.
+const FILE_MODE: u32 = 0o640;
+const DIR_MODE: u32 = 0o750;
+
+/// Writes a log. The committer is its only writer; the publisher writes only the checkpoint.
+pub trait Storage: Source + Send + Sync + 'static {
+    /// Length of the spare segment, if there is one.
+    fn spare_length(&self) -> io::Result<Option<u64>>;
+    /// A new spare of zeros, room for all of it taken, durable with its name. On failure there is none.
+    fn create_spare(&self, bytes: u64) -> io::Result<()>;
+    /// The spare becomes the segment that begins with this entry; durable.
+    fn promote_spare(&self, first: LeafIndex) -> io::Result<()>;
+    fn write_at(&self, segment: LeafIndex, offset: u64, bytes: &[u8]) -> io::Result<()>;
+    /// What was written to the segment is durable.
+    fn sync(&self, segment: LeafIndex) -> io::Result<()>;
+    /// Copies a range of a segment aside, durable; the name of the copy.
+    fn quarantine(&self, segment: LeafIndex, offset: u64, length: u64) -> io::Result<String>;
+    /// Replaces the checkpoint; a crash leaves the old one or the new one.
+    fn write_checkpoint(&self, note: &[u8]) -> io::Result<()>;
+}
+
+/// Why a directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Unusable {
+    #[error("another process has the log in {0} open")]
+    Locked(PathBuf),
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: io::Error },
+}
+
+/// A directory on a disk, locked for this process as long as this value lives.
+#[derive(Debug)]
+pub struct Disk {
+    root: PathBuf,
+    /// Names become durable when their directory is synced.
+    frames: File,
+    current: Mutex<Option<(LeafIndex, Arc<File>)>>,
+    _lock: File,
+}
+
+impl Disk {
+    /// Creates what is missing and takes the lock.
+    pub fn open(root: &Path) -> Result<Self, Unusable> {
+        let at = |path: PathBuf| move |source| Unusable::Io { path, source };
+        for dir in [root.to_owned(), root.join(FRAMES_DIR), root.join(QUARANTINE_DIR)] {
+            let made = DirBuilder::new().recursive(true).mode(DIR_MODE).create(&dir);
+            made.map_err(at(dir))?;
+        }
+        let path = root.join(LOCK_FILE);
+        let lock = options().create(true).truncate(false).open(&path).map_err(at(path.clone()))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => return Err(Unusable::Locked(root.to_owned())),
+            Err(fs::TryLockError::Error(source)) => return Err(Unusable::Io { path, source }),
+        }
+        sync_dir(root).map_err(at(root.to_owned()))?;
+        let frames = File::open(root.join(FRAMES_DIR)).map_err(at(root.join(FRAMES_DIR)))?;
+        Ok(Self { root: root.to_owned(), frames, current: Mutex::new(None), _lock: lock })
+    }
+
+    fn segment(&self, first: LeafIndex) -> io::Result<Arc<File>> {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*current {
+            Some((open, file)) if *open == first => Ok(Arc::clone(file)),
+            Some(_) | None => {
+                let file = Arc::new(options().open(self.root.join(segment_file(first)))?);
+                *current = Some((first, Arc::clone(&file)));
+                Ok(file)
+            }
+        }
+    }
+
+    fn spare(&self) -> PathBuf {
+        self.root.join(SPARE_FILE)
+    }
+}
+
+impl Source for Disk {
+    fn segments(&self) -> io::Result<Vec<LeafIndex>> {
+        list_segments(&self.root)
+    }
+
+    fn length(&self, segment: LeafIndex) -> io::Result<u64> {
+        Ok(self.segment(segment)?.metadata()?.len())
+    }
+
+    fn read_at(&self, segment: LeafIndex, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.segment(segment)?.read_exact_at(buffer, offset)
+    }
+
+    fn checkpoint(&self) -> io::Result<Option<Vec<u8>>> {
+        read_checkpoint(&self.root)
+    }
+}
+
+impl Storage for Disk {
+    fn spare_length(&self) -> io::Result<Option<u64>> {
+        match fs::metadata(self.spare()) {
+            Ok(found) => Ok(Some(found.len())),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn create_spare(&self, bytes: u64) -> io::Result<()> {
+        remove_if_there(&self.spare())?;
+        let made = options().create_new(true).open(self.spare()).and_then(|file| {
+            fallocate(&file, FallocateFlags::empty(), 0, bytes)?;
+            // Length and allocation, then the name: a spare that is seen after a crash is whole.
+            file.sync_all()?;
+            self.frames.sync_all()
+        });
+        if made.is_err() {
+            // Half a spare must not take the room that it could not get; a failure here changes nothing.
+            let _ = remove_if_there(&self.spare());
+        }
+        made
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the ledger's storage owns its files")]
+    fn promote_spare(&self, first: LeafIndex) -> io::Result<()> {
+        fs::rename(self.spare(), self.root.join(segment_file(first)))?;
+        self.frames.sync_all()
+    }
+
+    fn write_at(&self, segment: LeafIndex, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.segment(segment)?.write_all_at(bytes, offset)
+    }
+
+    fn sync(&self, segment: LeafIndex) -> io::Result<()> {
+        self.segment(segment)?.sync_data()
+    }
+
+    fn quarantine(&self, segment: LeafIndex, offset: u64, length: u64) -> io::Result<String> {
+        let dir = self.root.join(QUARANTINE_DIR);
+        let mut copies = 0;
+        let (name, mut copy) = loop {
+            let name = format!("{QUARANTINE_DIR}/{:020}-{offset:010}-{copies}.torn", segment.0);
+            match options().create_new(true).open(self.root.join(&name)) {
+                Ok(file) => break (name, file),
+                // A crash while an earlier copy's original was being cleared.
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => copies += 1,
+                Err(e) => return Err(e),
+            }
+        };
+        let source = self.segment(segment)?;
+        let mut piece = vec![0; 1 << 20];
+        let mut copied = 0;
+        while copied < length {
+            let take = (length - copied).min(piece.len() as u64) as usize;
+            source.read_exact_at(&mut piece[..take], offset + copied)?;
+            copy.write_all(&piece[..take])?;
+            copied += take as u64;
+        }
+        copy.sync_all()?;
+        sync_dir(&dir)?;
+        Ok(name)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the ledger's storage owns its files")]
+    fn write_checkpoint(&self, note: &[u8]) -> io::Result<()> {
+        let (new, place) = (self.root.join("checkpoint.new"), self.root.join(CHECKPOINT_FILE));
+        let mut file = options().create(true).truncate(true).open(&new)?;
+        file.write_all(note)?;
+        // The content before the name: a crash never shows an empty checkpoint.
+        file.sync_data()?;
+        fs::rename(new, place)
+    }
+}
+
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(FILE_MODE);
+    options
+}
+
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}

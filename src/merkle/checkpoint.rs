@@ -1,0 +1,142 @@
+//! C2SP tlog-checkpoint 1.0.0: the signed size and root of the log, under its name.
+//!
+//! Text: `log_origin LF size LF base64(root) LF`, signed as a note by a key named like the log. We write no
+//! extension lines and accept none.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::note::{
+    NoteError, Signer, SigningFailed, VerifierKey, parse_note_unverified, sign_note, verify_note,
+};
+use crate::model::{Digest, LogOrigin, TreeSize};
+
+/// What a checkpoint says. Says nothing about who said it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    pub origin: LogOrigin,
+    pub size: TreeSize,
+    pub root: Digest,
+}
+
+/// A checkpoint whose signature by the pinned key was verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifiedCheckpoint(Checkpoint);
+
+impl VerifiedCheckpoint {
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.0
+    }
+}
+
+/// Why a checkpoint is not accepted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CheckpointError {
+    #[error("{0}")]
+    Note(#[from] NoteError),
+    #[error("the text is not a checkpoint: log name, size, root, one a line")]
+    Malformed,
+    #[error("the checkpoint is of the log `{found}`, the key of `{expected}`")]
+    OtherLog { found: LogOrigin, expected: LogOrigin },
+}
+
+impl Checkpoint {
+    /// The text that is signed.
+    pub fn text(&self) -> String {
+        format!("{}\n{}\n{}\n", self.origin, self.size, STANDARD.encode(self.root.as_bytes()))
+    }
+
+    /// The whole note.
+    pub fn sign(&self, signer: &dyn Signer) -> Result<String, SigningFailed> {
+        assert_eq!(&self.origin, signer.verifier().name(), "a log signs with a key of its own name");
+        sign_note(&self.text(), signer)
+    }
+}
+
+/// Reads a note's text as a checkpoint without looking at its signatures.
+pub fn parse_checkpoint_unverified(note: &[u8]) -> Result<Checkpoint, CheckpointError> {
+    let (text, _) = parse_note_unverified(note)?;
+    parse_text(text)
+}
+
+/// Reads a checkpoint signed by this key, for the log of the key's name.
+pub fn parse_checkpoint(note: &[u8], key: &VerifierKey) -> Result<VerifiedCheckpoint, CheckpointError> {
+    let checkpoint = parse_text(verify_note(note, std::slice::from_ref(key))?)?;
+    if checkpoint.origin != *key.name() {
+        return Err(CheckpointError::OtherLog { found: checkpoint.origin, expected: key.name().clone() });
+    }
+    Ok(VerifiedCheckpoint(checkpoint))
+}
+
+fn parse_text(text: &str) -> Result<Checkpoint, CheckpointError> {
+    let parsed = || {
+        let mut lines = text.split_terminator('\n');
+        let (origin, size, root) = (lines.next()?, lines.next()?, lines.next()?);
+        let checkpoint = Checkpoint {
+            origin: origin.parse().ok()?,
+            size: TreeSize(size.parse().ok()?),
+            root: Digest::from_bytes(STANDARD.decode(root).ok()?.try_into().ok()?),
+        };
+        // One text for one checkpoint: no leading zeros or signs, no extension lines.
+        (checkpoint.text() == text).then_some(checkpoint)
+    };
+    parsed().ok_or(CheckpointError::Malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::note::tests::SeedSigner;
+    use super::*;
+
+    fn checkpoint() -> Checkpoint {
+        Checkpoint {
+            origin: "example.org/log".parse().expect("a name"),
+            size: TreeSize(300),
+            root: Digest::of(b"root"),
+        }
+    }
+
+    #[test]
+    fn a_signed_checkpoint_has_its_golden_bytes_and_reads_back() {
+        let signer = SeedSigner::new("example.org/log", 1);
+        let note = checkpoint().sign(&signer).expect("signs");
+        assert_eq!(note, include_str!("../../tests/golden/checkpoint.txt"));
+        let read = parse_checkpoint(note.as_bytes(), signer.verifier()).expect("verifies");
+        assert_eq!(*read.checkpoint(), checkpoint());
+        assert_eq!(parse_checkpoint_unverified(note.as_bytes()), Ok(checkpoint()));
+    }
+
+    #[test]
+    fn another_key_of_the_same_name_does_not_verify_it() {
+        let note = checkpoint().sign(&SeedSigner::new("example.org/log", 1)).expect("signs");
+        let other = SeedSigner::new("example.org/log", 2);
+        let refused = parse_checkpoint(note.as_bytes(), other.verifier());
+        assert_eq!(refused, Err(CheckpointError::Note(NoteError::NotSigned)));
+    }
+
+    #[test]
+    fn a_checkpoint_of_another_log_is_refused_even_when_this_key_signed_it() {
+        let signer = SeedSigner::new("example.org/other", 1);
+        let note = sign_note(&checkpoint().text(), &signer).expect("signs");
+        let refused = parse_checkpoint(note.as_bytes(), signer.verifier());
+        assert!(matches!(refused, Err(CheckpointError::OtherLog { .. })), "{refused:?}");
+    }
+
+    #[test]
+    fn other_spellings_of_the_text_are_refused() {
+        let text = checkpoint().text();
+        let spellings = [
+            text.replace("300", "0300"),
+            text.replace("300", "+300"),
+            text.replace("300", "-1"),
+            text.replace("300", "18446744073709551616"),
+            format!("{text}extension\n"),
+            text.replace('=', ""),
+            "example.org/log\n300\n".to_owned(),
+            "example.org/log\n300\nAAAA\n".to_owned(),
+        ];
+        for spelling in spellings {
+            assert_eq!(parse_text(&spelling), Err(CheckpointError::Malformed), "{spelling:?}");
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! One request on the wire, and what became of it.
+//!
+//! [`InFlight`] and [`Answer`] hold the duty to record an outcome. Whatever happens to them (an answer, an error,
+//! a time-out, a panic, a drop) ends in exactly one: the seal is revoked first, so that "no byte left" is a fact and
+//! stays one, and only then the outcome is written.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Response, StatusCode, response};
+use http_body::Frame;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::time::timeout;
+
+use super::lease::Lease;
+use super::permit::PermittedRequest;
+use crate::canonical::ExecutionRequest;
+use crate::clock::{Clock, Moment};
+use crate::ledger::{OpenPermit, Outcome, OutcomeRecorded, Receipt, ResponseSeen, Sent};
+use crate::model::{Digester, OutcomeStatus, ReasonCode};
+
+type Sending = Pin<Box<dyn Future<Output = hyper::Result<Response<Incoming>>> + Send>>;
+
+/// The duty to record the outcome of one exchange, and what is needed to know it.
+struct Exchange {
+    lease: Option<Lease>,
+    permit: Option<OpenPermit>,
+    whole: Sent,
+    message_len: usize,
+    started: Moment,
+    clock: Clock,
+}
+
+/// Sent, or being sent; not answered yet.
+pub struct InFlight {
+    exchange: Exchange,
+    sending: Sending,
+    receipt: Receipt,
+    execution: ExecutionRequest,
+}
+
+/// There is no answer; the outcome is recorded. `cause` is for the log, not for the caller.
+#[derive(Debug)]
+pub enum NoAnswer {
+    /// No byte left, and none will: the request may be decided again.
+    NotSent { execution: ExecutionRequest, receipt: Receipt, cause: String },
+    /// Bytes left: `indeterminate`, and never sent again.
+    Unknown { code: ReasonCode, receipt: Receipt, cause: String },
+}
+
+impl NoAnswer {
+    pub const fn status(&self) -> OutcomeStatus {
+        match self {
+            Self::NotSent { .. } => OutcomeStatus::NotSent,
+            Self::Unknown { .. } => OutcomeStatus::Indeterminate,
+        }
+    }
+
+    pub fn cause(&self) -> &str {
+        match self {
+            Self::NotSent { cause, .. } | Self::Unknown { cause, .. } => cause,
+        }
+    }
+}
+
+/// The head of the upstream's answer, and its body as it streams by.
+pub struct Answer {
+    exchange: Exchange,
+    parts: response::Parts,
+    body: Incoming,
+    receipt: Receipt,
+    digester: Digester,
+    size: u64,
+    is_whole: bool,
+    idle_max: Duration,
+}
+
+/// The answer's body ended before it was whole.
+#[derive(Debug, thiserror::Error)]
+pub enum Cut {
+    #[error("the upstream sent nothing for too long")]
+    Silent,
+    #[error("the upstream's answer broke off: {0}")]
+    Broken(hyper::Error),
+}
+
+impl InFlight {
+    pub(super) fn start(permitted: PermittedRequest, mut lease: Lease) -> Self {
+        let PermittedRequest { message, request, whole, mut permit, receipt, execution, clock } = permitted;
+        let message_len = message.len();
+        let started = clock.monotonic();
+        // From here a crash or a drop may have sent bytes. A crash at this line leaves a PERMIT without an outcome,
+        // which recovery closes as `indeterminate`.
+        permit.bytes_may_leave();
+        lease.seal.arm(message);
+        let sending: Sending = Box::pin(lease.sender.send_request(request));
+        let exchange =
+            Exchange { lease: Some(lease), permit: Some(permit), whole, message_len, started, clock };
+        Self { exchange, sending, receipt, execution }
+    }
+
+    /// Waits for the head of the answer, at most `head_max` from now.
+    pub async fn answer(self, head_max: Duration, idle_max: Duration) -> Result<Answer, Box<NoAnswer>> {
+        let Self { exchange, mut sending, receipt, execution } = self;
+        let (code, cause) = match timeout(head_max, &mut sending).await {
+            Ok(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                (ReasonCode::UpstreamMalformed, "101 without an upgrade".to_owned())
+            }
+            Ok(Ok(response)) => {
+                let (parts, body) = response.into_parts();
+                let digester = Digester::new();
+                return Ok(Answer {
+                    exchange,
+                    parts,
+                    body,
+                    receipt,
+                    digester,
+                    size: 0,
+                    is_whole: false,
+                    idle_max,
+                });
+            }
+            Ok(Err(error)) if error.is_parse() => (ReasonCode::UpstreamMalformed, error.to_string()),
+            Ok(Err(error)) => (ReasonCode::UpstreamSilent, error.to_string()),
+            Err(_elapsed) => (ReasonCode::UpstreamSilent, "time-out".to_owned()),
+        };
+        Err(Box::new(match exchange.give_up(code) {
+            OutcomeStatus::NotSent => NoAnswer::NotSent { execution, receipt, cause },
+            _ => NoAnswer::Unknown { code, receipt, cause },
+        }))
+    }
+}
+
+impl Answer {
+    pub fn status(&self) -> StatusCode {
+        self.parts.status
+    }
+
+    pub fn headers(&self) -> &http::HeaderMap {
+        &self.parts.headers
+    }
+
+    pub fn receipt(&self) -> &Receipt {
+        &self.receipt
+    }
+
+    /// The body's exact length if it is announced; 0 for answers without one.
+    pub fn announced_len(&self) -> Option<u64> {
+        http_body::Body::size_hint(&self.body).exact()
+    }
+
+    /// The next piece of the body; `None` when it is whole.
+    pub async fn frame(&mut self) -> Result<Option<Frame<Bytes>>, Cut> {
+        match timeout(self.idle_max, self.body.frame()).await {
+            Err(_elapsed) => Err(Cut::Silent),
+            Ok(Some(Err(error))) => Err(Cut::Broken(error)),
+            Ok(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    self.digester.update(data);
+                    self.size += data.len() as u64;
+                }
+                Ok(Some(frame))
+            }
+            Ok(None) => {
+                self.is_whole = true;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Records the outcome. The connection is used again only if the exchange was whole in both directions.
+    pub fn conclude(mut self) -> (OutcomeStatus, OutcomeRecorded) {
+        let response = ResponseSeen {
+            status_code: self.parts.status.as_u16(),
+            size: self.size,
+            body_digest: self.digester.clone().finish(),
+        };
+        let sent_whole = self.exchange.revoke() == self.exchange.message_len;
+        let (status, cause) = match OutcomeStatus::of_whole_answer(self.parts.status.as_u16()) {
+            _ if !self.is_whole => (OutcomeStatus::Indeterminate, Some("answer_cut")),
+            // It claims to have acted on a request it has not seen the end of.
+            OutcomeStatus::Confirmed if !sent_whole => {
+                (OutcomeStatus::Indeterminate, Some("answered_before_sent"))
+            }
+            status => (status, None),
+        };
+        let recorded = self.exchange.close(status, cause, Some(response));
+        if self.is_whole
+            && sent_whole
+            && let Some(lease) = self.exchange.lease.take()
+        {
+            lease.give_back();
+        }
+        (status, recorded)
+    }
+}
+
+impl Exchange {
+    /// Takes the permission to write back; how many bytes had left, for good.
+    fn revoke(&self) -> usize {
+        self.lease.as_ref().map_or(0, |lease| lease.seal.revoke())
+    }
+
+    fn close(
+        &mut self,
+        status: OutcomeStatus,
+        cause: Option<&'static str>,
+        response: Option<ResponseSeen>,
+    ) -> OutcomeRecorded {
+        let sent = (self.revoke() == self.message_len).then(|| self.whole.clone());
+        let duration = self.clock.monotonic().since(self.started);
+        let permit =
+            self.permit.take().expect("an exchange is closed once: closing takes it by value or in drop");
+        permit.close(Outcome { status, cause, sent, response, duration })
+    }
+
+    /// No answer came. If no byte had left, and none can any more, that is certain; else nothing is.
+    fn give_up(mut self, code: ReasonCode) -> OutcomeStatus {
+        let (status, code) = match self.revoke() {
+            0 => (OutcomeStatus::NotSent, ReasonCode::UpstreamNotSent),
+            _ => (OutcomeStatus::Indeterminate, code),
+        };
+        self.close(status, Some(code.as_str()), None);
+        status
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if self.permit.is_some() {
+            let status = match self.revoke() {
+                0 => OutcomeStatus::NotSent,
+                _ => OutcomeStatus::Indeterminate,
+            };
+            self.close(status, Some("abandoned"), None);
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! Connections to one upstream: a small, bounded pool of connected, idle ones.
+//!
+//! A [`Lease`] is exclusive: one connection, connected, TLS complete, idle, and sealed shut. It is taken before
+//! policy decides, so that nothing waits between the decision and the first byte. A connection goes back only
+//! after a whole exchange; everything else closes it.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use super::sealed_io::{Seal, SealedIo};
+use super::{InvalidRoots, Scheme, Settings, tls};
+use crate::clock::{Clock, Moment};
+use crate::limits;
+use crate::model::ReasonCode;
+
+/// One upstream and its connections. Cheap to clone.
+#[derive(Clone)]
+pub struct Upstream(Arc<Pool>);
+
+struct Pool {
+    settings: Settings,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+    clock: Clock,
+    leases: Arc<Semaphore>,
+    /// Newest last; taken from the end, so that spare connections age and close.
+    idle: Mutex<VecDeque<Idle>>,
+}
+
+struct Idle {
+    connection: Connection,
+    since: Moment,
+}
+
+struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    seal: Seal,
+}
+
+/// Exclusive use of one connected, idle connection.
+pub struct Lease {
+    pub(super) sender: SendRequest<Full<Bytes>>,
+    pub(super) seal: Seal,
+    pool: Upstream,
+    _slot: OwnedSemaphorePermit,
+}
+
+/// No lease. Nothing was sent in any case.
+#[derive(Debug, thiserror::Error)]
+pub enum LeaseError {
+    /// All connections stayed leased for `lease_wait_max`.
+    #[error("all connections to the upstream are in use")]
+    Busy,
+    #[error("the upstream could not be reached: {0}")]
+    Unreachable(io::Error),
+}
+
+impl LeaseError {
+    pub const fn code(&self) -> ReasonCode {
+        match self {
+            Self::Busy => ReasonCode::UpstreamBusy,
+            Self::Unreachable(_) => ReasonCode::UpstreamUnreachable,
+        }
+    }
+}
+
+/// How the pool is used now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolGauge {
+    pub leased: usize,
+    pub idle: usize,
+}
+
+impl Upstream {
+    pub fn new(settings: Settings, clock: Clock) -> Result<Self, InvalidRoots> {
+        let tls = match &settings.scheme {
+            Scheme::Plain => None,
+            Scheme::Tls(roots) => {
+                let name = ServerName::try_from(settings.host.to_string())
+                    .map_err(|e| InvalidRoots::Refused(rustls::Error::General(e.to_string())))?;
+                Some((TlsConnector::from(tls::client_config(roots)?), name))
+            }
+        };
+        let leases = Arc::new(Semaphore::new(settings.leases_max));
+        Ok(Self(Arc::new(Pool { settings, tls, clock, leases, idle: Mutex::default() })))
+    }
+
+    pub fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    pub fn gauge(&self) -> PoolGauge {
+        PoolGauge {
+            leased: self.0.settings.leases_max - self.0.leases.available_permits(),
+            idle: self.idle().len(),
+        }
+    }
+
+    /// A connection that is idle right now, if there is one; never waits and never connects.
+    pub fn try_idle(&self) -> Option<Lease> {
+        let slot = self.0.leases.clone().try_acquire_owned().ok()?;
+        self.take_idle(slot).ok()
+    }
+
+    /// An idle connection, or a new one.
+    pub async fn lease(&self) -> Result<Lease, LeaseError> {
+        let wait = self.0.settings.lease_wait_max;
+        let slot = match timeout(wait, self.0.leases.clone().acquire_owned()).await {
+            Ok(slot) => slot.expect("the pool's semaphore is never closed"),
+            Err(_elapsed) => return Err(LeaseError::Busy),
+        };
+        match self.take_idle(slot) {
+            Ok(lease) => Ok(lease),
+            Err(slot) => self.connect(slot).await,
+        }
+    }
+
+    /// A new connection, whatever is idle: for a second try after an idle one turned out to be closed.
+    pub async fn lease_new(&self) -> Result<Lease, LeaseError> {
+        let wait = self.0.settings.lease_wait_max;
+        match timeout(wait, self.0.leases.clone().acquire_owned()).await {
+            Ok(slot) => self.connect(slot.expect("the pool's semaphore is never closed")).await,
+            Err(_elapsed) => Err(LeaseError::Busy),
+        }
+    }
+
+    /// Closes connections that have been idle for too long. Called now and then by the gateway.
+    pub fn close_aged(&self) {
+        let now = self.0.clock.monotonic();
+        self.idle().retain(|idle| self.is_fresh(idle, now));
+    }
+
+    fn idle(&self) -> MutexGuard<'_, VecDeque<Idle>> {
+        // The queue is whole between any two calls on it.
+        self.0.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_fresh(&self, idle: &Idle, now: Moment) -> bool {
+        now.since(idle.since) < self.0.settings.idle_max && idle.connection.sender.is_ready()
+    }
+
+    fn take_idle(&self, slot: OwnedSemaphorePermit) -> Result<Lease, OwnedSemaphorePermit> {
+        let now = self.0.clock.monotonic();
+        let mut queue = self.idle();
+        while let Some(idle) = queue.pop_back() {
+            if self.is_fresh(&idle, now) {
+                let Connection { sender, seal } = idle.connection;
+                return Ok(Lease { sender, seal, pool: self.clone(), _slot: slot });
+            }
+        }
+        Err(slot)
+    }
+
+    async fn connect(&self, slot: OwnedSemaphorePermit) -> Result<Lease, LeaseError> {
+        let late = || io::Error::new(io::ErrorKind::TimedOut, "connecting took too long");
+        let Connection { sender, seal } = timeout(self.0.settings.connect_max, self.0.open())
+            .await
+            .unwrap_or_else(|_elapsed| Err(late()))
+            .map_err(LeaseError::Unreachable)?;
+        Ok(Lease { sender, seal, pool: self.clone(), _slot: slot })
+    }
+}
+
+impl Pool {
+    async fn open(&self) -> io::Result<Connection> {
+        #[expect(clippy::disallowed_methods, reason = "the one place that connects")]
+        let tcp = TcpStream::connect((&*self.settings.host, self.settings.port)).await?;
+        tcp.set_nodelay(true)?;
+        match &self.tls {
+            None => handshake(tcp).await,
+            Some((connector, name)) => handshake(connector.connect(name.clone(), tcp).await?).await,
+        }
+    }
+}
+
+async fn handshake<T>(io: T) -> io::Result<Connection>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (io, seal) = SealedIo::new(io);
+    let (mut sender, connection) = http1::Builder::new()
+        .max_headers(limits::RESPONSE_HEADERS_MAX)
+        .max_buf_size(limits::RESPONSE_HEAD_BYTES_MAX)
+        .handshake(TokioIo::new(io))
+        .await
+        .map_err(io::Error::other)?;
+    tokio::spawn(async move {
+        // How an exchange ends is told to whoever waits for its answer; the connection itself has nothing to add.
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "upstream connection ended");
+        }
+    });
+    sender.ready().await.map_err(io::Error::other)?;
+    Ok(Connection { sender, seal })
+}
+
+impl Lease {
+    /// Gives the connection back after a whole exchange.
+    pub(super) fn give_back(self) {
+        let Lease { mut sender, seal, pool, _slot } = self;
+        if seal.is_violated() || sender.is_closed() {
+            return;
+        }
+        if sender.is_ready() {
+            pool.put(Connection { sender, seal });
+        } else {
+            // hyper is still finishing the exchange: the connection is ready a moment later, or closed.
+            tokio::spawn(async move {
+                if let Ok(Ok(())) = timeout(SETTLE_MAX, sender.ready()).await {
+                    pool.put(Connection { sender, seal });
+                }
+                drop(_slot);
+            });
+        }
+    }
+
+    /// Gives the connection back unused.
+    pub fn give_back_unused(self) {
+        self.give_back();
+    }
+}
+
+const SETTLE_MAX: Duration = Duration::from_millis(100);
+
+impl Upstream {
+    fn put(&self, connection: Connection) {
+        let since = self.0.clock.monotonic();
+        self.idle().push_back(Idle { connection, since });
+    }
+}

@@ -1,0 +1,123 @@
+//! Where a log is read from: its segments and its checkpoint, as they lie in a directory.
+//!
+//! `frames/<index of the first entry, 20 digits>.frames` are the segments, `checkpoint` the signed note.
+//! [`Source`] is a trait so that the ledger's storage, real or simulated, is read by the same code.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::limits;
+use crate::model::LeafIndex;
+
+pub const FRAMES_DIR: &str = "frames";
+pub const CHECKPOINT_FILE: &str = "checkpoint";
+const SUFFIX: &str = ".frames";
+const INDEX_DIGITS: usize = 20;
+
+/// Path of a segment inside the log's directory, by the index of its first entry.
+pub fn segment_file(first: LeafIndex) -> String {
+    format!("{FRAMES_DIR}/{first:0width$}{SUFFIX}", first = first.0, width = INDEX_DIGITS)
+}
+
+/// Reads a log. Offsets and lengths in bytes.
+pub trait Source {
+    /// First indexes of all segments, ascending.
+    fn segments(&self) -> io::Result<Vec<LeafIndex>>;
+    fn length(&self, segment: LeafIndex) -> io::Result<u64>;
+    /// Fills the buffer, or fails.
+    fn read_at(&self, segment: LeafIndex, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
+    /// `None` if there is none. At most [`limits::NOTE_BYTES_MAX`] and one byte are read.
+    fn checkpoint(&self) -> io::Result<Option<Vec<u8>>>;
+}
+
+/// A log's directory, opened for reading only.
+#[derive(Debug)]
+pub struct Directory {
+    root: PathBuf,
+    /// Segments are read front to back: the last one used is nearly always the next one.
+    last: Mutex<Option<(LeafIndex, Arc<File>)>>,
+}
+
+impl Directory {
+    /// `Err` if it is no directory, or holds no `frames`.
+    pub fn open(root: &Path) -> io::Result<Self> {
+        fs::read_dir(root.join(FRAMES_DIR))?;
+        Ok(Self { root: root.to_owned(), last: Mutex::new(None) })
+    }
+
+    fn file(&self, segment: LeafIndex) -> io::Result<Arc<File>> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*last {
+            Some((open, file)) if *open == segment => Ok(Arc::clone(file)),
+            Some(_) | None => {
+                let file = Arc::new(File::open(self.root.join(segment_file(segment)))?);
+                *last = Some((segment, Arc::clone(&file)));
+                Ok(file)
+            }
+        }
+    }
+}
+
+impl Source for Directory {
+    fn segments(&self) -> io::Result<Vec<LeafIndex>> {
+        list_segments(&self.root)
+    }
+
+    fn length(&self, segment: LeafIndex) -> io::Result<u64> {
+        Ok(self.file(segment)?.metadata()?.len())
+    }
+
+    fn read_at(&self, segment: LeafIndex, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.file(segment)?.read_exact_at(buffer, offset)
+    }
+
+    fn checkpoint(&self) -> io::Result<Option<Vec<u8>>> {
+        read_checkpoint(&self.root)
+    }
+}
+
+/// Segments in `root/frames`; files of other names are not segments.
+pub fn list_segments(root: &Path) -> io::Result<Vec<LeafIndex>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(root.join(FRAMES_DIR))? {
+        found.extend(entry?.file_name().to_str().and_then(parse_segment_name));
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+pub fn read_checkpoint(root: &Path) -> io::Result<Option<Vec<u8>>> {
+    use io::Read;
+    let file = match File::open(root.join(CHECKPOINT_FILE)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    let mut note = Vec::new();
+    file.take(limits::NOTE_BYTES_MAX as u64 + 1).read_to_end(&mut note)?;
+    Ok(Some(note))
+}
+
+fn parse_segment_name(name: &str) -> Option<LeafIndex> {
+    let digits = name.strip_suffix(SUFFIX)?;
+    let whole = digits.len() == INDEX_DIGITS && digits.bytes().all(|b| b.is_ascii_digit());
+    whole.then(|| digits.parse().ok().map(LeafIndex)).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_that_we_write_are_segments() {
+        assert_eq!(segment_file(LeafIndex(42)), "frames/00000000000000000042.frames");
+        assert_eq!(parse_segment_name("00000000000000000042.frames"), Some(LeafIndex(42)));
+        for other in
+            ["42.frames", "spare.frames", "0000000000000000004x.frames", "99999999999999999999.frames"]
+        {
+            assert_eq!(parse_segment_name(other), None, "{other}");
+        }
+    }
+}
