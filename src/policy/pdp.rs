@@ -178,6 +178,15 @@ impl Pdp {
         self.find(self.active(), package, input).await
     }
 
+    /// The evaluator of one package without threads and deadline, on the caller's stack: for offline
+    /// replay and for measuring. `None` if the bundle has no such package.
+    pub fn bare(&self, package: &PackageName) -> Option<Bare> {
+        let active = self.active();
+        active.bundle.sets(package)?;
+        let steps_max = self.0.settings.steps_max.get();
+        Some(Bare { active, package: package.clone(), steps_max })
+    }
+
     /// Makes `bundle` the active one. Evaluations that run keep the bundle they began with. Blocks for
     /// as long as compiling takes.
     pub fn activate(&self, bundle: Bundle) -> Result<(), BundleError> {
@@ -257,6 +266,24 @@ impl Pdp {
         }
         if let Some(observer) = &inner.observer {
             observer.evaluated(package, took, finding.decision, finding.not_evaluated);
+        }
+    }
+}
+
+/// See [`Pdp::bare`]. Keeps the bundle that was active when it was made.
+pub struct Bare {
+    active: Arc<Active>,
+    package: PackageName,
+    steps_max: u32,
+}
+
+impl Bare {
+    pub fn find(&self, input: &Json) -> Finding {
+        match (self.active.bundle.sets(&self.package), self.active.engines.first()) {
+            (Some(sets), Some(engine)) => evaluate(engine, sets, input, self.steps_max),
+            (Some(_), None) | (None, _) => {
+                Finding::silence(ReasonCode::EvaluationError, "no such package".into())
+            }
         }
     }
 }
