@@ -40,3 +40,6 @@ pub mod admin;
 pub mod config;
 pub mod gateway;
 pub mod ingress;
+
+// Flags and exit codes.
+pub mod cli;

@@ -25,8 +25,14 @@ enum Segment {
 
 impl PathTemplate {
     pub fn parse(text: &str) -> Result<Self, InvalidTemplate> {
-        let _ = text;
-        todo!()
+        let Some(rest) = text.strip_prefix('/') else {
+            return Err(InvalidTemplate { rule: "a path template begins with `/`", at: 0 });
+        };
+        let segment = |s: &str| match s.strip_prefix('{').and_then(|s| s.strip_suffix('}')) {
+            Some(name) => Segment::Parameter(name.into()),
+            None => Segment::Literal(s.into()),
+        };
+        Ok(Self { segments: rest.split('/').map(segment).collect() })
     }
 
     /// The parameters, percent-decoded, if the path fits.
@@ -37,8 +43,14 @@ impl PathTemplate {
 
     /// Whether one path can fit both, with neither more specific (a literal beats a parameter, leftmost first).
     pub fn is_ambiguous_with(&self, other: &Self) -> bool {
-        let _ = other;
-        todo!()
+        let alike = |(a, b): (&Segment, &Segment)| match (a, b) {
+            (Segment::Literal(a), Segment::Literal(b)) => a == b,
+            (Segment::Parameter(_), Segment::Parameter(_)) => true,
+            (Segment::Literal(_), Segment::Parameter(_)) | (Segment::Parameter(_), Segment::Literal(_)) => {
+                false
+            }
+        };
+        self.segments.len() == other.segments.len() && self.segments.iter().zip(&other.segments).all(alike)
     }
 
     /// Orders templates so that the first that matches is the most specific.

@@ -135,7 +135,11 @@ pub fn read(reader: &mut Reader<'_>, node: &Node, secrets: Secrets<'_>) -> Optio
 
 fn read_hosts(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<(At, Arc<str>)>> {
     let mut hosts = Vec::new();
-    for (at, text) in reader.texts(node, "hosts")? {
+    let texts = reader.texts(node, "hosts")?;
+    if texts.is_empty() {
+        reader.error(node.at, "expected at least one host; leave `hosts` out to serve every host");
+    }
+    for (at, text) in texts {
         match parse_authority(text) {
             Ok((host, port)) => {
                 let host = if host.contains(':') { format!("[{host}]") } else { host };
@@ -143,9 +147,6 @@ fn read_hosts(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<(At, Arc<str>)
             }
             Err(why) => reader.error(at, format!("a host {why}")),
         }
-    }
-    if hosts.is_empty() {
-        reader.error(node.at, "expected at least one host; leave `hosts` out to serve every host");
     }
     Some(hosts)
 }
@@ -157,7 +158,11 @@ fn read_identity(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<HeaderName>
         return Some(vec![http::header::AUTHORIZATION, HeaderName::from_static("x-api-key")]);
     };
     let mut headers: Vec<HeaderName> = Vec::new();
-    for (at, text) in reader.texts(node, "header names")? {
+    let texts = reader.texts(node, "header names")?;
+    if texts.is_empty() {
+        reader.error(node.at, "expected at least one header to read API keys from");
+    }
+    for (at, text) in texts {
         let Some(name) = route::header_name(reader, at, text) else { continue };
         let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else { continue };
         if headers.contains(&name) {
@@ -165,9 +170,6 @@ fn read_identity(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<HeaderName>
         } else {
             headers.push(name);
         }
-    }
-    if headers.is_empty() {
-        reader.error(node.at, "expected at least one header to read API keys from");
     }
     Some(headers)
 }

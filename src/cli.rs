@@ -1,0 +1,3 @@
+//! Flags and exit codes; no logic.
+
+pub mod check;
