@@ -1,1 +1,4 @@
-//! canonical_properties.
+//! Canonicalization against oracles and against itself.
+
+mod documents;
+mod requests;
