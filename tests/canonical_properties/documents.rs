@@ -12,6 +12,8 @@ use interlock::canonical::json::{self, Bounds};
 use interlock::model::ReasonCode;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
+use super::Source;
+
 const DOCUMENTS: u64 = 1_050_000;
 const THREADS: u64 = 4;
 
@@ -21,7 +23,7 @@ fn a_million_documents_are_read_and_written_as_the_oracles_do() {
         .map(|thread| {
             std::thread::spawn(move || {
                 let mut seen = Seen::default();
-                let mut source = Source(0x9e37_79b9_7f4a_7c15 ^ (thread + 1));
+                let mut source = Source::new(thread + 1);
                 for _ in 0..DOCUMENTS / THREADS {
                     let mut document = Vec::new();
                     write_value(&mut source, 0, &mut document);
@@ -227,30 +229,6 @@ fn normal(lexeme: &str) -> (String, i128) {
         + (digits.len() - stripped.len()) as i128;
     let significant = stripped.trim_start_matches('0');
     if significant.is_empty() { (String::new(), 0) } else { (significant.to_owned(), last) }
-}
-
-/// xorshift64*: fast, seeded, good enough to choose shapes.
-struct Source(u64);
-
-impl Source {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        (self.next() >> 33) % n
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-
-    fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
-        from[self.below(from.len() as u64) as usize]
-    }
 }
 
 fn write_value(source: &mut Source, depth: u64, out: &mut Vec<u8>) {
