@@ -467,6 +467,48 @@ fn a_file_that_cannot_be_read_is_said_so() {
     assert!(not_text.to_string().contains("is not UTF-8 (at byte 3)"));
 }
 
+#[test]
+fn a_listener_with_tls_takes_a_matching_valid_pair_and_refuses_the_rest() {
+    let place = Place::new();
+    for name in ["a", "b"] {
+        let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+        params.not_before = rcgen::date_time_ymd(2026, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2026, 12, 31);
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let certificate = params.self_signed(&key).expect("a certificate");
+        place.write(&format!("{name}.pem"), &certificate.pem(), 0o644);
+        place.write(&format!("{name}.key"), &key.serialize_pem(), 0o600);
+    }
+    place.write("open.key", "", 0o644);
+    let text = |tls: &str| edit("127.0.0.1:8080", &format!("127.0.0.1:8080, tls: {{ {tls} }}"));
+    let config = place.read(&text("certificate: a.pem, key: a.key")).expect("valid");
+    let tls = config.listeners[0].tls.as_ref().expect("TLS");
+    assert_eq!(tls.alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
+
+    for (tls, needle, message) in [
+        ("certificate: a.pem, key: b.key", "b.key", "does not belong to the certificate"),
+        ("certificate: a.pem, key: open.key", "open.key", "is readable by others"),
+        ("certificate: a.key, key: a.key", "a.key, key", "holds no certificate"),
+        ("certificate: no.pem, key: a.key", "no.pem", "No such file"),
+        ("certificate: a.pem", "{ certificate", "`tls` needs the field `key`"),
+    ] {
+        let text = text(tls);
+        let problems = place.problems(&text);
+        assert_eq!(problems.len(), 1, "{problems:#?}");
+        assert!(problems[0].contains(message), "{problems:#?}");
+        assert!(problems[0].starts_with(&place_of(&text, needle)), "{problems:#?}");
+    }
+
+    let at = |time| {
+        let clock = Clock::manual(WallTime::parse_rfc3339(time).expect("a time"));
+        place.read_with(&text("certificate: a.pem, key: a.key"), &clock, SecretsAre::Needed)
+    };
+    let expired = at("2027-01-02T00:00:00Z").expect_err("refused").to_string();
+    assert!(expired.contains("a.pem expired on"), "{expired}");
+    let soon = at("2026-12-25T00:00:00Z").expect("valid");
+    assert!(soon.warnings().iter().any(|w| w.message.contains("days left")), "{:?}", soon.warnings());
+}
+
 /// What docs/CONFIGURATION.md says of a field: default and bounds in the words of its tables.
 fn documented(rule: fields::Rule) -> String {
     match rule {

@@ -317,7 +317,8 @@ fn read_names(
 fn read_allowances(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<PathAllowances> {
     let mut allowances = PathAllowances::default();
     let Some(node) = fields.optional("path_allows") else { return Some(allowances) };
-    let set: [(&str, fn(&mut PathAllowances)); 4] = [
+    type Allow = fn(&mut PathAllowances);
+    let set: [(&str, Allow); 4] = [
         ("parameters", |a| a.parameters = true),
         ("non_ascii", |a| a.non_ascii = true),
         ("encoded_slash", |a| a.encoded_slash = true),
