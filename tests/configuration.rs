@@ -509,6 +509,49 @@ fn a_listener_with_tls_takes_a_matching_valid_pair_and_refuses_the_rest() {
     assert!(soon.warnings().iter().any(|w| w.message.contains("days left")), "{:?}", soon.warnings());
 }
 
+#[test]
+fn lists_that_are_too_long_are_refused_as_a_whole() {
+    let place = Place::new();
+    let many = |n: usize, item: &dyn Fn(usize) -> String| (0..n).map(item).collect::<String>();
+    let route = |n| format!("      - {{ action: a{n}, method: GET, path: /{n}, body: none }}\n");
+    let routes = format!("{BASE}{}", many(limits::ROUTES_PER_SURFACE_MAX, &route));
+    let surface = |n| SECOND.replace("exports\n", &format!("s{n}\n    hosts: [h{n}]\n"));
+    let surfaces = edit("    listener: main\n", "    listener: main\n    hosts: [a]\n");
+    let surfaces = format!("{surfaces}{}", many(limits::SURFACES_MAX, &surface));
+    let key = |n| format!("  - {{ id: a, prefix: ilk_{n:08}, sha256: {} }}\n", "0".repeat(64));
+    let keys = edit("api_keys:\n", &format!("api_keys:\n{}", many(limits::API_KEYS_MAX, &key)));
+    for (text, message) in [
+        (routes, "more than 1024 routes"),
+        (surfaces, "more than 256 surfaces"),
+        (keys, "more than 10000 API keys"),
+    ] {
+        let problems = place.problems(&text);
+        assert!(problems.len() == 1 && problems[0].ends_with(message), "{problems:#?}");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn a_file_that_is_damaged_anywhere_is_read_or_refused_and_never_panics(
+        at in 0..BASE.len(),
+        cut in 0_usize..40,
+        inserted in proptest::sample::select(vec![
+            "", "\n", " ", ":", "- ", "{", "}", "[", "]", "&a ", "*a", "!!str ", "|", ">", "\"", "'", "#", "~", "<<: ",
+            "\t", "---\n", "\u{feff}", "\u{1f600}", "%", "? ", "9999999999999999999999", "\0",
+        ]),
+    ) {
+        let place = Place::new();
+        let mut text = BASE.to_owned();
+        text.replace_range(at..(at + cut).min(BASE.len()), inserted);
+        match place.read(&text) {
+            Ok(config) => config.warnings().iter().for_each(|w| drop(config.show_warning(w))),
+            Err(invalid) => {
+                assert!(!invalid.problems().is_empty() && !invalid.to_string().is_empty());
+            }
+        }
+    }
+}
+
 /// What docs/CONFIGURATION.md says of a field: default and bounds in the words of its tables.
 fn documented(rule: fields::Rule) -> String {
     match rule {
