@@ -53,12 +53,11 @@ fn flatten<'e>(
                 index += 1;
             }
         }
-        Event::MappingStart(..) => loop {
-            match events.next().expect("a key") {
-                Event::Scalar(key, ..) => flatten(events, format!("{path}{dot}{key}"), out),
-                _ => break,
-            };
-        },
+        Event::MappingStart(..) => {
+            while let Some(Event::Scalar(key, ..)) = events.next() {
+                flatten(events, format!("{path}{dot}{key}"), out);
+            }
+        }
         Event::SequenceEnd | Event::MappingEnd => return false,
         other => panic!("{path}: {other:?} is not used in these files"),
     }
