@@ -32,7 +32,7 @@ libfuzzer_sys::fuzz_target!(|input: Input| {
     let version = if input.http2 { Version::Http2 } else { Version::Http11 };
     let head = ReceivedHead { version, method, target: input.target, authority: None, headers };
     let Ok(request) = read(Received { head, body: Bytes::from(input.body) }, &rules) else { return };
-    let (digest, wire) = (request.digest(), request.into_wire());
+    let (digest, wire) = (request.digest(), request.wire());
     let field = |(name, value): &(std::sync::Arc<str>, std::sync::Arc<str>)| {
         (name.parse::<HeaderName>().expect("a name"), HeaderValue::from_str(value).expect("a value"))
     };
@@ -45,7 +45,7 @@ libfuzzer_sys::fuzz_target!(|input: Input| {
     };
     let again = read(Received { head, body: wire.body.clone() }, &rules).expect("its own form");
     assert_eq!(again.digest(), digest);
-    assert_eq!(again.into_wire().head, wire.head);
+    assert_eq!(again.wire().head, wire.head);
 });
 
 fn read(received: Received, rules: &Rules) -> Result<CanonicalRequest, Malformed> {

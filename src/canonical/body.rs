@@ -124,7 +124,7 @@ mod tests {
         let content_type = request.headers().iter().find(|(name, _)| &**name == "content-type");
         let content_type = content_type.map(|(_, value)| value.to_string()).unwrap_or_default();
         let form = request.form();
-        (content_type, String::from_utf8(request.into_wire().body.into()).expect("UTF-8"), form)
+        (content_type, String::from_utf8(request.wire().body.to_vec()).expect("UTF-8"), form)
     }
 
     #[test]

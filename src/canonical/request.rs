@@ -263,7 +263,7 @@ mod tests {
         assert_eq!(*request.query(), Json::object([("b", Json::string("1 2"))]));
         assert!(request.headers().iter().all(|(name, _)| &**name != "authorization"));
         assert_eq!(request.headers().len(), 4);
-        let wire = request.into_wire();
+        let wire = request.wire();
         assert_eq!([&wire.head[..], &wire.body[..]].concat(), message.as_bytes());
     }
 

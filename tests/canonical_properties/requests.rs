@@ -26,7 +26,7 @@ fn the_one_form_is_a_fixed_point_and_another_parser_reads_it_back() {
         let Ok(request) = read(received, &rules) else { continue };
         accepted += 1;
         let digest = request.digest();
-        let wire = request.into_wire();
+        let wire = request.wire();
 
         let mut headers = [httparse::EMPTY_HEADER; 32];
         let mut parsed = httparse::Request::new(&mut headers);
@@ -53,7 +53,7 @@ fn the_one_form_is_a_fixed_point_and_another_parser_reads_it_back() {
         };
         let again = read(Received { head: again, body: wire.body.clone() }, &rules).expect("its own form");
         assert_eq!(again.digest(), digest);
-        let again = again.into_wire();
+        let again = again.wire();
         assert_eq!((&again.head, &again.body, &again.slot), (&wire.head, &wire.body, &wire.slot));
     }
     assert!(accepted > REQUESTS / 4, "{accepted} accepted");
