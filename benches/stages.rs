@@ -1,9 +1,9 @@
-//! What each stage costs.
+//! What each stage of a request costs, alone.
 
+#[path = "stages/canonicalize.rs"]
+mod canonicalize;
 #[path = "stages/evaluate.rs"]
 mod evaluate;
 
-use criterion::{criterion_group, criterion_main};
-
-criterion_group!(stages, evaluate::group);
-criterion_main!(stages);
+criterion::criterion_group!(stages, canonicalize::group, evaluate::group);
+criterion::criterion_main!(stages);

@@ -30,6 +30,7 @@ use crate::authority::{ApiKeys, Credentials};
 use crate::clock::Clock;
 use crate::model::{Digest, LogOrigin};
 
+pub use keys::EXAMPLE_KEY;
 pub use problem::{Invalid, Problem};
 pub use route::RouteConfig;
 pub use secret::{ReadVariable, process_environment};

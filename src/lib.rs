@@ -9,14 +9,16 @@
 #![forbid(unsafe_code)]
 
 // Vocabulary: bounds with units, the only reader of time, names of metrics and fields, newtypes.
-pub mod clock;
 pub mod limits;
+pub mod clock;
 pub mod model;
 pub mod telemetry;
 
 // Pure: no async, no I/O.
 pub mod canonical;
 pub mod merkle;
+
+// Offline: reads a log directory, trusts nothing but a key.
 pub mod verify;
 
 // The decision point: the only user of the Rego engine.
@@ -36,7 +38,7 @@ pub mod pep;
 pub mod respond;
 
 // Edges and wiring.
+pub mod ingress;
 pub mod admin;
 pub mod config;
 pub mod gateway;
-pub mod ingress;

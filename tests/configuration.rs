@@ -1,1 +1,606 @@
-//! configuration.
+//! The config file: what is accepted, and that each thing that is not is refused at its place.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use interlock::canonical::{BodyRules, Forward, Required, WhenSent};
+use interlock::clock::{Clock, WallTime};
+use interlock::config::{Config, Invalid, LogFormat, SecretsAre, Surroundings, fields};
+use interlock::limits;
+use interlock::upstream::Scheme;
+
+const BASE: &str = r#"log_origin: interlock.example/payments
+ledger: { dir: ./ledger, signing_key: ./log.key }
+policy: { dir: ./policies }
+listeners:
+  - { name: main, address: 127.0.0.1:8080 }
+api_keys:
+  - id: agent-7
+    prefix: ilk_ab12cd34
+    sha256: 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
+    claims: { role: buyer, level: 3, night: true, id: "007" }
+    surfaces: [payments]
+    not_after: 2027-01-31T00:00:00Z
+surfaces:
+  - name: payments
+    listener: main
+    package: gateway.payments
+    identity: { api_key: {} }
+    upstream: { url: "https://api.example.com" }
+    credential: { name: payments-key, header: authorization, prefix: "Bearer ", from_env: PAYMENTS_KEY }
+    routes:
+      - { action: charge.create, method: POST, path: "/v1/charges/{id}", body: json, schema: charge.json }
+      - { action: charge.read, method: GET, path: "/v1/charges/{id}", body: none }
+"#;
+
+/// A directory with everything that [`BASE`] names.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Self {
+        let place = Self(tempfile::tempdir().expect("a directory"));
+        std::fs::create_dir(place.path("policies")).expect("a directory");
+        place.write("log.key", "key", 0o600);
+        place.write("charge.json", r#"{"type":"object"}"#, 0o644);
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a test lays out the files it reads")]
+    fn write(&self, name: &str, content: &str, mode: u32) {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::write(self.path(name), content).expect("written");
+        std::fs::set_permissions(self.path(name), PermissionsExt::from_mode(mode)).expect("permitted");
+    }
+
+    fn read(&self, text: &str) -> Result<Config, Invalid> {
+        let clock = Clock::manual(WallTime::parse_rfc3339("2026-11-20T00:00:00Z").expect("a time"));
+        self.read_with(text, &clock, SecretsAre::Needed)
+    }
+
+    fn read_with(&self, text: &str, clock: &Clock, secrets: SecretsAre) -> Result<Config, Invalid> {
+        let variable = |name: &str| match name {
+            "PAYMENTS_KEY" => Some("s3cret".to_owned()),
+            "BROKEN_KEY" => Some("two words".to_owned()),
+            _ => None,
+        };
+        let surroundings = Surroundings { clock, variable: &variable, secrets };
+        Config::parse(text.as_bytes(), &self.path("interlock.yaml"), surroundings)
+    }
+
+    /// The one problem that the edited base has: `line:column message`.
+    fn problem(&self, from: &str, to: &str) -> String {
+        let problems = self.problems(&edit(from, to));
+        assert_eq!(problems.len(), 1, "{from} -> {to}: {problems:#?}");
+        problems[0].clone()
+    }
+
+    fn problems(&self, text: &str) -> Vec<String> {
+        let invalid = self.read(text).err().unwrap_or_else(|| panic!("accepted:\n{text}"));
+        let shown = |p: &interlock::config::Problem| format!("{}:{} {}", p.at.line, p.at.column, p.message);
+        invalid.problems().iter().map(shown).collect()
+    }
+}
+
+fn edit(from: &str, to: &str) -> String {
+    assert_eq!(BASE.matches(from).count(), 1, "`{from}` is once in the base");
+    BASE.replace(from, to)
+}
+
+/// Where `needle` begins in the edited base, as `line:column `.
+fn place_of(text: &str, needle: &str) -> String {
+    let at = text.find(needle).expect("the needle is in the text");
+    let line = text[..at].matches('\n').count() + 1;
+    let column = at - text[..at].rfind('\n').map_or(0, |n| n + 1) + 1;
+    format!("{line}:{column} ")
+}
+
+#[test]
+fn a_config_becomes_rules_settings_identities_and_secrets() {
+    let place = Place::new();
+    let config = place.read(BASE).expect("valid");
+    assert_eq!(config.digest, interlock::model::Digest::of(BASE.as_bytes()));
+    assert_eq!(config.ledger.dir, place.path("./ledger"));
+    assert_eq!(config.ledger.segment_bytes, limits::SEGMENT_BYTES_DEFAULT);
+    assert_eq!(config.admin.listen.to_string(), "127.0.0.1:9095");
+    assert_eq!((config.telemetry.format, config.telemetry.level), (LogFormat::Json, tracing::Level::INFO));
+    assert_eq!(config.limits.requests_in_flight_max as u64, limits::REQUESTS_IN_FLIGHT_MAX_DEFAULT);
+    assert_eq!(config.limits.evaluation_max, Duration::from_millis(limits::EVALUATION_MS_MAX_DEFAULT));
+    assert!(config.listeners[0].tls.is_none());
+    assert!(config.warnings().is_empty(), "{:?}", config.warnings());
+
+    let surface = &config.surfaces[0];
+    assert_eq!(surface.api_key_headers, ["authorization", "x-api-key"]);
+    assert_eq!(surface.permit_age_max, Duration::from_secs(1));
+    assert_eq!(&*surface.upstream.authority, "api.example.com");
+    assert!(matches!(surface.upstream.scheme, Scheme::Tls(_)));
+    let slot = surface.credential.as_ref().expect("a slot");
+    assert_eq!(
+        (&*slot.header, &*slot.prefix, slot.when_sent),
+        ("authorization", "Bearer ", WhenSent::Refuse)
+    );
+    assert_eq!(config.credentials.find(&slot.secret).expect("the secret").expose(), b"s3cret");
+    assert!(!format!("{config:?}").contains("s3cret"));
+
+    let [create, read] = &surface.routes[..] else { panic!("two routes") };
+    assert_eq!(
+        (create.action.as_str(), create.method.as_str(), &*create.path_text),
+        ("charge.create", "POST", "/v1/charges/{id}")
+    );
+    assert_eq!(
+        create.rules.body,
+        BodyRules::Json { forward: Forward::Canonical, required: Required::Required }
+    );
+    assert_eq!(create.rules.body_bytes_max, limits::BODY_BYTES_MAX_DEFAULT);
+    assert!(create.rules.schema.is_some() && create.rules.identity_headers.contains("x-api-key"));
+    assert_eq!((&read.rules.body, read.rules.body_bytes_max), (&BodyRules::None, 0));
+    assert_eq!(read.rules.idempotency_key, Required::Optional);
+}
+
+#[test]
+fn claims_are_text_unless_they_are_plainly_something_else() {
+    let place = Place::new();
+    let key = "ilk_ab12cd34_0123456789abcdef0123456789abcdef";
+    let digest = interlock::model::Digest::of(key.as_bytes()).to_string();
+    let text = BASE
+        .replace(
+            "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+            &digest["sha-256:".len()..],
+        )
+        .replace("id: \"007\" }", "id: \"007\", when: 2027-01-31, off: no, tree: { leaves: [-1, x] } }");
+    let config = place.read(&text).expect("valid");
+    let mut headers = http::HeaderMap::new();
+    headers.insert("authorization", format!("Bearer {key}").parse().expect("a value"));
+    let presented = interlock::authority::Presented { headers: &headers, peer_certificates: &[] };
+    let actor = config.surfaces[0].identities.authenticate(&presented).expect("proved");
+    let claims = serde_json::to_string(&actor.claims).expect("JSON");
+    let expected = r#"{"id":"007","level":3,"night":true,"off":"no","role":"buyer","tree":{"leaves":[-1,"x"]},"when":"2027-01-31"}"#;
+    assert_eq!(claims, expected);
+}
+
+#[test]
+fn every_field_of_a_route_reaches_its_rules() {
+    let place = Place::new();
+    let route = "body: json, schema: charge.json";
+    let text = edit(
+        route,
+        "body: json, forward: verbatim, body_required: false, body_bytes_max: 65536, \
+         headers: [accept, idempotency-key], idempotency_key: required, query_lists: [\"expand[]\", tag], \
+         path_allows: [parameters, non_ascii, encoded_slash, empty_segments]",
+    );
+    let config = place.read(&text).expect("valid");
+    let rules = &config.surfaces[0].routes[0].rules;
+    assert_eq!(rules.body, BodyRules::Json { forward: Forward::Verbatim, required: Required::Optional });
+    assert_eq!((rules.body_bytes_max, rules.idempotency_key), (65_536, Required::Required));
+    assert!(rules.forward_headers.contains("accept") && rules.forward_headers.contains("idempotency-key"));
+    assert!(rules.query_lists.contains("expand[]") && rules.query_lists.contains("tag"));
+    let allows = rules.path;
+    assert!(allows.parameters && allows.non_ascii && allows.encoded_slash && allows.empty_segments);
+
+    let config = place.read(&edit(route, "body: {opaque: [text/csv]}, body_required: false")).expect("valid");
+    let BodyRules::Opaque { media_types, required } = &config.surfaces[0].routes[0].rules.body else {
+        panic!("opaque");
+    };
+    assert!(media_types.contains("text/csv") && *required == Required::Optional);
+    let config = place.read(&edit(route, "body: form")).expect("valid");
+    assert_eq!(config.surfaces[0].routes[0].rules.body, BodyRules::Form { required: Required::Required });
+}
+
+#[test]
+fn an_unknown_field_is_refused_with_the_name_that_was_meant() {
+    let place = Place::new();
+    assert_eq!(
+        place.problem("method: GET", "metod: x, method: GET"),
+        format!(
+            "{}unknown field `metod` in a route; did you mean `method`?",
+            place_of(&edit("method: GET", "metod: x, method: GET"), "metod")
+        )
+    );
+    let far = place.problem("policy: { dir: ./policies }", "policy: { dir: ./policies, zzz: 1 }");
+    assert_eq!(far, "3:28 unknown field `zzz` in `policy`; expected `dir`");
+}
+
+/// Each edit of the base, the text its place begins at, and a part of its message.
+const REFUSALS: &[(&str, &str, &str, &str)] = &[
+    // Form.
+    ("log_origin:", "log_origin: x\nlog_origin:", "log_origin: interlock", "`log_origin` appears twice"),
+    (
+        "policy: { dir: ./policies }",
+        "policy: ./policies",
+        "./policies",
+        "must be a mapping with the fields `dir`",
+    ),
+    ("policy: { dir: ./policies }", "policy: {}", "{}\n", "`policy` needs the field `dir`"),
+    (
+        "body: json,",
+        "body: jsn,",
+        "jsn",
+        "expected one of `json`, `form`, `none`, not `jsn`; did you mean `json`?",
+    ),
+    ("id: agent-7", "id:", "prefix", "expected a name, not nothing"),
+    (
+        "surfaces: [payments]",
+        "surfaces: payments",
+        "payments\n    not_after",
+        "expected a list of surface names",
+    ),
+    // Names.
+    ("interlock.example/payments", "a+b", "a+b", "a log origin must be"),
+    ("action: charge.read", "action: Charge", "Charge", "an action name must be"),
+    ("package: gateway.payments", "package: a-b", "a-b", "a policy package must be"),
+    ("name: main", "name: Main", "Main", "a listener name must be"),
+    // Bounds.
+    (
+        "dir: ./ledger,",
+        "dir: ./ledger, segment_mib: 1,",
+        "1, signing",
+        "`segment_mib` must be a whole number from 32 to 4096",
+    ),
+    ("package:", "permit_age_ms_max: 60001\n    package:", "60001", "from 10 to 60000"),
+    ("body: json,", "body: json, body_bytes_max: 1.5,", "1.5", "`body_bytes_max` must be a whole number"),
+    ("body: json,", "body: json, body_bytes_max: 67108865,", "67108865", "from 1 to 67108864"),
+    ("body: json,", "body: json, body_bytes_max: +5,", "+5", "`body_bytes_max` must be a whole number"),
+    ("\"https://api.example.com\"", "\"https://a\", leases_max: 4097", "4097", "from 1 to 4096"),
+    // Listeners and surfaces.
+    ("127.0.0.1:8080", "localhost:8080", "localhost", "expected an IP address and a port"),
+    ("listener: main", "listener: other", "other", "there is no listener `other`; expected `main`"),
+    ("policy:", "admin: { listen: 0.0.0.0:9095 }\npolicy:", "0.0.0.0", "add `allow_remote: true`"),
+    ("package:", "hosts: [Api.example]\n    package:", "Api", "is not a lowercase host name"),
+    ("package:", "hosts: []\n    package:", "[]", "expected at least one host"),
+    ("surfaces: [payments]", "surfaces: [exports]", "exports", "there is no surface `exports`"),
+    ("surfaces: [payments]", "surfaces: []", "[]", "an empty list of surfaces"),
+    // API keys.
+    ("prefix: ilk_ab12cd34", "prefix: ilk", "ilk", "its first 12 characters"),
+    ("sha256: 0", "sha256: X", "X123", "`sha256` must be 64 lowercase hex digits"),
+    ("2027-01-31T00:00:00Z", "tomorrow", "tomorrow", "expected an RFC 3339 time"),
+    ("level: 3", "level: 3.5", "3.5", "a claim must be a whole number"),
+    ("level: 3", "level: 9007199254740992", "9007199254740992", "a claim must be a whole number"),
+    ("level: 3", "level:", "}", "a claim has no value"),
+    ("level: 3", "role: seller", "role: seller", "`role` appears twice"),
+    // Identity, credential.
+    (
+        "api_key: {}",
+        "api_key: { headers: [Authorization] }",
+        "Authorization",
+        "is not a lowercase header name",
+    ),
+    ("api_key: {}", "api_key: { headers: [host] }", "host", "is written or refused by the gateway itself"),
+    ("api_key: {}", "api_key: { headers: [] }", "[]", "expected at least one header"),
+    ("api_key: {}", "api_key: { headers: [x-a, x-a] }", "x-a] ", "`x-a` appears twice"),
+    ("header: authorization", "header: content-length", "content-length", "cannot be named here"),
+    ("\"Bearer \"", "\"a\\nb\"", "\"a\\n", "`prefix` must be"),
+    ("from_env: PAYMENTS_KEY", "from_env: NOT_SET", "NOT_SET", "`NOT_SET` is not set"),
+    ("from_env: PAYMENTS_KEY", "from_env: BROKEN_KEY", "BROKEN_KEY", "not visible ASCII"),
+    ("from_env: PAYMENTS_KEY", "from_env: $KEY", "$KEY", "letters, digits and `_` only"),
+    ("from_env: PAYMENTS_KEY", "from_file: nothing", "nothing", "No such file"),
+    ("from_env: PAYMENTS_KEY", "from_file: charge.json", "charge.json", "is readable by others (mode 644)"),
+    ("from_env: PAYMENTS_KEY", "from_file: log.key, from_env: A", "log.key, f", "one source"),
+    ("from_env: PAYMENTS_KEY", "when_sent: drop", "{ name: payments-key", "needs `from_env` or `from_file`"),
+    // Upstream.
+    ("https://api.example.com", "https://a/v1", "\"https", "must end after host and port"),
+    ("\"https://api.example.com\"", "\"https://a\", roots: mozilla", "mozilla", "one of `webpki`, `native`"),
+    (
+        "\"https://api.example.com\"",
+        "\"https://a\", roots: {file: log.key}",
+        "log.key}",
+        "holds no certificate",
+    ),
+    (
+        "\"https://api.example.com\"",
+        "\"http://127.0.0.1\", roots: native",
+        "roots",
+        "of no use with an http URL",
+    ),
+    // Routes.
+    ("method: GET", "method: get", "get,", "is not an uppercase method"),
+    ("method: GET", "method: CONNECT", "CONNECT", "is not an uppercase method"),
+    (
+        "method: GET, path: \"/",
+        "method: GET, path: \"",
+        "\"v1/charges/{id}\", body: none",
+        "`v1/charges/{id}`: ",
+    ),
+    (
+        "action: charge.read",
+        "action: charge.create",
+        "charge.create, method: GET",
+        "already declared on line 21",
+    ),
+    ("method: GET", "method: POST", "\"/v1/charges/{id}\", body: none", "neither is more specific"),
+    ("body: none", "body: form", "form", "a GET or HEAD request has no body"),
+    ("body: none", "body: none, body_bytes_max: 5", "body_bytes_max", "says nothing with `body: none`"),
+    ("body: none", "body: none, body_required: true", "body_required", "says nothing with `body: none`"),
+    ("body: none", "body: none, forward: verbatim", "forward", "for `body: json` only"),
+    ("body: none", "body: none, schema: ./charge.json", "schema: ./charge", "needs `body: json`"),
+    ("schema: charge.json", "schema: missing.json", "missing.json", "No such file"),
+    ("schema: charge.json", "schema: log.key", "log.key }\n  ", "log.key: "),
+    ("schema: charge.json", "schema: policies", "policies }\n  ", "is not a regular file"),
+    (
+        "body: json, schema: charge.json",
+        "body: {opaque: [application/json]}",
+        "application",
+        "use `body: json`",
+    ),
+    ("body: json, schema: charge.json", "body: {opaque: [csv]}", "csv", "is not a lowercase `type/subtype`"),
+    ("body: json, schema: charge.json", "body: {opaque: []}", "[]", "at least one media type"),
+    ("body: none", "body: none, headers: [x-api-key]", "x-api-key", "it is never forwarded"),
+    ("body: none", "body: none, headers: [te]", "te]", "cannot be named here"),
+    ("body: none", "body: none, headers: [accept, accept]", "accept] ", "`accept` appears twice"),
+    ("body: none", "body: none, query_lists: [a, a]", "a] ", "`a` appears twice"),
+    ("body: none", "body: none, path_allows: [dots]", "dots", "one of `parameters`, `non_ascii`"),
+    ("body: none", "body: none, idempotency_key: maybe", "maybe", "one of `required`, `optional`"),
+    ("policy: { dir: ./policies }", "policy: { dir: ./nowhere }", "./nowhere", "is not a directory"),
+    ("signing_key: ./log.key", "signing_key: ./charge.json", "./charge.json", "is readable by others"),
+    ("signing_key: ./log.key", "signing_key: ./no.key", "./no.key", "No such file"),
+];
+
+#[test]
+fn every_refusal_stands_at_the_value_it_is_about() {
+    let place = Place::new();
+    for (from, to, needle, message) in REFUSALS {
+        let text = edit(from, to);
+        let problem = place.problem(from, to);
+        assert!(problem.contains(message), "{from} -> {to}: {problem}");
+        // A value that is absent has no place of its own.
+        if !to.ends_with(':') {
+            let expected = place_of(&text, needle);
+            assert!(problem.starts_with(&expected), "{from} -> {to}: {problem}, expected at {expected}");
+        }
+    }
+}
+
+#[test]
+fn all_problems_are_told_at_once_in_the_order_of_the_file() {
+    let place = Place::new();
+    let text = edit("127.0.0.1:8080", "nowhere")
+        .replace("method: GET", "method: get")
+        .replace("id: agent-7", "idd: agent-7")
+        .replace("log_origin: i", "log_origin: + i");
+    let problems = place.problems(&text);
+    let lines: Vec<&str> = problems.iter().filter_map(|p| p.split(':').next()).collect();
+    // Line 7 twice: `idd` is unknown, and `id` is missing. The surface still says what is wrong in it.
+    assert_eq!(lines, ["1", "5", "7", "7", "22"], "{problems:#?}");
+}
+
+#[test]
+fn an_error_shows_the_line_with_carets_and_the_count() {
+    let shown = Place::new().read(&edit("body: none", "body: nune")).expect_err("refused").to_string();
+    let lines: Vec<&str> = shown.lines().collect();
+    assert!(lines[0].ends_with(
+        "interlock.yaml:22:77: error: expected one of `json`, `form`, `none`, not `nune`; did you mean `none`?"
+    ), "{shown}");
+    assert_eq!(lines[3].find('^'), lines[2].find("nune"), "{shown}");
+    assert!(lines[3].ends_with("^^^^") && lines[4].ends_with("interlock.yaml: 1 error"), "{shown}");
+}
+
+const SECOND: &str = "  - name: exports
+    listener: main
+    package: gateway.exports
+    identity: { api_key: {} }
+    upstream: { url: \"https://b.example\" }
+    routes: [{ action: export.read, method: GET, path: /v1/exports, body: none }]
+";
+
+#[test]
+fn every_host_leads_to_one_surface() {
+    let place = Place::new();
+    let with = |first: &str, second: &str| {
+        let listener = "    listener: main\n";
+        let first = BASE.replace(listener, &format!("{listener}{first}"));
+        format!("{first}{}", SECOND.replace(listener, &format!("{listener}{second}")))
+    };
+    let both = place.problems(&with("", ""));
+    assert_eq!(both.len(), 2, "{both:#?}");
+    assert!(both.iter().all(|p| p.contains("needs `hosts`")), "{both:#?}");
+    let same = place.problems(&with("    hosts: [a.example]\n", "    hosts: [a.example]\n"));
+    assert!(same.len() == 1 && same[0].contains("has the host `a.example`"), "{same:#?}");
+    let overlap = place.problems(&with("    hosts: [a.example]\n", "    hosts: [\"a.example:8080\"]\n"));
+    assert!(overlap.len() == 1 && overlap[0].contains("every port"), "{overlap:#?}");
+
+    let config = place
+        .read(&with("    hosts: [a.example, \"[::1]\"]\n", "    hosts: [\"b.example:8080\"]\n"))
+        .expect("valid");
+    let [payments, exports] = &config.surfaces[..] else { panic!("two surfaces") };
+    assert!(["a.example", "a.example:81", "[::1]", "[::1]:81"].iter().all(|h| payments.hosts.fit(h)));
+    assert!(!payments.hosts.fit("b.example:8080") && exports.hosts.fit("b.example:8080"));
+    assert!(!exports.hosts.fit("b.example") && !exports.hosts.fit("b.example:80"));
+}
+
+#[test]
+fn names_addresses_prefixes_and_secrets_are_declared_once() {
+    let place = Place::new();
+    let listener = "  - { name: main, address: 127.0.0.1:8080 }\n";
+    let twice = place.problems(&edit(listener, &format!("{listener}{listener}")));
+    assert!(
+        twice.len() == 2 && twice[0].contains("another listener") && twice[1].contains("has the address")
+    );
+
+    let surface = format!("{BASE}{}", SECOND.replace("exports\n", "payments\n")).replace(
+        "    listener: main\n    package: gateway.p",
+        "    listener: main\n    hosts: [a]\n    package: gateway.p",
+    );
+    let twice = place.problems(&surface);
+    assert!(twice.iter().any(|p| p.contains("another surface is called `payments`")), "{twice:#?}");
+
+    let start = BASE.find("  - id: agent-7").expect("a key");
+    let key = &BASE[start..BASE.find("surfaces:\n").expect("surfaces")];
+    let twice = place.problems(&edit(key, &format!("{key}{key}")));
+    assert!(twice.len() == 1 && twice[0].contains("another API key has the same prefix"), "{twice:#?}");
+
+    place.write("other", "s3cret2", 0o600);
+    let credential = "    credential: { name: payments-key, header: x-key, from_file: other }\n    routes: [";
+    let twice = format!(
+        "{}{}",
+        edit("    listener: main\n", "    listener: main\n    hosts: [a]\n"),
+        SECOND.replace("    routes: [", &format!("    hosts: [b]\n{credential}"))
+    );
+    let twice = place.problems(&twice);
+    assert!(twice.len() == 1 && twice[0].contains("has another source"), "{twice:#?}");
+}
+
+#[test]
+fn what_is_allowed_but_doubtful_is_a_warning() {
+    let place = Place::new();
+    let warnings = |text: &str| -> Vec<String> {
+        let config = place.read(text).expect("valid");
+        config.warnings().iter().map(|w| config.show_warning(w)).collect()
+    };
+    let plain = warnings(&edit("https://api.example.com", "http://api.example.com"));
+    assert!(
+        plain.len() == 1 && plain[0].contains(":18:22: warning: requests and the credential"),
+        "{plain:?}"
+    );
+    assert!(warnings(&edit("https://api.example.com", "http://localhost:9000")).is_empty());
+    let ended = warnings(&edit("2027-01-31", "2026-01-31"));
+    assert!(ended.len() == 1 && ended[0].contains("not valid any more"), "{ended:?}");
+    let start = BASE.find("api_keys:").expect("keys");
+    let none = warnings(&edit(&BASE[start..BASE.find("surfaces:\n").expect("surfaces")], ""));
+    assert!(none.len() == 1 && none[0].contains("refuses everyone"), "{none:?}");
+    let idle =
+        warnings(&edit("  - { name: main,", "  - { name: spare, address: 127.0.0.1:1 }\n  - { name: main,"));
+    assert!(idle.len() == 1 && idle[0].contains("no surface uses the listener `spare`"), "{idle:?}");
+}
+
+#[test]
+fn without_secrets_a_missing_one_is_a_warning_and_is_not_there() {
+    let place = Place::new();
+    let clock = Clock::manual(WallTime::parse_rfc3339("2026-11-20T00:00:00Z").expect("a time"));
+    let text = edit("from_env: PAYMENTS_KEY", "from_env: NOT_SET").replace("./log.key", "./no.key");
+    let config = place.read_with(&text, &clock, SecretsAre::Optional).expect("valid");
+    assert_eq!(config.warnings().len(), 2);
+    assert_eq!(config.credentials.names().count(), 0);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_said_so() {
+    let place = Place::new();
+    let clock = Clock::system();
+    let load = |path: &Path| Config::load(path, Surroundings::of_process(&clock)).expect_err("refused");
+    assert!(load(&place.path("nowhere.yaml")).to_string().contains("cannot be read: No such file"));
+    assert!(load(place.0.path()).to_string().contains("is not a regular file"));
+    place.write("large.yaml", &" ".repeat(limits::CONFIG_FILE_BYTES_MAX as usize + 1), 0o644);
+    assert!(load(&place.path("large.yaml")).to_string().contains("is larger than"));
+    let surroundings = Surroundings::of_process(&clock);
+    let not_text = Config::parse(b"a: \xff", &place.path("x.yaml"), surroundings).expect_err("refused");
+    assert!(not_text.to_string().contains("is not UTF-8 (at byte 3)"));
+}
+
+#[test]
+fn a_listener_with_tls_takes_a_matching_valid_pair_and_refuses_the_rest() {
+    let place = Place::new();
+    for name in ["a", "b"] {
+        let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+        params.not_before = rcgen::date_time_ymd(2026, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2026, 12, 31);
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let certificate = params.self_signed(&key).expect("a certificate");
+        place.write(&format!("{name}.pem"), &certificate.pem(), 0o644);
+        place.write(&format!("{name}.key"), &key.serialize_pem(), 0o600);
+    }
+    place.write("open.key", "", 0o644);
+    let text = |tls: &str| edit("127.0.0.1:8080", &format!("127.0.0.1:8080, tls: {{ {tls} }}"));
+    let config = place.read(&text("certificate: a.pem, key: a.key")).expect("valid");
+    let tls = config.listeners[0].tls.as_ref().expect("TLS");
+    assert_eq!(tls.alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
+
+    for (tls, needle, message) in [
+        ("certificate: a.pem, key: b.key", "b.key", "does not belong to the certificate"),
+        ("certificate: a.pem, key: open.key", "open.key", "is readable by others"),
+        ("certificate: a.key, key: a.key", "a.key, key", "holds no certificate"),
+        ("certificate: no.pem, key: a.key", "no.pem", "No such file"),
+        ("certificate: a.pem", "{ certificate", "`tls` needs the field `key`"),
+    ] {
+        let text = text(tls);
+        let problems = place.problems(&text);
+        assert_eq!(problems.len(), 1, "{problems:#?}");
+        assert!(problems[0].contains(message), "{problems:#?}");
+        assert!(problems[0].starts_with(&place_of(&text, needle)), "{problems:#?}");
+    }
+
+    let at = |time| {
+        let clock = Clock::manual(WallTime::parse_rfc3339(time).expect("a time"));
+        place.read_with(&text("certificate: a.pem, key: a.key"), &clock, SecretsAre::Needed)
+    };
+    let expired = at("2027-01-02T00:00:00Z").expect_err("refused").to_string();
+    assert!(expired.contains("a.pem expired on"), "{expired}");
+    let soon = at("2026-12-25T00:00:00Z").expect("valid");
+    assert!(soon.warnings().iter().any(|w| w.message.contains("days left")), "{:?}", soon.warnings());
+}
+
+#[test]
+fn lists_that_are_too_long_are_refused_as_a_whole() {
+    let place = Place::new();
+    let many = |n: usize, item: &dyn Fn(usize) -> String| (0..n).map(item).collect::<String>();
+    let route = |n| format!("      - {{ action: a{n}, method: GET, path: /{n}, body: none }}\n");
+    let routes = format!("{BASE}{}", many(limits::ROUTES_PER_SURFACE_MAX, &route));
+    let surface = |n| SECOND.replace("exports\n", &format!("s{n}\n    hosts: [h{n}]\n"));
+    let surfaces = edit("    listener: main\n", "    listener: main\n    hosts: [a]\n");
+    let surfaces = format!("{surfaces}{}", many(limits::SURFACES_MAX, &surface));
+    let key = |n| format!("  - {{ id: a, prefix: ilk_{n:08}, sha256: {} }}\n", "0".repeat(64));
+    let keys = edit("api_keys:\n", &format!("api_keys:\n{}", many(limits::API_KEYS_MAX, &key)));
+    for (text, message) in [
+        (routes, "more than 1024 routes"),
+        (surfaces, "more than 256 surfaces"),
+        (keys, "more than 10000 API keys"),
+    ] {
+        let problems = place.problems(&text);
+        assert!(problems.len() == 1 && problems[0].ends_with(message), "{problems:#?}");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn a_file_that_is_damaged_anywhere_is_read_or_refused_and_never_panics(
+        at in 0..BASE.len(),
+        cut in 0_usize..40,
+        inserted in proptest::sample::select(vec![
+            "", "\n", " ", ":", "- ", "{", "}", "[", "]", "&a ", "*a", "!!str ", "|", ">", "\"", "'", "#", "~", "<<: ",
+            "\t", "---\n", "\u{feff}", "\u{1f600}", "%", "? ", "9999999999999999999999", "\0",
+        ]),
+    ) {
+        let place = Place::new();
+        let mut text = BASE.to_owned();
+        text.replace_range(at..(at + cut).min(BASE.len()), inserted);
+        match place.read(&text) {
+            Ok(config) => config.warnings().iter().for_each(|w| drop(config.show_warning(w))),
+            Err(invalid) => {
+                assert!(!invalid.problems().is_empty() && !invalid.to_string().is_empty());
+            }
+        }
+    }
+}
+
+/// What docs/CONFIGURATION.md says of a field: default and bounds in the words of its tables.
+fn documented(rule: fields::Rule) -> String {
+    match rule {
+        fields::Rule::Required => "required".to_owned(),
+        fields::Rule::Optional => "none".to_owned(),
+        fields::Rule::Default("") => "empty".to_owned(),
+        fields::Rule::Default(text) => format!("`{text}`"),
+        fields::Rule::Number { default, min, max } => format!("{default} ({min} to {max})"),
+    }
+}
+
+#[test]
+fn every_field_is_documented_with_its_default() {
+    let docs = std::fs::read_to_string("docs/CONFIGURATION.md").expect("the document");
+    let rows: Vec<(&str, &str)> = docs
+        .lines()
+        .filter_map(|line| {
+            let mut cells = line.strip_prefix("| `")?.split('|');
+            Some((cells.next()?.trim().trim_end_matches('`'), cells.next()?.trim()))
+        })
+        .collect();
+    let mut expected = Vec::new();
+    for section in fields::SECTIONS {
+        for field in section.fields {
+            let dot = if section.path.is_empty() { "" } else { "." };
+            expected.push((format!("{}{dot}{}", section.path, field.name), documented(field.rule)));
+        }
+    }
+    let rows: Vec<(String, String)> = rows.into_iter().map(|(n, d)| (n.to_owned(), d.to_owned())).collect();
+    assert_eq!(rows, expected, "the tables of docs/CONFIGURATION.md, in the order of config::fields");
+}

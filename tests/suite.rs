@@ -3,5 +3,6 @@
 mod architecture;
 mod canonical_properties;
 mod configuration;
+mod deployment;
 mod ledger_faults;
 mod policy_packages;

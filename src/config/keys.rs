@@ -11,12 +11,16 @@ use crate::clock::WallTime;
 use crate::limits;
 use crate::model::{Actor, AuthenticationMethod, Digest, Json, Number, Object, SurfaceName};
 
+/// The key that deploy/interlock.yaml declares, so that the example can be tried. Published, hence no secret.
+pub const EXAMPLE_KEY: &str = "ilk_example0_this-key-is-published-and-protects-nothing";
+
 /// The keys, and every surface they name with its place, so that the caller can check that they exist.
 pub fn read(reader: &mut Reader<'_>, node: &Node, now: WallTime) -> (ApiKeys, Vec<(At, SurfaceName)>) {
     let (mut keys, mut named) = (ApiKeys::new(), Vec::new());
     let items = reader.items(node, "API keys").unwrap_or_default();
     if items.len() > limits::API_KEYS_MAX {
         reader.error(node.at, format!("more than {} API keys", limits::API_KEYS_MAX));
+        return (keys, named);
     }
     for item in items {
         let Some((at, key)) = read_key(reader, item, now, &mut named) else { continue };
@@ -48,6 +52,12 @@ fn read_key(
             })
             .ok()
     });
+    if let (Some(n), Some(digest)) = (fields.optional("sha256"), digest)
+        && digest == Digest::of(EXAMPLE_KEY.as_bytes())
+    {
+        reader
+            .warn(n.at, "this is the key of the shipped example, which everyone knows; use one of your own");
+    }
     let claims = match fields.optional("claims") {
         Some(n) => read_claims(reader, n),
         None => Some(Json::Object(Object::default())),

@@ -17,6 +17,7 @@ use crate::authority::{ApiKeyIdentity, ApiKeys, Credentials, Identities};
 use crate::clock::{Clock, WallTime};
 use crate::limits;
 use crate::model::{Digest, LogOrigin, SecretName, SurfaceName};
+use crate::pep::Hosts;
 
 /// Everything but what is known only of the file itself.
 pub struct Parts {
@@ -70,8 +71,16 @@ pub fn read(reader: &mut Reader<'_>, tree: &Node, surroundings: Surroundings<'_>
     let secrets = Secrets { variable: surroundings.variable, are: surroundings.secrets };
     let drafts = file.optional("surfaces").map(|n| read_surfaces(reader, n, secrets));
     let (listeners, mut drafts) = (listeners?, drafts?);
-    check_surfaces(reader, &drafts, &listeners);
-    check_keys(reader, &drafts, &api_keys, &named);
+    check_surfaces(reader, &drafts);
+    // What was read only in part would look as if something were missing: that was told already.
+    let listener_count = file.optional("listeners").map_or(0, count);
+    let surface_count = file.optional("surfaces").map_or(0, count);
+    if listeners.len() == listener_count {
+        check_listeners(reader, &drafts, &listeners, drafts.len() == surface_count);
+    }
+    if drafts.len() == surface_count {
+        check_keys(reader, &drafts, &api_keys, &named);
+    }
     let credentials = take_credentials(reader, &mut drafts);
     let api_keys = Arc::new(api_keys);
     Some(Parts {
@@ -303,17 +312,35 @@ fn read_surfaces(reader: &mut Reader<'_>, node: &Node, secrets: Secrets<'_>) -> 
     }
     if items.len() > limits::SURFACES_MAX {
         reader.error(node.at, format!("more than {} surfaces", limits::SURFACES_MAX));
+        return Vec::new();
     }
     items.iter().filter_map(|item| surface::read(reader, item, secrets)).collect()
 }
 
-/// Names are unique, listeners exist, and every host leads to one surface.
-fn check_surfaces(reader: &mut Reader<'_>, drafts: &[Draft], listeners: &[(At, ListenerConfig)]) {
+fn count(node: &Node) -> usize {
+    match &node.value {
+        Value::Sequence(items) => items.len(),
+        Value::Scalar { .. } | Value::Mapping(_) => 0,
+    }
+}
+
+fn check_surfaces(reader: &mut Reader<'_>, drafts: &[Draft]) {
     let mut names = BTreeSet::new();
     for draft in drafts {
         if !names.insert(&draft.name) {
             reader.error(draft.name_at, format!("another surface is called `{}`", draft.name));
         }
+    }
+}
+
+/// Listeners exist, and every host of one leads to one surface.
+fn check_listeners(
+    reader: &mut Reader<'_>,
+    drafts: &[Draft],
+    listeners: &[(At, ListenerConfig)],
+    all_surfaces: bool,
+) {
+    for draft in drafts {
         if !listeners.iter().any(|(_, l)| l.name == draft.listener) {
             let known: Vec<&str> = listeners.iter().map(|(_, l)| l.name.as_str()).collect();
             let hint = super::reader::one_of(&known);
@@ -325,7 +352,7 @@ fn check_surfaces(reader: &mut Reader<'_>, drafts: &[Draft], listeners: &[(At, L
     }
     for (at, listener) in listeners {
         let served: Vec<&Draft> = drafts.iter().filter(|d| d.listener == listener.name).collect();
-        if served.is_empty() {
+        if served.is_empty() && all_surfaces {
             reader.warn(*at, format!("no surface uses the listener `{}`", listener.name));
         }
         let mut hosts: BTreeMap<&str, &SurfaceName> = BTreeMap::new();
@@ -405,7 +432,7 @@ fn finish(draft: Draft, keys: &Arc<ApiKeys>, clock: &Clock) -> SurfaceConfig {
     SurfaceConfig {
         name: draft.name,
         listener: draft.listener,
-        hosts: draft.hosts.into_iter().map(|(_, host)| host).collect(),
+        hosts: Hosts::new(draft.hosts.into_iter().map(|(_, host)| host).collect()),
         package: draft.package,
         api_key_headers: draft.api_key_headers,
         identities: Identities::new(vec![Arc::new(api_keys)]),

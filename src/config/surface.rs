@@ -18,6 +18,7 @@ use super::{ListenerName, SecretsAre};
 use crate::authority::Credential;
 use crate::canonical::{CredentialSlot, WhenSent};
 use crate::model::{PackageName, SecretName, SurfaceName};
+use crate::pep::Hosts;
 use crate::upstream::Settings;
 
 /// One surface. Its credential's secret is in [`super::Config::credentials`], by the slot's name.
@@ -25,8 +26,8 @@ use crate::upstream::Settings;
 pub struct SurfaceConfig {
     pub name: SurfaceName,
     pub listener: ListenerName,
-    /// Lowercase `host` or `host:port`; empty if this is the only surface of its listener.
-    pub hosts: BTreeSet<Arc<str>>,
+    /// None if this is the only surface of its listener.
+    pub hosts: Hosts,
     pub package: PackageName,
     /// Headers that API keys are read from, in order.
     pub api_key_headers: Vec<HeaderName>,
@@ -120,7 +121,11 @@ pub fn read(reader: &mut Reader<'_>, node: &Node, secrets: Secrets<'_>) -> Optio
 
 fn read_hosts(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<(At, Arc<str>)>> {
     let mut hosts = Vec::new();
-    for (at, text) in reader.texts(node, "hosts")? {
+    let texts = reader.texts(node, "hosts")?;
+    if texts.is_empty() {
+        reader.error(node.at, "expected at least one host; leave `hosts` out to serve every host");
+    }
+    for (at, text) in texts {
         match parse_authority(text) {
             Ok((host, port)) => {
                 let host = if host.contains(':') { format!("[{host}]") } else { host };
@@ -128,9 +133,6 @@ fn read_hosts(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<(At, Arc<str>)
             }
             Err(why) => reader.error(at, format!("a host {why}")),
         }
-    }
-    if hosts.is_empty() {
-        reader.error(node.at, "expected at least one host; leave `hosts` out to serve every host");
     }
     Some(hosts)
 }
@@ -142,7 +144,11 @@ fn read_identity(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<HeaderName>
         return Some(vec![http::header::AUTHORIZATION, HeaderName::from_static("x-api-key")]);
     };
     let mut headers: Vec<HeaderName> = Vec::new();
-    for (at, text) in reader.texts(node, "header names")? {
+    let texts = reader.texts(node, "header names")?;
+    if texts.is_empty() {
+        reader.error(node.at, "expected at least one header to read API keys from");
+    }
+    for (at, text) in texts {
         let Some(name) = route::header_name(reader, at, text) else { continue };
         let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else { continue };
         if headers.contains(&name) {
@@ -150,9 +156,6 @@ fn read_identity(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<HeaderName>
         } else {
             headers.push(name);
         }
-    }
-    if headers.is_empty() {
-        reader.error(node.at, "expected at least one header to read API keys from");
     }
     Some(headers)
 }

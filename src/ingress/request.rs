@@ -152,7 +152,7 @@ impl From<Malformed> for Rejected {
 }
 
 fn surface_for<'a>(listener: &'a Listener, authority: &str) -> Option<&'a Arc<Surface>> {
-    listener.surfaces.iter().find(|surface| surface.serves(authority))
+    listener.surfaces.iter().find(|surface| surface.hosts.fit(authority))
 }
 
 /// The host of a request whose target or Host is malformed, to know whom to ask who is asking. Nothing else

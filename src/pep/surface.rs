@@ -15,8 +15,7 @@ use crate::upstream::Upstream;
 
 pub struct Surface {
     pub name: SurfaceName,
-    /// Lowercase `host` or `host:port` it is served under; empty: any.
-    pub hosts: BTreeSet<Arc<str>>,
+    pub hosts: Hosts,
     pub package: PackageName,
     pub identities: Identities,
     pub routes: Routes,
@@ -68,16 +67,28 @@ impl Routes {
     }
 }
 
-impl Surface {
-    /// Whether requests under this authority (lowercase, port if the caller gave one) are for this surface.
-    /// A host declared without a port fits every port.
-    pub fn serves(&self, authority: &str) -> bool {
-        if self.hosts.is_empty() || self.hosts.contains(authority) {
+/// Lowercase `host` or `host:port` a surface is served under; none: any.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hosts(BTreeSet<Arc<str>>);
+
+impl Hosts {
+    pub fn new(hosts: BTreeSet<Arc<str>>) -> Self {
+        Self(hosts)
+    }
+
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|host| &**host)
+    }
+
+    /// Whether requests under this authority (lowercase, with the port if the caller gave one) are for this
+    /// surface. A host declared without a port fits every port.
+    pub fn fit(&self, authority: &str) -> bool {
+        if self.0.is_empty() || self.0.contains(authority) {
             return true;
         }
         // In an IPv6 address without a port, the last colon is inside the brackets.
         match authority.rsplit_once(':') {
-            Some((host, port)) if !port.ends_with(']') => self.hosts.contains(host),
+            Some((host, port)) if !port.ends_with(']') => self.0.contains(host),
             Some(_) | None => false,
         }
     }

@@ -1,0 +1,159 @@
+//! `interlock check`: whether a config, with everything it names, could run. Opens no port and sends nothing.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use interlock::canonical::{BodyRules, Forward};
+use interlock::clock::Clock;
+use interlock::config::{Config, RouteConfig, SecretsAre, SurfaceConfig, Surroundings};
+use interlock::upstream::{Roots, Scheme};
+
+/// The config cannot be used.
+const INVALID: u8 = 2;
+
+#[derive(Debug, clap::Args)]
+pub struct CheckArgs {
+    /// The config file.
+    #[arg(long, env = "INTERLOCK_CONFIG", value_name = "FILE")]
+    pub config: PathBuf,
+    /// Only warn if a secret or a private key is not there, as on a build machine.
+    #[arg(long)]
+    pub without_secrets: bool,
+}
+
+/// Prints to standard output what was checked, and to standard error what is wrong.
+///
+/// Exit code 0: could run. 2: could not.
+pub fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
+    let clock = Clock::system();
+    let mut surroundings = Surroundings::of_process(&clock);
+    if args.without_secrets {
+        surroundings.secrets = SecretsAre::Optional;
+    }
+    let config = match Config::load(&args.config, surroundings) {
+        Ok(config) => config,
+        Err(invalid) => {
+            eprintln!("{invalid}");
+            return Ok(ExitCode::from(INVALID));
+        }
+    };
+    for warning in config.warnings() {
+        eprint!("{}", config.show_warning(warning));
+    }
+    let refused = check_policies(&config);
+    for why in &refused {
+        eprintln!("{}: error: {why}", config.policy.dir.display());
+    }
+    if !refused.is_empty() {
+        return Ok(ExitCode::from(INVALID));
+    }
+    print!("{}", report(&config));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Everything that keeps the policies from being activated, one sentence each.
+pub fn check_policies(config: &Config) -> Vec<String> {
+    if holds_rego(&config.policy.dir) { Vec::new() } else { vec!["there is no `.rego` file here".to_owned()] }
+}
+
+fn holds_rego(dir: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(dir) else { return false };
+    entries.flatten().any(|entry| {
+        let path = entry.path();
+        // The kind of the entry itself: a link to a directory above would never end.
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => holds_rego(&path),
+            Ok(_) => path.extension().is_some_and(|e| e == "rego"),
+            Err(_) => false,
+        }
+    })
+}
+
+/// What the config says, surface by surface, for people.
+pub fn report(config: &Config) -> String {
+    let mut lines = vec![
+        format!("{}: valid ({})", config.file.display(), config.digest),
+        format!("log {} in {}", config.log_origin, config.ledger.dir.display()),
+        format!("policies in {}", config.policy.dir.display()),
+        format!("admin on {}", config.admin.listen),
+        format!("{} API keys, {} credentials", config.api_keys.len(), config.credentials.names().count()),
+    ];
+    for listener in &config.listeners {
+        let tls = if listener.tls.is_some() { "TLS" } else { "no TLS" };
+        lines.push(format!("listener {} on {} ({tls})", listener.name, listener.address));
+    }
+    for surface in &config.surfaces {
+        lines.push(String::new());
+        lines.extend(surface_lines(surface));
+    }
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+fn surface_lines(surface: &SurfaceConfig) -> Vec<String> {
+    let hosts: Vec<&str> = surface.hosts.names().collect();
+    let hosts = if hosts.is_empty() { "every host".to_owned() } else { hosts.join(", ") };
+    let roots = match &surface.upstream.scheme {
+        Scheme::Plain => "no TLS".to_owned(),
+        Scheme::Tls(Roots::WebPki) => "TLS, webpki roots".to_owned(),
+        Scheme::Tls(Roots::Native) => "TLS, native roots".to_owned(),
+        Scheme::Tls(Roots::File(path)) => format!("TLS, roots in {}", path.display()),
+    };
+    let credential = match &surface.credential {
+        Some(slot) => format!("credential {} in `{}`", slot.secret, slot.header),
+        None => "no credential".to_owned(),
+    };
+    let (name, listener, package) = (&surface.name, &surface.listener, &surface.package);
+    let mut lines = vec![
+        format!("surface {name}: {hosts} on {listener}, policy package {package}"),
+        format!("  upstream {} ({roots}), {credential}", surface.upstream.authority),
+    ];
+    let rows: Vec<[String; 5]> = surface.routes.iter().map(row).collect();
+    lines.extend(table(&["METHOD", "PATH", "ACTION", "BODY", "SCHEMA"], &rows));
+    lines
+}
+
+fn row(route: &RouteConfig) -> [String; 5] {
+    let body = match &route.rules.body {
+        BodyRules::None => "none".to_owned(),
+        BodyRules::Json { forward: Forward::Canonical, .. } => "json".to_owned(),
+        BodyRules::Json { forward: Forward::Verbatim, .. } => "json, verbatim".to_owned(),
+        BodyRules::Form { .. } => "form".to_owned(),
+        BodyRules::Opaque { media_types, .. } => media_types.iter().cloned().collect::<Vec<_>>().join(", "),
+    };
+    let schema = route.schema_file.as_ref().map_or("-".to_owned(), |p| p.display().to_string());
+    [route.method.to_string(), route.path_text.to_string(), route.action.to_string(), body, schema]
+}
+
+fn table<const N: usize>(head: &[&str; N], rows: &[[String; N]]) -> Vec<String> {
+    let head = head.map(str::to_owned);
+    let all = || std::iter::once(&head).chain(rows);
+    let widths: [usize; N] =
+        std::array::from_fn(|column| all().map(|row| row[column].chars().count()).max().unwrap_or(0));
+    let line = |row: &[String; N]| {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
+        format!("  {}", cells.collect::<Vec<_>>().join("  ").trim_end())
+    };
+    all().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let rows = [["x".to_owned(), "1".to_owned()], ["long".to_owned(), "2".to_owned()]];
+        assert_eq!(table(&["A", "B"], &rows), ["  A     B", "  x     1", "  long  2"]);
+    }
+
+    #[test]
+    fn a_directory_without_rego_has_no_policies() {
+        let dir = tempfile::tempdir().expect("a directory");
+        assert!(!holds_rego(dir.path()));
+        let inner = dir.path().join("payments");
+        std::fs::create_dir(&inner).expect("a directory");
+        std::fs::copy("Cargo.toml", inner.join("payments.rego")).expect("a file");
+        assert!(holds_rego(dir.path()));
+    }
+}
