@@ -1,4 +1,4 @@
-//! The commands. Each is a file with its arguments and a `run` that returns the exit code.
+//! Flags and exit codes; no logic.
 
 mod keys;
 mod receipts;
@@ -6,36 +6,32 @@ mod verify;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
-/// Lets an HTTP request through only if policy permits those exact bytes at that moment, and leaves a
-/// signed receipt that anyone can check.
+/// Inline HTTP gateway: no PERMIT, no execution.
 #[derive(Debug, Parser)]
-#[command(name = "interlock", version, about)]
-struct Cli {
+#[command(version, arg_required_else_help = true)]
+pub struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
-#[derive(Debug, clap::Subcommand)]
+#[derive(Debug, Subcommand)]
 enum Command {
-    /// Check a log against a pinned key, without the gateway.
+    /// Checks a log against a pinned key, without the gateway.
     Verify(verify::VerifyArgs),
-    /// Read the receipts of a log, without verifying them.
+    /// Reads the receipts of a log, without verifying them.
     Receipts(receipts::ReceiptsArgs),
-    /// Make signing keys and API keys.
+    /// Makes signing keys and API keys.
     Keys(keys::KeysArgs),
 }
 
-pub fn main() -> ExitCode {
-    let Cli { command } = Cli::parse();
-    let ended = match command {
-        Command::Verify(args) => verify::run(args),
-        Command::Receipts(args) => receipts::run(args),
-        Command::Keys(args) => keys::run(args),
-    };
-    ended.unwrap_or_else(|error| {
-        eprintln!("interlock: {error:#}");
-        ExitCode::from(1)
-    })
+impl Cli {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        match self.command {
+            Command::Verify(args) => verify::run(args),
+            Command::Receipts(args) => receipts::run(args),
+            Command::Keys(args) => keys::run(args),
+        }
+    }
 }

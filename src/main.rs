@@ -1,7 +1,15 @@
-//! The command line: flags and exit codes, no logic.
+//! The `interlock` program.
 
 mod cli;
 
-fn main() -> std::process::ExitCode {
-    cli::main()
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> anyhow::Result<ExitCode> {
+    // One TLS provider for the whole process, before anything can ask for one.
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .map_err(|_| anyhow::anyhow!("another TLS provider is installed"))?;
+    cli::Cli::parse().run()
 }

@@ -66,7 +66,7 @@ impl Log {
     }
 
     fn refused(&self) -> String {
-        self.open().err().expect("refused").to_string()
+        self.open().expect_err("refused").to_string()
     }
 
     /// A log of `leaves` frames with one leaf each, ended by a clean stop.
@@ -259,7 +259,7 @@ async fn a_checkpoint_by_another_key_or_of_another_tree_is_refused() {
     let sound = fs::read(log.path("checkpoint")).expect("readable");
     let other = Key::new();
     assert_eq!(verify(log.dir.path(), other.verifier()).exit_code(), 12, "another key is pinned");
-    let refused = open(log.dir.path(), &other).err().expect("refused").to_string();
+    let refused = open(log.dir.path(), &other).expect_err("refused").to_string();
     assert!(refused.contains("not one of this log and key"), "{refused}");
 
     let forged = Checkpoint {
@@ -288,7 +288,7 @@ async fn frames_of_another_log_do_not_chain() {
     let other = Key::named("example.org/other");
     assert_eq!(verify(log.dir.path(), other.verifier()).exit_code(), 10);
     fs::remove_file(log.path("checkpoint")).expect("removed");
-    let refused = open(log.dir.path(), &other).err().expect("refused").to_string();
+    let refused = open(log.dir.path(), &other).expect_err("refused").to_string();
     assert!(refused.contains("does not name the one before it"), "{refused}");
 }
 
@@ -380,7 +380,7 @@ async fn a_directory_that_cannot_be_written_is_refused() {
     let log = Log::new();
     let file = log.path("file");
     write(&file, b"");
-    let refused = open(&file.join("log"), &log.key).err().expect("refused");
+    let refused = open(&file.join("log"), &log.key).expect_err("refused");
     assert!(matches!(refused, OpenError::Unusable(_)), "{refused}");
     fs::set_permissions(log.dir.path(), fs::Permissions::from_mode(0o500)).expect("set");
     // Who may write everywhere (root) is not refused by modes.
