@@ -1,10 +1,11 @@
 //! The evaluator: the active bundle, its threads, and the one place that makes evidence of a verdict.
 
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use regorus::Engine;
 
 use super::bundle::{Bundle, ENGINE};
@@ -108,7 +109,7 @@ struct Inner {
     settings: Settings,
     clock: Clock,
     observer: Option<Arc<dyn Observer>>,
-    active: Mutex<Arc<Active>>,
+    active: ArcSwap<Active>,
     workers: Workers,
     evaluations: AtomicU64,
     panics: AtomicU64,
@@ -145,7 +146,7 @@ impl Pdp {
             settings,
             clock,
             observer,
-            active: Mutex::new(Arc::new(active)),
+            active: ArcSwap::from_pointee(active),
             workers,
             evaluations: AtomicU64::new(0),
             panics: AtomicU64::new(0),
@@ -191,12 +192,7 @@ impl Pdp {
     /// as long as compiling takes.
     pub fn activate(&self, bundle: Bundle) -> Result<(), BundleError> {
         let next = Arc::new(Active::new(bundle, &self.0.settings)?);
-        let previous = {
-            let mut active = self.0.active.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::replace(&mut *active, next)
-        };
-        // Dropped outside the lock: it may be the last owner of a large tree.
-        drop(previous);
+        self.0.active.store(next);
         Ok(())
     }
 
@@ -226,9 +222,9 @@ impl Pdp {
         }
     }
 
-    /// One pointer is copied under the lock.
+    /// Never waits.
     fn active(&self) -> Arc<Active> {
-        self.0.active.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.active.load_full()
     }
 
     async fn find(&self, active: Arc<Active>, package: &PackageName, input: Json) -> Finding {
