@@ -141,6 +141,27 @@ fn a_config_becomes_rules_settings_identities_and_secrets() {
 }
 
 #[test]
+fn claims_are_text_unless_they_are_plainly_something_else() {
+    let place = Place::new();
+    let key = "ilk_ab12cd34_0123456789abcdef0123456789abcdef";
+    let digest = interlock::model::Digest::of(key.as_bytes()).to_string();
+    let text = BASE
+        .replace(
+            "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+            &digest["sha-256:".len()..],
+        )
+        .replace("id: \"007\" }", "id: \"007\", when: 2027-01-31, off: no, tree: { leaves: [-1, x] } }");
+    let config = place.read(&text).expect("valid");
+    let mut headers = http::HeaderMap::new();
+    headers.insert("authorization", format!("Bearer {key}").parse().expect("a value"));
+    let presented = interlock::authority::Presented { headers: &headers, peer_certificates: &[] };
+    let actor = config.surfaces[0].identities.authenticate(&presented).expect("proved");
+    let claims = serde_json::to_string(&actor.claims).expect("JSON");
+    let expected = r#"{"id":"007","level":3,"night":true,"off":"no","role":"buyer","tree":{"leaves":[-1,"x"]},"when":"2027-01-31"}"#;
+    assert_eq!(claims, expected);
+}
+
+#[test]
 fn every_field_of_a_route_reaches_its_rules() {
     let place = Place::new();
     let route = "body: json, schema: charge.json";

@@ -6,9 +6,10 @@ use std::path::Path;
 use std::process::Command;
 
 use granit_parser::{Event, Parser};
+use interlock::authority::{Presented, Unauthenticated};
 use interlock::clock::Clock;
 use interlock::config::{Config, EXAMPLE_KEY, SecretsAre, Surroundings};
-use interlock::model::Digest;
+use interlock::model::{Digest, Json};
 
 fn read(path: &str) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{path}: {e}"))
@@ -78,6 +79,22 @@ fn the_shipped_examples_are_valid_and_warn_of_the_published_key() {
         assert!(EXAMPLE_KEY.starts_with("ilk_example0"));
         assert_eq!(config.surfaces[0].routes.len(), 4);
     }
+}
+
+#[test]
+fn the_published_key_proves_the_example_actor_with_its_claims() {
+    let config = example("deploy/interlock.yaml");
+    let mut headers = http::HeaderMap::new();
+    let presented = |headers: &http::HeaderMap| {
+        config.surfaces[0].identities.authenticate(&Presented { headers, peer_certificates: &[] })
+    };
+    assert_eq!(presented(&headers), Err(Unauthenticated::MISSING));
+    headers.insert("x-api-key", EXAMPLE_KEY.parse().expect("a value"));
+    let actor = presented(&headers).expect("proved");
+    assert_eq!(actor.id.as_str(), "agent-7");
+    let roles = Json::Array(vec![Json::string("agent")]);
+    assert_eq!(actor.claims, Json::object([("roles", roles)]));
+    assert_eq!(actor.credential_digest, Some(Digest::of(EXAMPLE_KEY.as_bytes())));
 }
 
 #[test]
