@@ -4,7 +4,7 @@
 //! not be closed; 4 the log was poisoned; 5 the gateway could not start. After a second signal the process ends at
 //! once, as in a crash: recovery settles what was open at the next start.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -125,7 +125,10 @@ fn say(lines: &[String]) {
 }
 
 fn init_logs(telemetry: &TelemetryConfig) {
-    let logs = tracing_subscriber::fmt().with_writer(io::stderr).with_max_level(telemetry.level);
+    let logs = tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_max_level(telemetry.level);
     // An error means that somebody who embeds this has set up logs already.
     let _ = match telemetry.format {
         LogFormat::Json => logs.json().flatten_event(true).try_init(),
