@@ -3,6 +3,8 @@
 mod architecture;
 mod canonical_properties;
 mod configuration;
+mod demo;
 mod deployment;
+mod documentation;
 mod ledger_faults;
 mod policy_packages;
