@@ -1,5 +1,7 @@
 //! The documents say what is: commands parse, files and tests exist, metrics and reasons are all there.
 
+mod formats;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::fs;
