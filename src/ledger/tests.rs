@@ -14,7 +14,7 @@ use crate::model::entry::{
     ActorEntry, BodyForm, DecisionEntry, EntryType, EvaluationEntry, EvaluationStatus, Mode, PolicyReference,
     RequestEntry, SPEC,
 };
-use crate::model::{AuthenticationMethod, OutcomeStatus, ReasonCode};
+use crate::model::{Actor, AuthenticationMethod, Json, OutcomeStatus, Place, ReasonCode};
 
 pub(super) const SEGMENT_BYTES: u64 = crate::limits::SEGMENT_BYTES_MIN;
 pub(super) const ORIGIN: &str = "example.org/log";
@@ -109,6 +109,22 @@ pub(super) fn confirmed() -> Outcome {
         sent: Some(Sent { digest: Digest::of(b"message"), size: 120 }),
         response: Some(ResponseSeen { status_code: 201, size: 2, body_digest: Digest::of(b"{}") }),
         duration: Duration::from_micros(1_500),
+    }
+}
+
+pub(super) fn rejection(actor: &str) -> Rejection {
+    let actor = Actor {
+        id: actor.parse().expect("an id"),
+        method: AuthenticationMethod::ApiKey,
+        credential_digest: None,
+        claims: Json::object([]),
+    };
+    Rejection {
+        actor: Arc::new(actor),
+        surface: Some("payments".parse().expect("a name")),
+        code: ReasonCode::SchemaMismatch,
+        place: Some(Place::Json { byte: 12, pointer: "/amount".into() }),
+        received_digest: Some(Digest::of(b"received")),
     }
 }
 

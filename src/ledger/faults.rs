@@ -1,0 +1,283 @@
+//! The fault matrix: every operation of a whole life of a log fails in every way, and the log stands.
+//!
+//! After each fault: nothing that was released is lost or changed, the log opens again, verifies, and goes on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::simulated::{Failure, Simulated, Target};
+use super::tests::{clock, confirmed, rejection, settings, signer, start};
+use super::*;
+use crate::merkle::note::Signer;
+use crate::merkle::tree::leaf_hash;
+use crate::model::LeafIndex;
+use crate::verify::walk::{Step, Walk};
+use crate::verify::{Verdict, verify_log};
+
+/// What was released, and must be in the log for ever.
+#[derive(Default)]
+struct Model {
+    released: Vec<Receipt>,
+    refused: usize,
+}
+
+impl Model {
+    fn note(&mut self, answer: Result<Receipt, Unrecorded>) {
+        match answer {
+            Ok(receipt) => self.released.push(receipt),
+            Err(_) => self.refused += 1,
+        }
+    }
+
+    fn check(&self, storage: &Simulated, when: &str) {
+        let hashes = leaf_hashes(storage);
+        for receipt in &self.released {
+            assert_eq!(hashes.get(receipt.index.0 as usize), Some(&receipt.leaf_hash), "{when}: {receipt:?}");
+        }
+    }
+}
+
+fn leaf_hashes(storage: &Simulated) -> Vec<Digest> {
+    let mut walk = Walk::new(storage, signer().verifier().name()).expect("readable");
+    let mut hashes = Vec::new();
+    while let Step::Frame(frame, _) = walk.step().expect("readable") {
+        hashes.extend(frame.entries.iter().map(|e| leaf_hash(e)));
+    }
+    hashes
+}
+
+fn open(storage: &Arc<Simulated>) -> Result<(Ledger, Opened), OpenError> {
+    let storage: Arc<Simulated> = Arc::clone(storage);
+    Ledger::open_on(storage, settings("/nowhere".as_ref()), signer(), clock(), start())
+}
+
+/// A small life: all kinds of leaves, large evidence that fills segments, a clean end.
+async fn live(storage: &Arc<Simulated>, model: &mut Model) -> Option<Closed> {
+    let (ledger, _) = open(storage).ok()?;
+    let large = Bytes::from(vec![b'1'; 100_000]);
+    for input in [Bytes::from_static(b"{}"), large.clone(), large.clone(), large] {
+        match ledger.decide_on(Decision::Permit, input).await {
+            Ok(done) => {
+                model.note(Ok(done.receipt));
+                let outcome = done.open.expect("a permit").close(confirmed());
+                model.note(outcome.durable().await);
+            }
+            Err(error) => model.note(Err(error)),
+        }
+        model.note(ledger.decide(Decision::Deny).await.map(|d| d.receipt));
+    }
+    model.note(ledger.record_rejection(rejection("agent-7")).await.map(|r| r.expect("first of its actor")));
+    let closed = ledger.close(Duration::ZERO).await;
+    Some(closed)
+}
+
+/// Opens what a fault left, checks it, adds a permit and its outcome, closes, and verifies again.
+async fn stands(storage: &Arc<Simulated>, model: &Model, when: &str) {
+    model.check(storage, when);
+    let (ledger, _) = open(storage).unwrap_or_else(|e| panic!("{when}: {e}"));
+    let done = ledger.decide(Decision::Permit).await.unwrap_or_else(|e| panic!("{when}: {e}"));
+    done.open.expect("a permit").close(confirmed()).durable().await.unwrap_or_else(|e| panic!("{when}: {e}"));
+    assert_eq!(ledger.close(Duration::ZERO).await, Closed::Clean, "{when}");
+    drop(ledger);
+    model.check(storage, when);
+    let report = verify_log(&**storage, signer().verifier()).expect("readable");
+    assert!(report.passed() && report.open_count == 0, "{when}:\n{report}");
+    assert_eq!(report.unsigned_tail, 0, "{when}");
+}
+
+async fn survives(target: Target, failure: Failure, faults: &mut usize) {
+    let when = format!("{target:?} {failure:?}");
+    let storage = Arc::new(Simulated::new());
+    storage.plan(target, failure);
+    let mut model = Model::default();
+    let closed = live(&storage, &mut model).await;
+    if closed != Some(Closed::Clean) {
+        *faults += 1;
+    }
+    let cut = !matches!(failure, Failure::FailsAndNotPersisted | Failure::FailsButPersisted);
+    if cut {
+        storage.restart_machine();
+    } else {
+        // The process starts again on a machine whose memory still shows what never reached the disk.
+        storage.restart_process();
+    }
+    stands(&storage, &model, &when).await;
+    // And what was built on it is there after the power is cut in the end.
+    storage.restart_machine();
+    stands(&storage, &model, &format!("{when}, then a power cut")).await;
+}
+
+#[tokio::test]
+async fn the_log_stands_whatever_operation_fails_in_whatever_way() {
+    let storage = Arc::new(Simulated::new());
+    let mut model = Model::default();
+    assert_eq!(live(&storage, &mut model).await, Some(Closed::Clean));
+    assert_eq!((model.released.len(), model.refused), (13, 0));
+    let (operations, _) = storage.history();
+    for name in ["create_spare", "promote_spare", "write_at", "sync"] {
+        assert!(
+            operations.iter().filter(|o| **o == name).count() >= 2,
+            "the life is too short: {operations:?}"
+        );
+    }
+    let mut faults = 0;
+    for operation in 0..operations.len() {
+        let target = Target::Operation(operation);
+        for failure in [Failure::FailsAndNotPersisted, Failure::FailsButPersisted, Failure::PowerCut] {
+            survives(target, failure, &mut faults).await;
+        }
+    }
+    assert!(faults >= operations.len(), "most faults are noticed: {faults}");
+}
+
+#[tokio::test]
+async fn the_log_stands_when_a_write_is_torn_at_any_512_byte_block() {
+    let storage = Arc::new(Simulated::new());
+    live(&storage, &mut Model::default()).await;
+    let (operations, _) = storage.history();
+    let mut faults = 0;
+    for (operation, name) in operations.iter().enumerate() {
+        if !["write_at", "sync"].contains(name) {
+            continue;
+        }
+        for blocks in (1..4).chain([7, 100, 196]) {
+            survives(Target::Operation(operation), Failure::TornAfter(blocks), &mut faults).await;
+            survives(Target::Operation(operation), Failure::TornBefore(blocks), &mut faults).await;
+        }
+    }
+    assert!(faults > 100);
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_cannot_be_published_stops_nothing() {
+    for failure in [Failure::FailsAndNotPersisted, Failure::FailsButPersisted] {
+        for write in 1..3 {
+            let storage = Arc::new(Simulated::new());
+            storage.plan(Target::Checkpoint(write), failure);
+            let mut model = Model::default();
+            live(&storage, &mut model).await;
+            assert_eq!(model.refused, 0);
+            storage.restart_machine();
+            stands(&storage, &model, &format!("checkpoint {write} {failure:?}")).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn recovery_itself_may_fail_at_any_operation_and_be_tried_again() {
+    // A log with a torn end and an open permit.
+    let torn = || async {
+        let storage = Arc::new(Simulated::new());
+        let (ledger, _) = open(&storage).expect("opens");
+        let mut model = Model::default();
+        let done = ledger.decide(Decision::Permit).await.expect("recorded");
+        model.note(Ok(done.receipt.clone()));
+        let (operations, _) = storage.history();
+        storage.plan(Target::Operation(operations.len() + 1), Failure::TornAfter(1));
+        assert_eq!(ledger.decide(Decision::Deny).await.err(), Some(Unrecorded::Poisoned));
+        drop((done, ledger));
+        storage.restart_machine();
+        (storage, model)
+    };
+    let (storage, _) = torn().await;
+    let before = storage.history().0.len();
+    drop(open(&storage).expect("opens"));
+    assert_eq!(storage.quarantined().len(), 1);
+    let after = storage.history().0.len();
+    assert!(after - before >= 5, "quarantine, clear, sync, start leaf");
+    for operation in before..after {
+        for failure in [
+            Failure::FailsAndNotPersisted,
+            Failure::FailsButPersisted,
+            Failure::PowerCut,
+            Failure::TornAfter(4),
+        ] {
+            let (storage, model) = torn().await;
+            storage.plan(Target::Operation(operation), failure);
+            drop(open(&storage));
+            storage.restart_machine();
+            stands(&storage, &model, &format!("recovery {operation} {failure:?}")).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn after_a_failed_sync_nothing_is_built_on_bytes_that_only_memory_shows() {
+    let storage = Arc::new(Simulated::new());
+    let (ledger, _) = open(&storage).expect("opens");
+    let (operations, _) = storage.history();
+    storage.plan(Target::Operation(operations.len() + 1), Failure::FailsAndNotPersisted);
+    assert_eq!(ledger.decide(Decision::Deny).await.err(), Some(Unrecorded::Poisoned));
+    drop(ledger);
+    storage.restart_process();
+    let (ledger, opened) = open(&storage).expect("opens");
+    assert_eq!(opened.size.0, 3, "start, the decision as memory shows it, start");
+    drop(ledger);
+    storage.restart_machine();
+    assert_eq!(leaf_hashes(&storage).len(), 3);
+    let report = verify_log(&*storage, signer().verifier()).expect("readable");
+    assert_eq!(report.verdicts.frames, Verdict::Pass, "{report}");
+}
+
+#[tokio::test]
+async fn a_full_disk_turns_decisions_away_but_takes_outcomes_and_ends_when_there_is_room() {
+    let storage = Arc::new(Simulated::new());
+    storage.set_room(2);
+    let time = clock();
+    let on: Arc<Simulated> = Arc::clone(&storage);
+    let opened = Ledger::open_on(on, settings("/nowhere".as_ref()), signer(), time.clone(), start());
+    let (ledger, _) = opened.expect("opens");
+    let large = Bytes::from(vec![b'1'; 120_000]);
+    let mut open_permits = Vec::new();
+    let refused = loop {
+        match ledger.decide_on(Decision::Permit, large.clone()).await {
+            Ok(done) => open_permits.push(done.open.expect("a permit")),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!((refused, ledger.health()), (Unrecorded::Full, Health::Full));
+    assert_eq!(open_permits.len(), 2, "what fits while a spare remains");
+    assert_eq!(ledger.decide(Decision::Deny).await.err(), Some(Unrecorded::Full));
+    assert_eq!(ledger.record_rejection(rejection("a")).await.err(), Some(Unrecorded::Full));
+    for permit in open_permits {
+        permit.close(confirmed()).durable().await.expect("an outcome fits");
+    }
+    assert_eq!(ledger.statistics().open_permits, 0);
+    storage.set_room(1);
+    time.advance(Duration::from_millis(crate::limits::ROOM_RETRY_MS));
+    ledger.decide(Decision::Deny).await.expect("there is room again");
+    assert_eq!(ledger.health(), Health::Accepting);
+    assert_eq!(ledger.close(Duration::ZERO).await, Closed::Clean);
+    let report = verify_log(&*storage, signer().verifier()).expect("readable");
+    assert!(report.passed(), "{report}");
+}
+
+#[tokio::test]
+async fn the_outcomes_of_all_permits_fit_when_the_disk_is_full() {
+    let storage = Arc::new(Simulated::new());
+    storage.set_room(3);
+    let (ledger, _) = open(&storage).expect("opens");
+    let mut permits = Vec::new();
+    while let Ok(done) = ledger.decide(Decision::Permit).await {
+        permits.push(done.open.expect("a permit"));
+    }
+    assert_eq!(permits.len(), 32, "half the blocks of the smallest segment");
+    for permit in permits {
+        // One at a time: each alone in its frame, which takes the most room.
+        permit.close(confirmed()).durable().await.expect("an outcome fits");
+    }
+    assert_eq!(ledger.close(Duration::ZERO).await, Closed::Clean);
+}
+
+#[tokio::test]
+async fn a_frame_damaged_before_others_refuses_the_start_and_names_both() {
+    let storage = Arc::new(Simulated::new());
+    live(&storage, &mut Model::default()).await;
+    storage.flip(LeafIndex(0), 200);
+    let error = open(&storage).expect_err("refused").to_string();
+    let file = "frames/00000000000000000000.frames";
+    assert!(error.contains(&format!("{file} at offset 0: ")), "{error}");
+    assert!(error.contains(&format!("the log goes on in {file} at offset 4096")), "{error}");
+}

@@ -1,0 +1,254 @@
+//! What a verification found: one verdict for each question, never one boolean.
+
+use std::fmt::{self, Write};
+
+use serde::Serialize;
+
+use crate::limits;
+use crate::model::{Digest, LeafIndex, ReceiptId, TreeSize};
+
+/// The questions, in the order in which a failing one decides the exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Check {
+    /// Every frame is whole, in its place, and names the one before it.
+    Frames,
+    /// Every leaf is strict JSON in canonical form, of a known type with its members.
+    WellFormed,
+    /// Each frame's root is the root of the leaves up to it.
+    Included,
+    /// The checkpoint is signed by the pinned key for this log, and its root is the tree's at its size.
+    Signed,
+    /// Each PERMIT has exactly one outcome, later and about the same bytes.
+    Paired,
+    /// Starts and stops follow each other and name the tree they found.
+    Epochs,
+}
+
+impl Check {
+    pub const ALL: [Check; 6] =
+        [Self::Frames, Self::WellFormed, Self::Included, Self::Signed, Self::Paired, Self::Epochs];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Frames => "frames",
+            Self::WellFormed => "well-formed",
+            Self::Included => "included",
+            Self::Signed => "signed",
+            Self::Paired => "paired",
+            Self::Epochs => "epochs",
+        }
+    }
+
+    /// Exit code of `interlock verify` when this is the first check that failed.
+    pub const fn exit_code(self) -> u8 {
+        match self {
+            Self::Frames | Self::WellFormed => 10,
+            Self::Included => 11,
+            Self::Signed => 12,
+            Self::Paired => 13,
+            Self::Epochs => 14,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    Pass,
+    Fail,
+    /// An earlier failure kept this from being looked at to the end; nothing wrong was seen so far.
+    NotEstablished,
+}
+
+impl Verdict {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Fail => "FAIL",
+            Self::NotEstablished => "not established",
+        }
+    }
+}
+
+/// One thing that is wrong, and where.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    pub check: Check,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub index: Option<LeafIndex>,
+    /// Relative to the log's directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// Of the frame that holds it, bytes from the start of the file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offset: Option<u64>,
+    pub what: String,
+}
+
+/// A PERMIT at the end of the log that has no outcome yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Open {
+    pub index: LeafIndex,
+    pub id: ReceiptId,
+}
+
+/// All of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    pub log: String,
+    pub key: String,
+    /// Leaves that were read, and their root.
+    pub size: TreeSize,
+    pub root: Digest,
+    /// Size that the pinned key signed, if it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signed_size: Option<TreeSize>,
+    /// Leaves after it.
+    pub unsigned_tail: u64,
+    pub epochs: u64,
+    pub decisions: u64,
+    pub permits: u64,
+    /// At most [`limits::PROBLEMS_NAMED_MAX`] of them by name.
+    pub open: Vec<Open>,
+    pub open_count: u64,
+    pub verdicts: Verdicts,
+    pub problems: Vec<Problem>,
+    /// With those that are not named.
+    pub problem_count: u64,
+    pub notes: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Verdicts {
+    pub frames: Verdict,
+    pub well_formed: Verdict,
+    pub included: Verdict,
+    pub signed: Verdict,
+    pub paired: Verdict,
+    pub epochs: Verdict,
+}
+
+impl Verdicts {
+    pub const fn of(&self, check: Check) -> Verdict {
+        match check {
+            Check::Frames => self.frames,
+            Check::WellFormed => self.well_formed,
+            Check::Included => self.included,
+            Check::Signed => self.signed,
+            Check::Paired => self.paired,
+            Check::Epochs => self.epochs,
+        }
+    }
+
+    pub(super) fn of_mut(&mut self, check: Check) -> &mut Verdict {
+        match check {
+            Check::Frames => &mut self.frames,
+            Check::WellFormed => &mut self.well_formed,
+            Check::Included => &mut self.included,
+            Check::Signed => &mut self.signed,
+            Check::Paired => &mut self.paired,
+            Check::Epochs => &mut self.epochs,
+        }
+    }
+}
+
+impl Report {
+    pub fn passed(&self) -> bool {
+        Check::ALL.iter().all(|&c| self.verdicts.of(c) == Verdict::Pass)
+    }
+
+    /// 0 if everything passed, else the code of the first check that failed.
+    pub fn exit_code(&self) -> u8 {
+        let failed = Check::ALL.iter().find(|&&c| self.verdicts.of(c) == Verdict::Fail);
+        // Something is only ever not established because something else failed.
+        failed.map_or(if self.passed() { 0 } else { Check::Frames.exit_code() }, |c| c.exit_code())
+    }
+
+    pub(super) fn problem(&mut self, problem: Problem) {
+        *self.verdicts.of_mut(problem.check) = Verdict::Fail;
+        self.problem_count += 1;
+        if self.problems.len() < limits::PROBLEMS_NAMED_MAX {
+            self.problems.push(problem);
+        }
+    }
+}
+
+/// For people. Everything that comes from the log is escaped.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "log     {}", escape(&self.log))?;
+        writeln!(f, "key     {}", escape(&self.key))?;
+        writeln!(
+            f,
+            "leaves  {} ({} decisions, {} permits, {} epochs)",
+            self.size, self.decisions, self.permits, self.epochs
+        )?;
+        writeln!(f, "root    {}", self.root)?;
+        match self.signed_size {
+            Some(size) => writeln!(f, "signed  {size} leaves, {} after them", self.unsigned_tail)?,
+            None => writeln!(f, "signed  nothing")?,
+        }
+        writeln!(f)?;
+        for check in Check::ALL {
+            writeln!(f, "{:<12} {}", check.as_str(), self.verdicts.of(check).as_str())?;
+        }
+        for open in &self.open {
+            writeln!(f, "open     entry {}, receipt {}", open.index, open.id)?;
+        }
+        for note in &self.notes {
+            writeln!(f, "note     {}", escape(note))?;
+        }
+        for problem in &self.problems {
+            write!(f, "problem  {}: ", problem.check.as_str())?;
+            if let Some(index) = problem.index {
+                write!(f, "entry {index}: ")?;
+            }
+            write!(f, "{}", escape(&problem.what))?;
+            if let Some(file) = &problem.file {
+                write!(f, " [{}", escape(file))?;
+                if let Some(offset) = problem.offset {
+                    write!(f, ", offset {offset}")?;
+                }
+                f.write_char(']')?;
+            }
+            writeln!(f)?;
+        }
+        let unnamed = self.problem_count - self.problems.len() as u64;
+        if unnamed > 0 {
+            writeln!(f, "problem  {unnamed} more")?;
+        }
+        Ok(())
+    }
+}
+
+/// Text from a log, safe for a terminal: control characters, and those that turn or hide text, as `\u{..}`.
+pub fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        let turns_or_hides = matches!(c,
+            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+        if c.is_control() || turns_or_hides {
+            out.extend(c.escape_unicode());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_from_a_log_cannot_steer_a_terminal() {
+        assert_eq!(escape("a\u{1b}[2Jb\r\n\u{9b}\u{202e}é"), "a\\u{1b}[2Jb\\u{d}\\u{a}\\u{9b}\\u{202e}é");
+    }
+
+    #[test]
+    fn the_first_failing_check_decides_the_exit_code() {
+        let codes: Vec<_> = Check::ALL.iter().map(|c| c.exit_code()).collect();
+        assert_eq!(codes, [10, 10, 11, 12, 13, 14]);
+    }
+}
