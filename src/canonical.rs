@@ -20,6 +20,8 @@ mod rules;
 pub mod schema;
 pub mod target;
 pub mod template;
+#[cfg(test)]
+mod testing;
 
 pub use message::{Slot, Wire};
 pub use request::{

@@ -170,6 +170,8 @@ pub const ADMIN_CONNECTION_MS_MAX: u64 = 60_000;
 pub const POLICY_FILES_MAX: usize = 512;
 pub const POLICY_FILE_BYTES_MAX: usize = 1024 * 1024;
 pub const POLICY_BUNDLE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Values and member names in one data document.
+pub const POLICY_DATA_VALUES_MAX: usize = 200_000;
 /// Bytes of one line of Rego; the engine's own bound is 1,024 columns.
 pub const POLICY_LINE_BYTES_MAX: usize = 1_000;
 /// Open `[` and `{` at one place of Rego: the engine's parse time doubles with each literal level.

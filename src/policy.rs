@@ -13,8 +13,10 @@ mod fault;
 mod input;
 mod lexical;
 mod pdp;
+mod schema;
 mod source;
 mod syntax;
+pub mod testing;
 #[cfg(test)]
 mod tests;
 mod verdict;
@@ -24,5 +26,6 @@ pub use bundle::{Bundle, ENGINE};
 pub use evaluate::Finding;
 pub use fault::{BundleError, Fault};
 pub use pdp::{Context, Counts, Observer, Pdp, Question, Settings};
+pub use schema::input_schema;
 pub use source::{DataFile, RegoFile, Sources};
 pub use verdict::{Evaluated, Evaluation, Judgment, Permit, Refusal};

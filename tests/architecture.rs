@@ -87,7 +87,7 @@ fn a_capability_is_used_by_its_owner_alone() {
         ("the secret of a credential", &[".expose()"], &["upstream/permit.rs"]),
         ("taking recorded evidence apart", &[".into_parts()"], &["upstream/", "ledger/"]),
         ("reading the environment", &["env::var"], &["config/", "config.rs"]),
-        ("YAML", &["serde_saphyr"], &["config/", "config.rs"]),
+        ("YAML", &["granit_parser"], &["config/"]),
     ];
     let sources = sources();
     for (what, spellings, owners) in rules {

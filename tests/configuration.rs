@@ -141,6 +141,27 @@ fn a_config_becomes_rules_settings_identities_and_secrets() {
 }
 
 #[test]
+fn claims_are_text_unless_they_are_plainly_something_else() {
+    let place = Place::new();
+    let key = "ilk_ab12cd34_0123456789abcdef0123456789abcdef";
+    let digest = interlock::model::Digest::of(key.as_bytes()).to_string();
+    let text = BASE
+        .replace(
+            "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+            &digest["sha-256:".len()..],
+        )
+        .replace("id: \"007\" }", "id: \"007\", when: 2027-01-31, off: no, tree: { leaves: [-1, x] } }");
+    let config = place.read(&text).expect("valid");
+    let mut headers = http::HeaderMap::new();
+    headers.insert("authorization", format!("Bearer {key}").parse().expect("a value"));
+    let presented = interlock::authority::Presented { headers: &headers, peer_certificates: &[] };
+    let actor = config.surfaces[0].identities.authenticate(&presented).expect("proved");
+    let claims = serde_json::to_string(&actor.claims).expect("JSON");
+    let expected = r#"{"id":"007","level":3,"night":true,"off":"no","role":"buyer","tree":{"leaves":[-1,"x"]},"when":"2027-01-31"}"#;
+    assert_eq!(claims, expected);
+}
+
+#[test]
 fn every_field_of_a_route_reaches_its_rules() {
     let place = Place::new();
     let route = "body: json, schema: charge.json";
@@ -465,6 +486,91 @@ fn a_file_that_cannot_be_read_is_said_so() {
     let surroundings = Surroundings::of_process(&clock);
     let not_text = Config::parse(b"a: \xff", &place.path("x.yaml"), surroundings).expect_err("refused");
     assert!(not_text.to_string().contains("is not UTF-8 (at byte 3)"));
+}
+
+#[test]
+fn a_listener_with_tls_takes_a_matching_valid_pair_and_refuses_the_rest() {
+    let place = Place::new();
+    for name in ["a", "b"] {
+        let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+        params.not_before = rcgen::date_time_ymd(2026, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2026, 12, 31);
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let certificate = params.self_signed(&key).expect("a certificate");
+        place.write(&format!("{name}.pem"), &certificate.pem(), 0o644);
+        place.write(&format!("{name}.key"), &key.serialize_pem(), 0o600);
+    }
+    place.write("open.key", "", 0o644);
+    let text = |tls: &str| edit("127.0.0.1:8080", &format!("127.0.0.1:8080, tls: {{ {tls} }}"));
+    let config = place.read(&text("certificate: a.pem, key: a.key")).expect("valid");
+    let tls = config.listeners[0].tls.as_ref().expect("TLS");
+    assert_eq!(tls.alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
+
+    for (tls, needle, message) in [
+        ("certificate: a.pem, key: b.key", "b.key", "does not belong to the certificate"),
+        ("certificate: a.pem, key: open.key", "open.key", "is readable by others"),
+        ("certificate: a.key, key: a.key", "a.key, key", "holds no certificate"),
+        ("certificate: no.pem, key: a.key", "no.pem", "No such file"),
+        ("certificate: a.pem", "{ certificate", "`tls` needs the field `key`"),
+    ] {
+        let text = text(tls);
+        let problems = place.problems(&text);
+        assert_eq!(problems.len(), 1, "{problems:#?}");
+        assert!(problems[0].contains(message), "{problems:#?}");
+        assert!(problems[0].starts_with(&place_of(&text, needle)), "{problems:#?}");
+    }
+
+    let at = |time| {
+        let clock = Clock::manual(WallTime::parse_rfc3339(time).expect("a time"));
+        place.read_with(&text("certificate: a.pem, key: a.key"), &clock, SecretsAre::Needed)
+    };
+    let expired = at("2027-01-02T00:00:00Z").expect_err("refused").to_string();
+    assert!(expired.contains("a.pem expired on"), "{expired}");
+    let soon = at("2026-12-25T00:00:00Z").expect("valid");
+    assert!(soon.warnings().iter().any(|w| w.message.contains("days left")), "{:?}", soon.warnings());
+}
+
+#[test]
+fn lists_that_are_too_long_are_refused_as_a_whole() {
+    let place = Place::new();
+    let many = |n: usize, item: &dyn Fn(usize) -> String| (0..n).map(item).collect::<String>();
+    let route = |n| format!("      - {{ action: a{n}, method: GET, path: /{n}, body: none }}\n");
+    let routes = format!("{BASE}{}", many(limits::ROUTES_PER_SURFACE_MAX, &route));
+    let surface = |n| SECOND.replace("exports\n", &format!("s{n}\n    hosts: [h{n}]\n"));
+    let surfaces = edit("    listener: main\n", "    listener: main\n    hosts: [a]\n");
+    let surfaces = format!("{surfaces}{}", many(limits::SURFACES_MAX, &surface));
+    let key = |n| format!("  - {{ id: a, prefix: ilk_{n:08}, sha256: {} }}\n", "0".repeat(64));
+    let keys = edit("api_keys:\n", &format!("api_keys:\n{}", many(limits::API_KEYS_MAX, &key)));
+    for (text, message) in [
+        (routes, "more than 1024 routes"),
+        (surfaces, "more than 256 surfaces"),
+        (keys, "more than 10000 API keys"),
+    ] {
+        let problems = place.problems(&text);
+        assert!(problems.len() == 1 && problems[0].ends_with(message), "{problems:#?}");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn a_file_that_is_damaged_anywhere_is_read_or_refused_and_never_panics(
+        at in 0..BASE.len(),
+        cut in 0_usize..40,
+        inserted in proptest::sample::select(vec![
+            "", "\n", " ", ":", "- ", "{", "}", "[", "]", "&a ", "*a", "!!str ", "|", ">", "\"", "'", "#", "~", "<<: ",
+            "\t", "---\n", "\u{feff}", "\u{1f600}", "%", "? ", "9999999999999999999999", "\0",
+        ]),
+    ) {
+        let place = Place::new();
+        let mut text = BASE.to_owned();
+        text.replace_range(at..(at + cut).min(BASE.len()), inserted);
+        match place.read(&text) {
+            Ok(config) => config.warnings().iter().for_each(|w| drop(config.show_warning(w))),
+            Err(invalid) => {
+                assert!(!invalid.problems().is_empty() && !invalid.to_string().is_empty());
+            }
+        }
+    }
 }
 
 /// What docs/CONFIGURATION.md says of a field: default and bounds in the words of its tables.

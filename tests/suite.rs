@@ -7,6 +7,7 @@ mod answers;
 mod architecture;
 mod canonical_properties;
 mod configuration;
+mod deployment;
 mod ledger_faults;
 mod path;
 mod policy_packages;

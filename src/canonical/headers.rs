@@ -213,3 +213,183 @@ fn only_value<'a>(head: &'a ReceivedHead, name: &HeaderName) -> Result<&'a Heade
 fn refuse(code: ReasonCode, name: &HeaderName) -> Malformed {
     Malformed::new(code, Place::Header(name.as_str().into()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::canonical::testing::{read as canonicalize, received, refusal, rules};
+    use crate::canonical::{BodyRules, Received};
+
+    fn get(headers: &[(&str, &str)]) -> Received {
+        received("GET", "/", headers, "")
+    }
+
+    fn on_http2(headers: &[(&str, &str)]) -> Received {
+        let mut request = get(headers);
+        request.head.version = Version::Http2;
+        request
+    }
+
+    fn forwarded(request: Received, rules: &Rules) -> Vec<String> {
+        let request = canonicalize(request, rules).expect("accepted");
+        request.headers().iter().map(|(name, value)| format!("{name}: {value}")).collect()
+    }
+
+    #[test]
+    fn only_listed_headers_leave_in_one_form() {
+        let headers = [
+            ("X-Trace", " a\t b  c "),
+            ("accept", "*/*"),
+            ("cookie", "a=b"),
+            ("cookie", "c=d"),
+            ("x-unlisted", "\u{e9}"),
+            ("interlock-x", "1"),
+            ("idempotency-key", "k-1"),
+            ("connection", "Keep-Alive, close"),
+            ("te", "Trailers"),
+            ("expect", "100-Continue"),
+            ("content-encoding", "Identity"),
+            ("content-length", "0"),
+            ("content-type", "text/csv"),
+            ("x-api-key", "secret"),
+        ];
+        let expected = ["host: upstream.example", "accept: */*", "idempotency-key: k-1", "x-trace: a\t b  c"];
+        assert_eq!(forwarded(get(&headers), &rules(BodyRules::None)), expected);
+        let without_connection: Vec<_> = headers.into_iter().filter(|h| h.0 != "connection").collect();
+        assert_eq!(forwarded(on_http2(&without_connection), &rules(BodyRules::None)), expected);
+    }
+
+    #[test]
+    fn what_has_two_readings_is_refused_by_name() {
+        use ReasonCode as Code;
+        let key = "k".repeat(256);
+        for (headers, code, name) in [
+            (&[("accept", "a"), ("accept", "a")][..], Code::HeaderDuplicate, "accept"),
+            (&[("idempotency-key", "a"), ("idempotency-key", "a")], Code::HeaderDuplicate, "idempotency-key"),
+            (&[("content-type", "a/b"), ("content-type", "a/b")], Code::HeaderDuplicate, "content-type"),
+            (&[("accept", "\u{e9}")], Code::HeaderValueInvalid, "accept"),
+            (&[("accept", "")], Code::HeaderValueInvalid, "accept"),
+            (&[("accept", " \t ")], Code::HeaderValueInvalid, "accept"),
+            (&[("idempotency-key", "a b")], Code::IdempotencyKeyInvalid, "idempotency-key"),
+            (&[("idempotency-key", "")], Code::IdempotencyKeyInvalid, "idempotency-key"),
+            (&[("idempotency-key", &key)], Code::IdempotencyKeyInvalid, "idempotency-key"),
+            (&[("authorization", "Bearer x")], Code::HeaderCredentialSent, "authorization"),
+            (&[("connection", "x-trace")], Code::HeaderHopByHop, "connection"),
+            (&[("connection", "close, x-trace")], Code::HeaderHopByHop, "connection"),
+            (&[("connection", "close"), ("connection", "upgrade")], Code::HeaderHopByHop, "connection"),
+            (&[("connection", "")], Code::HeaderHopByHop, "connection"),
+            (&[("keep-alive", "timeout=5")], Code::HeaderHopByHop, "keep-alive"),
+            (&[("proxy-connection", "close")], Code::HeaderHopByHop, "proxy-connection"),
+            (&[("proxy-authorization", "Basic x")], Code::HeaderHopByHop, "proxy-authorization"),
+            (&[("proxy-authenticate", "Basic")], Code::HeaderHopByHop, "proxy-authenticate"),
+            (&[("te", "gzip")], Code::HeaderHopByHop, "te"),
+            (&[("te", "trailers"), ("te", "gzip")], Code::HeaderHopByHop, "te"),
+            (&[("trailer", "x")], Code::TrailersRefused, "trailer"),
+            (&[("upgrade", "websocket")], Code::UpgradeRefused, "upgrade"),
+            (&[("http2-settings", "x")], Code::UpgradeRefused, "http2-settings"),
+            (&[("x-http-method-override", "PUT")], Code::HeaderMethodOverride, "x-http-method-override"),
+            (&[("x-http-method", "PUT")], Code::HeaderMethodOverride, "x-http-method"),
+            (&[("x-method-override", "PUT")], Code::HeaderMethodOverride, "x-method-override"),
+            (&[("content-encoding", "gzip")], Code::ContentEncodingUnsupported, "content-encoding"),
+            (&[("content-encoding", "identity, gzip")], Code::ContentEncodingUnsupported, "content-encoding"),
+            (&[("expect", "200-ok")], Code::ExpectationUnsupported, "expect"),
+            (
+                &[("transfer-encoding", "gzip, chunked")],
+                Code::TransferEncodingUnsupported,
+                "transfer-encoding",
+            ),
+            (&[("transfer-encoding", "identity")], Code::TransferEncodingUnsupported, "transfer-encoding"),
+            (
+                &[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")],
+                Code::TransferEncodingUnsupported,
+                "transfer-encoding",
+            ),
+            (
+                &[("content-length", "0"), ("content-length", "0")],
+                Code::ContentLengthInvalid,
+                "content-length",
+            ),
+            (&[("content-length", "+0")], Code::ContentLengthInvalid, "content-length"),
+            (&[("content-length", "0, 0")], Code::ContentLengthInvalid, "content-length"),
+            (&[("content-length", "")], Code::ContentLengthInvalid, "content-length"),
+            (&[("content-length", "1")], Code::ContentLengthMismatch, "content-length"),
+            (
+                &[("content-length", "99999999999999999999999999")],
+                Code::ContentLengthMismatch,
+                "content-length",
+            ),
+            (
+                &[("content-length", "0"), ("transfer-encoding", "chunked")],
+                Code::FramingConflict,
+                "content-length",
+            ),
+        ] {
+            let expected = (code, format!("header `{name}`"));
+            assert_eq!(refusal(get(headers), &rules(BodyRules::None)), expected, "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn connection_specific_headers_do_not_exist_on_http2() {
+        for (name, value, code) in [
+            ("connection", "close", ReasonCode::HeaderHopByHop),
+            ("keep-alive", "timeout=5", ReasonCode::HeaderHopByHop),
+            ("proxy-connection", "close", ReasonCode::HeaderHopByHop),
+            ("transfer-encoding", "chunked", ReasonCode::HeaderHopByHop),
+            ("upgrade", "h2c", ReasonCode::UpgradeRefused),
+            ("te", "gzip", ReasonCode::HeaderHopByHop),
+        ] {
+            let refused = refusal(on_http2(&[(name, value)]), &rules(BodyRules::None));
+            assert_eq!(refused, (code, format!("header `{name}`")));
+        }
+    }
+
+    #[test]
+    fn a_chunked_body_is_forwarded_with_its_length() {
+        let opaque = BodyRules::Opaque { media_types: ["a/b".into()].into(), required: Required::Required };
+        let headers = [("transfer-encoding", "Chunked"), ("content-type", "a/b")];
+        let request = received("POST", "/", &headers, "abc");
+        let expected = ["host: upstream.example", "content-length: 3", "content-type: a/b"];
+        assert_eq!(forwarded(request, &rules(opaque)), expected);
+    }
+
+    #[test]
+    fn a_sent_credential_is_refused_or_dropped_as_the_route_says() {
+        let mut rules = rules(BodyRules::None);
+        let request = || get(&[("authorization", "Bearer caller")]);
+        let slot = rules.credential.as_mut().expect("a slot");
+        slot.when_sent = WhenSent::Drop;
+        assert_eq!(forwarded(request(), &rules), ["host: upstream.example"]);
+        // Identity has read it: it is the caller's own credential, and stays here.
+        rules.credential.as_mut().expect("a slot").when_sent = WhenSent::Refuse;
+        rules.identity_headers.insert("authorization".into());
+        assert_eq!(forwarded(request(), &rules), ["host: upstream.example"]);
+        // Without a slot of that name it is a header like any other.
+        rules.identity_headers.clear();
+        rules.credential = None;
+        assert_eq!(forwarded(request(), &rules), ["host: upstream.example", "authorization: Bearer caller"]);
+    }
+
+    #[test]
+    fn a_route_may_need_an_idempotency_key_without_forwarding_it() {
+        let mut rules = rules(BodyRules::None);
+        rules.idempotency_key = Required::Required;
+        rules.forward_headers.clear();
+        let missing = (ReasonCode::IdempotencyKeyMissing, "header `idempotency-key`".to_owned());
+        assert_eq!(refusal(get(&[]), &rules), missing);
+        let request = canonicalize(get(&[("idempotency-key", "k")]), &rules).expect("accepted");
+        assert_eq!(request.idempotency_key().map(IdempotencyKey::as_str), Some("k"));
+        assert_eq!(request.headers().len(), 1);
+    }
+
+    #[test]
+    fn only_plain_lowercase_names_are_forwardable() {
+        for name in ["accept", "x-api-key", "idempotency-key", "authorization", "cookie"] {
+            assert!(is_forwardable(name), "{name}");
+        }
+        for name in ["", "Accept", "x y", "host", "content-length", "te", "proxy-x", "interlock-a", "trailer"]
+        {
+            assert!(!is_forwardable(name), "{name}");
+        }
+    }
+}

@@ -105,3 +105,60 @@ impl fmt::Debug for Wire {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::canonical::WhenSent;
+
+    fn wire(fields: &[(&str, &str)], prefix: &str) -> Wire {
+        let slot = CredentialSlot {
+            header: "authorization".into(),
+            secret: "stripe-live".parse().expect("a name"),
+            prefix: prefix.into(),
+            when_sent: WhenSent::Refuse,
+        };
+        let fields = fields.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let (authority, body) = ("api.example:8443".into(), Bytes::from_static(b"secret body"));
+        Wire::new(http::Method::POST, "/a?b=c".into(), authority, fields, Some(&slot), body)
+    }
+
+    #[test]
+    fn the_message_is_written_in_one_order_with_the_placeholder_in_its_slot() {
+        let wire = wire(&[("x-b", "2"), ("content-length", "11"), ("accept", "*/*")], "Bearer ");
+        let head = "POST /a?b=c HTTP/1.1\r\nhost: api.example:8443\r\naccept: */*\r\n\
+                    authorization: Bearer {credential:stripe-live}\r\ncontent-length: 11\r\nx-b: 2\r\n\r\n";
+        assert_eq!(std::str::from_utf8(&wire.head), Ok(head));
+        let names: Vec<_> = wire.fields.iter().map(|(name, _)| &**name).collect();
+        assert_eq!(names, ["host", "accept", "authorization", "content-length", "x-b"]);
+        let slot = wire.slot.as_ref().expect("a slot");
+        assert_eq!(&head[slot.range.clone()], "{credential:stripe-live}");
+        assert_eq!((&*slot.header, slot.secret.as_str()), ("authorization", "stripe-live"));
+        assert_eq!(wire.digest(), Digest::of(&[head.as_bytes(), b"secret body"].concat()));
+    }
+
+    #[test]
+    fn debugging_a_message_never_prints_its_body_or_values() {
+        let text = format!("{:?}", wire(&[("x-b", "hidden value")], ""));
+        assert!(!text.contains("secret body") && !text.contains("hidden value"), "{text}");
+        assert!(text.contains("/a?b=c") && text.contains("body_bytes: 11"), "{text}");
+    }
+
+    #[test]
+    #[should_panic(expected = "a header value is printable ASCII")]
+    fn a_line_break_from_config_never_reaches_the_wire() {
+        wire(&[], "Bearer\r\nx-smuggled: ");
+    }
+
+    #[test]
+    #[should_panic(expected = "a header is written once")]
+    fn a_header_is_never_written_twice() {
+        wire(&[("authorization", "x")], "");
+    }
+
+    #[test]
+    #[should_panic(expected = "a header is written once")]
+    fn the_host_is_never_written_twice() {
+        wire(&[("host", "x")], "");
+    }
+}

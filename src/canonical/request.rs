@@ -239,3 +239,100 @@ pub struct ExecutionRequest {
     pub trace: Option<Arc<str>>,
     pub request: CanonicalRequest,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::canonical::testing::{JSON, read, received, refusal, rules};
+    use crate::canonical::{BodyRules, Forward, Required};
+
+    const JSON_TYPE: (&str, &str) = ("content-type", "application/json");
+
+    #[test]
+    fn the_digest_is_of_exactly_the_bytes_that_will_be_written() {
+        let request = received("POST", "/v1/%63?b=1+2", &[JSON_TYPE, ("accept", "*/*")], r#"{ "a": 1.0 }"#);
+        let request = read(request, &rules(JSON)).expect("accepted");
+        let message = "POST /v1/c?b=1%202 HTTP/1.1\r\nhost: upstream.example\r\naccept: */*\r\n\
+                       authorization: Bearer {credential:stripe}\r\ncontent-length: 7\r\n\
+                       content-type: application/json\r\n\r\n{\"a\":1}";
+        assert_eq!(request.digest(), Digest::of(message.as_bytes()));
+        assert_eq!(request.body_digest(), Digest::of(b"{\"a\":1}"));
+        assert_eq!(request.received_digest(), Digest::of(b"{ \"a\": 1.0 }"));
+        assert_eq!((&**request.path(), &**request.target(), request.size()), ("/v1/c", "/v1/c?b=1%202", 7));
+        assert_eq!((request.method().as_str(), request.authority()), ("POST", "upstream.example"));
+        assert_eq!(*request.query(), Json::object([("b", Json::string("1 2"))]));
+        assert!(request.headers().iter().all(|(name, _)| &**name != "authorization"));
+        assert_eq!(request.headers().len(), 4);
+        let wire = request.wire();
+        assert_eq!([&wire.head[..], &wire.body[..]].concat(), message.as_bytes());
+    }
+
+    #[test]
+    fn digests_of_a_body_that_stays_as_it_came_are_equal() {
+        let verbatim = rules(BodyRules::Json { forward: Forward::Verbatim, required: Required::Required });
+        let request = read(received("POST", "/", &[JSON_TYPE], "{ }"), &verbatim).expect("accepted");
+        assert_eq!(request.body_digest(), request.received_digest());
+        assert_eq!(request.received_digest(), Digest::of(b"{ }"));
+    }
+
+    #[test]
+    fn a_message_without_a_body_has_a_length_only_where_one_is_usual() {
+        for (method, has_length) in [
+            ("GET", false),
+            ("HEAD", false),
+            ("DELETE", false),
+            ("OPTIONS", false),
+            ("PURGE", false),
+            ("POST", true),
+            ("PUT", true),
+            ("PATCH", true),
+        ] {
+            let request = read(received(method, "/", &[], ""), &rules(BodyRules::None)).expect(method);
+            let length = request.headers().iter().find(|(name, _)| &**name == "content-length");
+            assert_eq!(length.map(|(_, value)| &**value), has_length.then_some("0"), "{method}");
+        }
+    }
+
+    #[test]
+    fn a_method_is_a_plain_uppercase_word() {
+        for method in ["GET", "VERSION-CONTROL", "PURGE"] {
+            assert!(read(received(method, "/", &[], ""), &rules(BodyRules::None)).is_ok(), "{method}");
+        }
+        for (method, code) in [
+            ("CONNECT", ReasonCode::UpgradeRefused),
+            ("TRACE", ReasonCode::MethodInvalid),
+            ("PRI", ReasonCode::MethodInvalid),
+            ("get", ReasonCode::MethodInvalid),
+            ("Get", ReasonCode::MethodInvalid),
+            ("GE_T", ReasonCode::MethodInvalid),
+            ("-GET", ReasonCode::MethodInvalid),
+        ] {
+            let place = "message head, byte 0".to_owned();
+            assert_eq!(
+                refusal(received(method, "/", &[], ""), &rules(BodyRules::None)),
+                (code, place),
+                "{method}"
+            );
+        }
+    }
+
+    #[test]
+    fn path_and_query_are_judged_under_the_rules_of_the_route() {
+        let mut rules = rules(BodyRules::None);
+        let path = received("GET", "/a;b", &[], "");
+        assert_eq!(refusal(path.clone(), &rules).0, ReasonCode::TargetParameters);
+        let query = received("GET", "/?a=1&a=2", &[], "");
+        assert_eq!(refusal(query.clone(), &rules).0, ReasonCode::QueryDuplicate);
+        rules.path.parameters = true;
+        rules.query_lists.insert("a".into());
+        assert!(read(path, &rules).is_ok() && read(query, &rules).is_ok());
+    }
+
+    #[test]
+    fn debugging_a_request_never_prints_values() {
+        let request = received("POST", "/", &[JSON_TYPE, ("x-api-key", "hunter2")], "\"hunter2\"");
+        assert!(!format!("{request:?}").contains("hunter2"));
+        let request = read(request, &rules(JSON)).expect("accepted");
+        assert!(!format!("{request:?}").contains("hunter2"));
+    }
+}

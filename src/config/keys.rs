@@ -20,6 +20,7 @@ pub fn read(reader: &mut Reader<'_>, node: &Node, now: WallTime) -> (ApiKeys, Ve
     let items = reader.items(node, "API keys").unwrap_or_default();
     if items.len() > limits::API_KEYS_MAX {
         reader.error(node.at, format!("more than {} API keys", limits::API_KEYS_MAX));
+        return (keys, named);
     }
     for item in items {
         let Some((at, key)) = read_key(reader, item, now, &mut named) else { continue };

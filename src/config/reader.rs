@@ -226,7 +226,8 @@ pub fn read_bounded(path: &Path) -> Result<Vec<u8>, String> {
         return Err("is not a regular file".to_owned());
     }
     let file = std::fs::File::open(path).map_err(|e| e.to_string())?;
-    let mut bytes = Vec::new();
+    // With room for all of it from the start, a secret is not left behind in a smaller copy.
+    let mut bytes = Vec::with_capacity(found.len().min(limits::CONFIG_FILE_BYTES_MAX) as usize + 1);
     file.take(limits::CONFIG_FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
     if bytes.len() as u64 > limits::CONFIG_FILE_BYTES_MAX {
         return Err(format!("is larger than {} bytes", limits::CONFIG_FILE_BYTES_MAX));

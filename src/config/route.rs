@@ -87,25 +87,24 @@ pub fn read_all(
     }
     if items.len() > limits::ROUTES_PER_SURFACE_MAX {
         reader.error(node.at, format!("more than {} routes", limits::ROUTES_PER_SURFACE_MAX));
+        return None;
     }
     let mut routes: Vec<Placed> = Vec::new();
     for item in items {
         let Some(placed) = read(reader, item, surface) else { continue };
         let route = &placed.route;
-        for earlier in &routes {
-            let (at, line) = (placed.action_at, earlier.action_at.line);
-            if earlier.route.action == route.action {
-                reader.error(at, format!("action `{}` is already declared on line {line}", route.action));
-            }
-            let same_method = earlier.route.method == route.method;
-            if same_method && earlier.route.path.is_ambiguous_with(&route.path) {
-                let line = earlier.path_at.line;
-                let both = format!("`{}` and `{}` (line {line})", route.path_text, earlier.route.path_text);
-                reader.error(
-                    placed.path_at,
-                    format!("one path can fit both {both}, and neither is more specific"),
-                );
-            }
+        if let Some(earlier) = routes.iter().find(|e| e.route.action == route.action) {
+            let line = earlier.action_at.line;
+            let message = format!("action `{}` is already declared on line {line}", route.action);
+            reader.error(placed.action_at, message);
+        }
+        let alike =
+            |e: &&Placed| e.route.method == route.method && e.route.path.is_ambiguous_with(&route.path);
+        if let Some(earlier) = routes.iter().find(alike) {
+            let line = earlier.path_at.line;
+            let both = format!("`{}` and `{}` (line {line})", route.path_text, earlier.route.path_text);
+            reader
+                .error(placed.path_at, format!("one path can fit both {both}, and neither is more specific"));
         }
         routes.push(placed);
     }
@@ -317,7 +316,8 @@ fn read_names(
 fn read_allowances(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<PathAllowances> {
     let mut allowances = PathAllowances::default();
     let Some(node) = fields.optional("path_allows") else { return Some(allowances) };
-    let set: [(&str, fn(&mut PathAllowances)); 4] = [
+    type Allow = fn(&mut PathAllowances);
+    let set: [(&str, Allow); 4] = [
         ("parameters", |a| a.parameters = true),
         ("non_ascii", |a| a.non_ascii = true),
         ("encoded_slash", |a| a.encoded_slash = true),

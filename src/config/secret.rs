@@ -8,7 +8,6 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use super::reader::read_bounded;
-use crate::limits;
 
 /// Where variables come from. Handed in, so that a test needs no environment of its own.
 pub type ReadVariable<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -22,11 +21,7 @@ pub fn process_environment(name: &str) -> Option<String> {
 /// The bytes of a private file. The message does not repeat the path, and never holds its content.
 pub fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
     check_private(path)?;
-    let bytes = Zeroizing::new(read_bounded(path)?);
-    if bytes.len() > limits::CONFIG_FILE_BYTES_MAX as usize {
-        return Err("is too large".to_owned());
-    }
-    Ok(bytes)
+    read_bounded(path).map(Zeroizing::new)
 }
 
 /// Refuses a file that others can read.

@@ -312,6 +312,7 @@ fn read_surfaces(reader: &mut Reader<'_>, node: &Node, secrets: Secrets<'_>) -> 
     }
     if items.len() > limits::SURFACES_MAX {
         reader.error(node.at, format!("more than {} surfaces", limits::SURFACES_MAX));
+        return Vec::new();
     }
     items.iter().filter_map(|item| surface::read(reader, item, secrets)).collect()
 }

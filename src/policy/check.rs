@@ -1,4 +1,15 @@
-//! Static checks on the syntax trees of a bundle.
+//! Static checks on the syntax trees of a bundle, with every fault named by file and line.
+//!
+//! They keep out what the engine cannot bound or contain, what a replay could not repeat, and what means
+//! something else here than in OPA in the direction of a permit. docs/POLICY.md is the author's side of it.
+
+mod builtins;
+mod graph;
+mod names;
+mod negation;
+#[cfg(test)]
+mod tests;
+mod walk;
 
 use std::collections::BTreeMap;
 
@@ -6,6 +17,9 @@ use super::bundle::{ContractSet, Sets};
 use super::fault::Fault;
 use super::source::DataFile;
 use super::syntax::{Parsed, Rule, RuleHead, Step};
+use names::{Named, World};
+use walk::Walk;
+
 use crate::model::{Json, PackageName};
 
 /// A package's path without `data.`, if every part is a plain identifier.
@@ -90,7 +104,64 @@ fn is_partial_set(rule: &Rule) -> bool {
     }
 }
 
+/// Everything wrong with the rules: refused calls, references that lead nowhere or everywhere, negations
+/// that fire on missing input, recursion, and packages without one owner.
 pub(super) fn faults(modules: &[Parsed], files: &[DataFile], data: &Json) -> Vec<Fault> {
-    let _ = (modules, files, data);
-    Vec::new()
+    let world = World::new(modules, files, data);
+    let mut faults = owners(&world);
+    faults.extend(overlaps(&world, files));
+    for parsed in modules.iter().filter(|parsed| !parsed.module.rego_v1) {
+        faults.push(parsed.fault(parsed.module.package.span, "not_rego_v1", "is not Rego v1".into()));
+    }
+    if let Some(walk) = Walk::over(&world) {
+        faults.extend(graph::faults(&world, &walk));
+        faults.extend(walk.faults);
+    }
+    faults
+}
+
+/// One package, one directory: else any second file could add a `permit` to it.
+fn owners(world: &World<'_>) -> Vec<Fault> {
+    let directory = |named: &Named<'_>| {
+        named
+            .parsed
+            .file
+            .name
+            .rsplit_once('/')
+            .map_or_else(String::new, |(directory, _)| directory.to_string())
+    };
+    let mut first: BTreeMap<&[String], String> = BTreeMap::new();
+    let mut faults = Vec::new();
+    for named in &world.modules {
+        let own = directory(named);
+        let owner = first.entry(&named.package).or_insert_with(|| own.clone());
+        if *owner != own {
+            let message = format!(
+                "package {} belongs to the directory `{owner}`; a package has one directory, so that nobody else can \
+                 add rules to it",
+                named.package.join(".")
+            );
+            faults.push(named.parsed.fault(named.parsed.module.package.span, "package_owner", message));
+        }
+    }
+    faults
+}
+
+/// A document at a rule's path would override the rule.
+fn overlaps(world: &World<'_>, files: &[DataFile]) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for (file, mount) in files.iter().zip(&world.mounts) {
+        for package in world.packages.keys() {
+            if package.starts_with(mount) || mount.starts_with(package) {
+                let message = format!(
+                    "the document data.{} overlaps package {}, whose rules it would override; keep documents under a \
+                     root of their own, such as `ref/`",
+                    mount.join("."),
+                    package.join(".")
+                );
+                faults.push(Fault::of_file(&file.name, "data_overlap", message));
+            }
+        }
+    }
+    faults
 }

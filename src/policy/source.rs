@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::fault::{BundleError, Fault};
-use crate::canonical::json::Bounds;
+use crate::canonical::json::{self, Bounds};
 use crate::limits;
 use crate::model::{Digest, Json};
 
@@ -242,9 +242,11 @@ fn data(name: &Arc<str>, bytes: &[u8]) -> Result<DataFile, Fault> {
 
 /// The strict reader: no duplicate names, no number that a double cannot hold exactly.
 fn read_json(bytes: &[u8]) -> Result<Json, String> {
-    let bounds = Bounds { depth_max: limits::JSON_DEPTH_MAX, values_max: limits::POLICY_FILE_BYTES_MAX };
-    let _ = bounds;
-    serde_json::from_slice(bytes).map_err(|e| e.to_string())
+    let bounds = Bounds { depth_max: limits::JSON_DEPTH_MAX, values_max: limits::POLICY_DATA_VALUES_MAX };
+    json::parse(bytes, bounds).map_err(|malformed| {
+        let place = malformed.place.map(|place| format!(" ({place})")).unwrap_or_default();
+        format!("{}{place}", malformed.code.title())
+    })
 }
 
 /// A document inside another document's place would hide part of it.

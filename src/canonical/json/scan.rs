@@ -320,3 +320,150 @@ impl Scanner<'_> {
         Box::new(Fault { code, at, detail, steps: Vec::new() })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::canonical::json::write;
+
+    const BOUNDS: Bounds = Bounds { depth_max: 3, values_max: 12 };
+
+    fn one_form(text: &str) -> Result<String, Malformed> {
+        document(text.as_bytes(), BOUNDS).map(|value| String::from_utf8(write(&value)).expect("UTF-8"))
+    }
+
+    fn refusal(text: &[u8]) -> (ReasonCode, Option<Place>) {
+        let malformed = document(text, BOUNDS).expect_err("refused");
+        (malformed.code, malformed.place)
+    }
+
+    #[test]
+    fn what_has_one_reading_is_written_in_one_form() {
+        for (text, form) in [
+            (" {\"b\" : [ 1 , 2.50 ] ,\t\"a\":\r\n{ } } ", r#"{"a":{},"b":[1,2.5]}"#),
+            ("[true,false,null,[ ],-0,1E2]", "[true,false,null,[],0,100]"),
+            (r#""\"\\\/\b\f\n\r\t\u00e9\uD83D\uDE00\u000a""#, "\"\\\"\\\\/\\b\\f\\n\\r\\té\u{1f600}\\n\""),
+            (r#""aé\nbé""#, "\"aé\\nbé\""),
+            ("\"\u{7f}\"", "\"\u{7f}\""),
+            ("0", "0"),
+            (r#"{"\u0061":1,"A":2,"":3}"#, r#"{"":3,"A":2,"a":1}"#),
+            (r#"{"a":{"x":1},"b":{"x":1}}"#, r#"{"a":{"x":1},"b":{"x":1}}"#),
+        ] {
+            assert_eq!(one_form(text).as_deref(), Ok(form), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_json_is_refused_with_its_pointer_and_byte() {
+        use ReasonCode::{JsonDuplicateName, JsonInvalid, JsonLoneSurrogate, JsonNumberInexact};
+        for (text, code, pointer, byte) in [
+            ("", JsonInvalid, "", 0),
+            (" ", JsonInvalid, "", 1),
+            ("{", JsonInvalid, "", 1),
+            ("{]", JsonInvalid, "", 1),
+            ("{\"a\"}", JsonInvalid, "", 4),
+            ("{\"a\":}", JsonInvalid, "/a", 5),
+            ("{\"a\":1", JsonInvalid, "", 6),
+            ("{\"a\":1,}", JsonInvalid, "", 7),
+            ("{\"a\":1 \"b\":2}", JsonInvalid, "", 7),
+            ("{a:1}", JsonInvalid, "", 1),
+            ("[1,]", JsonInvalid, "/1", 3),
+            ("[1 2]", JsonInvalid, "", 3),
+            ("[1", JsonInvalid, "", 2),
+            ("[1}", JsonInvalid, "", 2),
+            ("[,1]", JsonInvalid, "/0", 1),
+            ("[tru]", JsonInvalid, "/0", 1),
+            ("[nul", JsonInvalid, "/0", 1),
+            ("[False]", JsonInvalid, "/0", 1),
+            ("fals", JsonInvalid, "", 0),
+            ("NaN", JsonInvalid, "", 0),
+            ("'a'", JsonInvalid, "", 0),
+            ("[01]", JsonInvalid, "/0", 1),
+            ("[-01]", JsonInvalid, "/0", 1),
+            ("[-]", JsonInvalid, "/0", 2),
+            ("[+1]", JsonInvalid, "/0", 1),
+            ("[.5]", JsonInvalid, "/0", 1),
+            ("[1.]", JsonInvalid, "/0", 3),
+            ("[1.e2]", JsonInvalid, "/0", 3),
+            ("[1e]", JsonInvalid, "/0", 3),
+            ("[1e+]", JsonInvalid, "/0", 4),
+            ("[\"a", JsonInvalid, "/0", 3),
+            ("[\"a\\", JsonInvalid, "/0", 3),
+            ("[\"a\nb\"]", JsonInvalid, "/0", 3),
+            ("[\"\u{1f}\"]", JsonInvalid, "/0", 2),
+            ("[\"\\n\u{0}\"]", JsonInvalid, "/0", 4),
+            ("[\"\\n", JsonInvalid, "/0", 4),
+            (r#"["\x41"]"#, JsonInvalid, "/0", 2),
+            (r#"["a\u00g0"]"#, JsonInvalid, "/0", 3),
+            (r#"["\u12"]"#, JsonInvalid, "/0", 2),
+            (r#"["\u123"#, JsonInvalid, "/0", 2),
+            (r#"["\ud83d\u12"]"#, JsonInvalid, "/0", 8),
+            (r#"["\ud83d"]"#, JsonLoneSurrogate, "/0", 2),
+            (r#"["\ud83dx"]"#, JsonLoneSurrogate, "/0", 2),
+            (r#"["\ud83d\n"]"#, JsonLoneSurrogate, "/0", 2),
+            (r#"["\ud83d\u0041"]"#, JsonLoneSurrogate, "/0", 2),
+            (r#"["\ud83d\ud83d"]"#, JsonLoneSurrogate, "/0", 2),
+            (r#"["a\ude00"]"#, JsonLoneSurrogate, "/0", 3),
+            (r#"["\uDBFF\uDBFF"]"#, JsonLoneSurrogate, "/0", 2),
+            (r#"{"\ud800":1}"#, JsonLoneSurrogate, "", 2),
+            ("{\"a\":[0,9007199254740993]}", JsonNumberInexact, "/a/1", 8),
+            ("{\"a/b~c\":{\"\":1e400}}", JsonNumberInexact, "/a~1b~0c/", 13),
+            ("{\"a\":1,\"b\":2,\"\\u0061\":3}", JsonDuplicateName, "/a", 13),
+            ("{\"c\":{\"b\":1,\"a\":[0],\"b\":1,\"b\":2}}", JsonDuplicateName, "/c/b", 20),
+            ("[{\"x\":{\"a\":1},\"y\":1,\"x\":{\"a\":2}}]", JsonDuplicateName, "/0/x", 20),
+        ] {
+            let place = Place::Json { byte, pointer: pointer.into() };
+            assert_eq!(refusal(text.as_bytes()), (code, Some(place)), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_surrounds_or_spoils_the_whole_text_is_refused_by_its_byte() {
+        for (text, code, at) in [
+            (&b"\xef\xbb\xbf{}"[..], ReasonCode::JsonByteOrderMark, 0),
+            (b"{\"a\":\"\xff\"}", ReasonCode::JsonNotUtf8, 6),
+            (b"\"\xed\xa0\x80\"", ReasonCode::JsonNotUtf8, 1),
+            (b"\"\xc0\xaf\"", ReasonCode::JsonNotUtf8, 1),
+            (b"{} {}", ReasonCode::JsonTrailing, 3),
+            (b"1\0", ReasonCode::JsonTrailing, 1),
+            (b"nullx", ReasonCode::JsonTrailing, 4),
+        ] {
+            assert_eq!(refusal(text), (code, Some(Place::BodyByte(at))), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn depth_and_values_are_bounded() {
+        assert!(one_form("[{\"a\":[1]}]").is_ok());
+        let deep = Place::Json { byte: 7, pointer: "/0/a/0".into() };
+        assert_eq!(refusal(b"[{\"a\":[[]]}]"), (ReasonCode::JsonTooDeep, Some(deep)));
+        let deep = Place::Json { byte: 3, pointer: "/0/0/0".into() };
+        assert_eq!(refusal(b"[[[{}]]]"), (ReasonCode::JsonTooDeep, Some(deep)));
+        // Siblings do not add up to depth.
+        assert!(one_form("[[],[],[[]],{},{}]").is_ok());
+        assert!(one_form("[1,2,3,4,5,6,7,8,9,10,11]").is_ok());
+        let many = Place::Json { byte: 26, pointer: "/11".into() };
+        assert_eq!(refusal(b"[1,2,3,4,5,6,7,8,9,10,11, 12]"), (ReasonCode::JsonTooManyMembers, Some(many)));
+        // One object, five names, five values, and one name too many after another value.
+        assert!(one_form(r#"[{"a":1,"b":2,"c":3,"d":4,"e":5}]"#).is_ok());
+        let many = Place::Json { byte: 33, pointer: "/0".into() };
+        let text = br#"[{"a":1,"b":2,"c":3,"d":4,"e":5, "f":6}]"#;
+        assert_eq!(refusal(text), (ReasonCode::JsonTooManyMembers, Some(many)));
+    }
+
+    #[test]
+    fn a_hostile_text_takes_linear_time() {
+        let bounds = Bounds { depth_max: 64, values_max: usize::MAX };
+        let names: Vec<String> = (0..200_000).map(|i| format!("\"{i}\":0")).collect();
+        let mut text = format!("{{{}", names.join(","));
+        assert!(document(format!("{text}}}").as_bytes(), bounds).is_ok());
+        text.push_str(",\"199999\":0}");
+        let refused = document(text.as_bytes(), bounds).expect_err("twice");
+        assert_eq!(refused.code, ReasonCode::JsonDuplicateName);
+        let digits = format!("0.{}1e{}", "0".repeat(1_000_000), "0".repeat(1_000_000));
+        let refused = document(digits.as_bytes(), bounds).expect_err("less than the smallest double");
+        assert_eq!(refused.code, ReasonCode::JsonNumberInexact);
+        let open = "[".repeat(1_000_000);
+        assert_eq!(document(open.as_bytes(), bounds).expect_err("deep").code, ReasonCode::JsonTooDeep);
+    }
+}

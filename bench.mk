@@ -1,0 +1,7 @@
+# Included by the Makefile.
+
+.PHONY: bench
+bench: ## Compare with nginx as pass-through, on this machine
+	@for p in nginx wrk; do command -v $$p >/dev/null || { apt-get update -qq && apt-get install -y -qq $$p; } || exit 1; done
+	cargo build --release
+	python3 benches/compare/run.py --json target/bench.json
