@@ -2,6 +2,7 @@
 
 pub mod auditor;
 pub mod client;
+pub mod http2;
 pub mod upstream;
 pub mod world;
 
