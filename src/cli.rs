@@ -1,6 +1,12 @@
 //! Flags and exit codes; no logic.
 
 mod check;
+mod demo;
+mod keys;
+mod receipts;
+mod run;
+mod sample_api;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -16,14 +22,32 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Runs the gateway.
+    Run(run::RunArgs),
     /// Checks a config and everything it names, without starting.
     Check(check::CheckArgs),
+    /// Makes signing keys and API keys.
+    Keys(keys::KeysArgs),
+    /// Checks a log against a pinned key, without the gateway.
+    Verify(verify::VerifyArgs),
+    /// Reads the receipts of a log, without verifying them.
+    Receipts(receipts::ReceiptsArgs),
+    /// Shows the gateway at work: some requests, what becomes of them, and the log they leave.
+    Demo(demo::DemoArgs),
+    /// A small API to put behind the gateway.
+    SampleApi(sample_api::SampleApiArgs),
 }
 
 impl Cli {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
+            Command::Run(args) => run::run(&args),
             Command::Check(args) => check::run(args),
+            Command::Keys(args) => keys::run(args),
+            Command::Verify(args) => verify::run(args),
+            Command::Receipts(args) => receipts::run(args),
+            Command::Demo(args) => demo::run(&args),
+            Command::SampleApi(args) => sample_api::run(&args),
         }
     }
 }

@@ -92,7 +92,7 @@ pub async fn admit(
                 gate.metrics.added(&surface.name, gate.clock.monotonic().since(received));
                 match send(gate, surface, permitted, lease).await? {
                     Sent::Answered(answer) => return Ok(*answer),
-                    Sent::Nothing(again) => again,
+                    Sent::Nothing(again) => *again,
                 }
             }
         };
@@ -189,7 +189,7 @@ async fn record_refusal(gate: &Gate, refusal: Evaluated<Refusal>, supersedes: Op
 
 enum Sent {
     Answered(Box<Answer>),
-    Nothing(Again),
+    Nothing(Box<Again>),
 }
 
 async fn send(
@@ -212,7 +212,8 @@ async fn send(
                 cause = no_answer.cause(), "no answer from the upstream");
             match *no_answer {
                 NoAnswer::NotSent { execution, receipt, .. } => {
-                    Ok(Sent::Nothing(Again { execution, receipt, code: ReasonCode::UpstreamNotSent }))
+                    let code = ReasonCode::UpstreamNotSent;
+                    Ok(Sent::Nothing(Box::new(Again { execution: *execution, receipt, code })))
                 }
                 NoAnswer::Unknown { code, receipt, .. } => Err(Refused::NoAnswer { code, receipt }),
             }

@@ -25,7 +25,7 @@ mod workers;
 pub use bundle::{Bundle, ENGINE};
 pub use evaluate::Finding;
 pub use fault::{BundleError, Fault};
-pub use pdp::{Context, Counts, Observer, Pdp, Question, Settings};
+pub use pdp::{Bare, Context, Counts, Observer, Pdp, Question, Settings};
 pub use schema::input_schema;
 pub use source::{DataFile, RegoFile, Sources};
 pub use verdict::{Evaluated, Evaluation, Judgment, Permit, Refusal};

@@ -16,6 +16,6 @@ mod strict;
 pub mod walk;
 
 pub use log::verify_log;
-pub use report::{Check, Open, Problem, Report, Verdict, Verdicts, escape};
+pub use report::{Check, Open, Problem, Report, Verdict, Verdicts, escape, escape_json};
 pub use source::{Directory, Source, segment_file};
 pub use strict::{NotCanonical, strict_canonical};

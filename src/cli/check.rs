@@ -1,11 +1,12 @@
 //! `interlock check`: whether a config, with everything it names, could run. Opens no port and sends nothing.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use interlock::canonical::{BodyRules, Forward};
 use interlock::clock::Clock;
 use interlock::config::{Config, RouteConfig, SecretsAre, SurfaceConfig, Surroundings};
+use interlock::policy::Bundle;
 use interlock::upstream::{Roots, Scheme};
 
 /// The config cannot be used.
@@ -42,7 +43,7 @@ pub fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
     }
     let refused = check_policies(&config);
     for why in &refused {
-        eprintln!("{}: error: {why}", config.policy.dir.display());
+        eprintln!("error: {}: {why}", config.policy.dir.display());
     }
     if !refused.is_empty() {
         return Ok(ExitCode::from(INVALID));
@@ -51,22 +52,13 @@ pub fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Everything that keeps the policies from being activated, one sentence each.
-pub fn check_policies(config: &Config) -> Vec<String> {
-    if holds_rego(&config.policy.dir) { Vec::new() } else { vec!["there is no `.rego` file here".to_owned()] }
-}
-
-fn holds_rego(dir: &Path) -> bool {
-    let Ok(entries) = std::fs::read_dir(dir) else { return false };
-    entries.flatten().any(|entry| {
-        let path = entry.path();
-        // The kind of the entry itself: a link to a directory above would never end.
-        match entry.file_type() {
-            Ok(kind) if kind.is_dir() => holds_rego(&path),
-            Ok(_) => path.extension().is_some_and(|e| e == "rego"),
-            Err(_) => false,
-        }
-    })
+/// Everything that keeps the policies from being activated, one fault each.
+fn check_policies(config: &Config) -> Vec<String> {
+    let packages: Vec<_> = config.surfaces.iter().map(|surface| surface.package.clone()).collect();
+    match Bundle::load(&config.policy.dir, &packages) {
+        Ok(_) => Vec::new(),
+        Err(error) => error.faults().iter().map(ToString::to_string).collect(),
+    }
 }
 
 /// What the config says, surface by surface, for people.
@@ -145,15 +137,5 @@ mod tests {
     fn columns_are_as_wide_as_their_widest_cell() {
         let rows = [["x".to_owned(), "1".to_owned()], ["long".to_owned(), "2".to_owned()]];
         assert_eq!(table(&["A", "B"], &rows), ["  A     B", "  x     1", "  long  2"]);
-    }
-
-    #[test]
-    fn a_directory_without_rego_has_no_policies() {
-        let dir = tempfile::tempdir().expect("a directory");
-        assert!(!holds_rego(dir.path()));
-        let inner = dir.path().join("payments");
-        std::fs::create_dir(&inner).expect("a directory");
-        std::fs::copy("Cargo.toml", inner.join("payments.rego")).expect("a file");
-        assert!(holds_rego(dir.path()));
     }
 }

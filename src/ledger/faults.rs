@@ -272,6 +272,21 @@ async fn the_outcomes_of_all_permits_fit_when_the_disk_is_full() {
 }
 
 #[tokio::test]
+async fn decisions_never_take_the_room_that_an_open_permit_needs() {
+    let storage = Arc::new(Simulated::new());
+    storage.set_room(2);
+    let (ledger, _) = open(&storage).expect("opens");
+    let permit = ledger.decide(Decision::Permit).await.expect("recorded").open.expect("a permit");
+    let mut refusals = 0;
+    while ledger.decide(Decision::Deny).await.is_ok() {
+        refusals += 1;
+    }
+    assert_eq!(refusals, 62, "the first segment, without the start and the permit");
+    permit.close(confirmed()).durable().await.expect("the outcome fits");
+    assert_eq!(ledger.close(Duration::ZERO).await, Closed::Clean);
+}
+
+#[tokio::test]
 async fn a_frame_damaged_before_others_refuses_the_start_and_names_both() {
     let storage = Arc::new(Simulated::new());
     live(&storage, &mut Model::default()).await;

@@ -228,11 +228,9 @@ impl Storage for Simulated {
             }
             Fate::Fails(failure) => surviving(failure, bytes.len()),
         };
-        for range in persisted {
-            let at = offset + range.start as u64;
-            put(&mut state.seen, segment, at, &bytes[range.clone()]);
-            put(&mut state.durable, segment, at, &bytes[range]);
-        }
+        let at = offset + persisted.start as u64;
+        put(&mut state.seen, segment, at, &bytes[persisted.clone()]);
+        put(&mut state.durable, segment, at, &bytes[persisted]);
         Err(failed())
     }
 
@@ -242,12 +240,10 @@ impl Storage for Simulated {
         // Synced or failed, the pages are no longer dirty.
         for (segment, offset, bytes) in std::mem::take(&mut state.dirty) {
             let persisted = match fate {
-                Fate::Works => vec![0..bytes.len()],
+                Fate::Works => 0..bytes.len(),
                 Fate::Fails(failure) => surviving(failure, bytes.len()),
             };
-            for range in persisted {
-                put(&mut state.durable, segment, offset + range.start as u64, &bytes[range]);
-            }
+            put(&mut state.durable, segment, offset + persisted.start as u64, &bytes[persisted]);
         }
         match fate {
             Fate::Works => Ok(()),
@@ -273,11 +269,11 @@ impl Storage for Simulated {
 }
 
 /// Which bytes of a failed write or sync persist all the same.
-fn surviving(failure: Failure, length: usize) -> Vec<std::ops::Range<usize>> {
+fn surviving(failure: Failure, length: usize) -> std::ops::Range<usize> {
     match failure {
-        Failure::FailsAndNotPersisted | Failure::PowerCut => Vec::new(),
-        Failure::FailsButPersisted => vec![0..length],
-        Failure::TornAfter(blocks) => vec![0..length.min(blocks * 512)],
-        Failure::TornBefore(blocks) => vec![length.min(blocks * 512)..length],
+        Failure::FailsAndNotPersisted | Failure::PowerCut => 0..0,
+        Failure::FailsButPersisted => 0..length,
+        Failure::TornAfter(blocks) => 0..length.min(blocks * 512),
+        Failure::TornBefore(blocks) => length.min(blocks * 512)..length,
     }
 }

@@ -11,8 +11,8 @@ use super::*;
 use crate::clock::{Clock, WallTime};
 use crate::merkle::note::tests::SeedSigner;
 use crate::model::entry::{
-    ActorEntry, BodyForm, DecisionEntry, EntryType, EvaluationEntry, EvaluationStatus, Mode, PolicyReference,
-    RequestEntry, SPEC,
+    ActorEntry, BodyForm, DecisionEntry, EntryType, EvaluationEntry, EvaluationStatus, Mode, PolicyFile,
+    PolicyReference, RequestEntry, SPEC,
 };
 use crate::model::{Actor, AuthenticationMethod, Json, OutcomeStatus, Place, ReasonCode};
 
@@ -145,4 +145,256 @@ async fn a_permit_and_its_outcome_are_durable_leaves_that_survive_a_restart() {
     assert_eq!((opened.epoch, opened.size.0, opened.clean), (Epoch(2), 5, true));
     assert_eq!(opened.recovered_permits, 0);
     assert_eq!(ledger.health(), Health::Accepting);
+}
+
+#[tokio::test]
+async fn a_permit_dropped_without_an_outcome_is_not_sent_or_indeterminate_by_whether_bytes_may_have_left() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (ledger, _) = open(dir.path());
+    drop(ledger.decide(Decision::Permit).await.expect("recorded"));
+    let mut sent = ledger.decide(Decision::Permit).await.expect("recorded").open.expect("a permit");
+    sent.bytes_may_leave();
+    drop(sent);
+    // The future is given up while the leaf is on its way: its permit is dropped by the committer.
+    tokio::select! {
+        biased;
+        done = ledger.decide(Decision::Permit) => drop(done),
+        () = std::future::ready(()) => {}
+    }
+    assert_eq!(ledger.close(Duration::from_secs(5)).await, Closed::Clean);
+    let outcomes: Vec<_> = entries_in(dir.path()).into_iter().filter_map(outcome_of).collect();
+    let abandoned = |status| (status, Some("abandoned".to_owned()));
+    assert_eq!(outcomes.len(), 3);
+    assert_eq!(outcomes.iter().filter(|o| **o == abandoned(OutcomeStatus::NotSent)).count(), 2);
+    assert_eq!(outcomes.iter().filter(|o| **o == abandoned(OutcomeStatus::Indeterminate)).count(), 1);
+}
+
+fn entries_in(dir: &Path) -> Vec<Entry> {
+    let source = crate::verify::Directory::open(dir).expect("a log");
+    let origin = ORIGIN.parse().expect("a name");
+    let mut walk = crate::verify::walk::Walk::new(&source, &origin).expect("readable");
+    let mut entries = Vec::new();
+    while let crate::verify::walk::Step::Frame(frame, _) = walk.step().expect("readable") {
+        entries.extend(frame.entries.iter().map(|e| Entry::from_bytes_unverified(e).expect("an entry")));
+    }
+    entries
+}
+
+fn outcome_of(entry: Entry) -> Option<(OutcomeStatus, Option<String>)> {
+    match entry {
+        Entry::Outcome(o) => Some((o.status, o.cause.map(|c| c.to_string()))),
+        Entry::Decision(_) | Entry::Epoch(_) | Entry::Policy(_) | Entry::Refusal(_) => None,
+    }
+}
+
+#[tokio::test]
+async fn a_permit_left_open_by_a_crash_is_indeterminate_after_the_next_start() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (ledger, _) = open(dir.path());
+    let open_permit = ledger.decide(Decision::Permit).await.expect("recorded").open;
+    // The process ends here: nothing is written when the permit is dropped later.
+    drop(ledger);
+    drop(open_permit);
+    let (ledger, opened) = open(dir.path());
+    assert_eq!((opened.recovered_permits, opened.clean, opened.epoch), (1, false, Epoch(2)));
+    assert_eq!(ledger.close(Duration::ZERO).await, Closed::Clean);
+    let outcomes: Vec<_> = entries_in(dir.path()).into_iter().filter_map(outcome_of).collect();
+    assert_eq!(outcomes, [(OutcomeStatus::Indeterminate, Some("recovered".to_owned()))]);
+}
+
+#[tokio::test]
+async fn a_close_with_permits_open_writes_no_stop_and_a_late_outcome_is_told_so() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (ledger, _) = open(dir.path());
+    let open_permit = ledger.decide(Decision::Permit).await.expect("recorded").open.expect("a permit");
+    assert_eq!(ledger.close(Duration::ZERO).await, Closed::PermitsOpen(1));
+    assert_eq!(ledger.health(), Health::Closed);
+    assert_eq!(open_permit.close(confirmed()).durable().await.err(), Some(Unrecorded::Poisoned));
+    assert_eq!(ledger.decide(Decision::Deny).await.err(), Some(Unrecorded::Poisoned));
+    drop(ledger);
+    assert!(!open(dir.path()).1.clean);
+}
+
+#[tokio::test]
+async fn a_close_waits_for_outcomes_that_are_on_their_way() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (ledger, _) = open(dir.path());
+    let open_permit = ledger.decide(Decision::Permit).await.expect("recorded").open.expect("a permit");
+    let closing = ledger.close(Duration::from_secs(30));
+    let settling = async {
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        open_permit.close(confirmed()).durable().await.expect("recorded")
+    };
+    let (closed, outcome) = tokio::join!(closing, settling);
+    assert_eq!((closed, outcome.index.0), (Closed::Clean, 2));
+}
+
+#[tokio::test]
+async fn permits_in_flight_are_bounded_and_an_outcome_makes_place() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (ledger, _) = open(dir.path());
+    let mut permits = Vec::new();
+    for _ in 0..SEGMENT_BYTES / 4_096 / 2 {
+        permits.push(ledger.decide(Decision::Permit).await.expect("recorded").open.expect("a permit"));
+    }
+    assert_eq!(ledger.decide(Decision::Permit).await.err(), Some(Unrecorded::Busy));
+    ledger.decide(Decision::Deny).await.expect("a refusal opens nothing");
+    permits.pop().expect("one").close(confirmed()).durable().await.expect("recorded");
+    ledger.decide(Decision::Permit).await.expect("there is place again");
+}
+
+#[tokio::test]
+async fn what_is_too_large_is_refused_before_anything_is_written() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (ledger, _) = open(dir.path());
+    let leaves = ledger.statistics().leaves;
+    let half = Bytes::from(vec![b'1'; SEGMENT_BYTES as usize / 2]);
+    assert_eq!(ledger.decide_on(Decision::Permit, half).await.err(), Some(Unrecorded::TooLarge));
+    let files = |count: usize| PolicyActivation {
+        activated_by: "start".into(),
+        engine: "regorus/0.14.1 strict".into(),
+        files: (0..count)
+            .map(|n| PolicyFile { name: format!("{n:04}.rego").into(), sha256: Digest::of(b"") })
+            .collect(),
+        revision: Digest::of(b"bundle"),
+    };
+    assert_eq!(ledger.record_policy(files(1_000)).await.err(), Some(Unrecorded::TooLarge));
+    assert_eq!(ledger.statistics().leaves, leaves);
+    assert_eq!(ledger.statistics().open_permits, 0);
+    ledger.record_policy(files(100)).await.expect("recorded");
+}
+
+#[tokio::test]
+async fn suppressed_refusals_are_counted_in_the_leaf_that_a_clean_close_writes() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (ledger, _) = open(dir.path());
+    let mut written = 0;
+    for _ in 0..40 {
+        written += usize::from(ledger.record_rejection(rejection("agent-7")).await.expect("taken").is_some());
+    }
+    assert_eq!((written, ledger.statistics().suppressed), (16, 24));
+    assert_eq!(ledger.close(Duration::ZERO).await, Closed::Clean);
+    let refusals: Vec<_> = entries_in(dir.path())
+        .into_iter()
+        .filter_map(|e| match e {
+            Entry::Refusal(r) => Some(r.suppressed),
+            Entry::Decision(_) | Entry::Epoch(_) | Entry::Outcome(_) | Entry::Policy(_) => None,
+        })
+        .collect();
+    assert_eq!(refusals.len(), 17);
+    assert_eq!(refusals.iter().sum::<u64>() + refusals.len() as u64, 40, "every one is written or counted");
+}
+
+struct Panics;
+
+impl Observer for Panics {
+    fn committed(&self, _: usize, _: Duration, _: Duration) {
+        panic!("an observer that panics");
+    }
+}
+
+#[tokio::test]
+async fn a_panic_in_the_committer_poisons_the_ledger_and_wakes_everybody() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let start = Start { observer: Arc::new(Panics), ..start() };
+    let (ledger, _) = Ledger::open(settings(dir.path()), signer(), clock(), start).expect("opens");
+    let watching = ledger.clone();
+    let watcher = tokio::spawn(async move { watching.poisoned().await });
+    assert_eq!(ledger.decide(Decision::Permit).await.err(), Some(Unrecorded::Poisoned));
+    watcher.await.expect("resolves");
+    assert_eq!(ledger.health(), Health::Poisoned);
+    assert_eq!(ledger.decide(Decision::Deny).await.err(), Some(Unrecorded::Poisoned));
+    assert_eq!(ledger.close(Duration::ZERO).await, Closed::Poisoned);
+}
+
+#[tokio::test]
+async fn many_callers_share_frames_and_each_gets_its_own_leaf() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let settings = Settings { segment_bytes: 4 * SEGMENT_BYTES, ..settings(dir.path()) };
+    let (ledger, _) = Ledger::open(settings, signer(), clock(), start()).expect("opens");
+    let tasks: Vec<_> = (0..100)
+        .map(|_| {
+            let ledger = ledger.clone();
+            tokio::spawn(async move {
+                let done = ledger.decide(Decision::Permit).await.expect("recorded");
+                let outcome = done.open.expect("a permit").close(confirmed());
+                (done.receipt, outcome.durable().await.expect("recorded"))
+            })
+        })
+        .collect();
+    let mut seen = std::collections::BTreeSet::new();
+    for task in tasks {
+        let (decision, outcome) = task.await.expect("ends");
+        assert!(decision.index < outcome.index && outcome.index.0 < outcome.size.0);
+        assert!(seen.insert(decision.index) && seen.insert(outcome.index));
+    }
+    assert!(ledger.statistics().frames < 200, "leaves share frames");
+    let checkpoint = ledger.checkpoint().expect("signed");
+    assert!(checkpoint.starts_with(&format!("{ORIGIN}\n201\n")), "{checkpoint}");
+    assert_eq!(ledger.close(Duration::ZERO).await, Closed::Clean);
+}
+
+/// Every leaf type with all its members, as it is written.
+fn golden_entries() -> Vec<(&'static str, Entry)> {
+    let now = WallTime::from_unix_ns(1_763_643_600_123_456_000);
+    let id = ReceiptId::new(now, [7; 10]);
+    let decision = DecisionEntry {
+        hold: Some("hold-1".into()),
+        idempotency_key: Some("order-9".parse().expect("a key")),
+        reasons: vec![crate::model::PolicyReason {
+            code: "over_limit".into(),
+            detail: Some(Json::object([("limit", Json::string("100.00"))])),
+            message: Some("More than the limit.".into()),
+        }],
+        reserves: vec!["daily".into()],
+        supersedes: Some(id),
+        trace: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
+        ..decision_entry(id, Decision::Permit, Epoch(3), b"{}")
+    };
+    let outcome = Outcome { cause: Some("recovered"), ..confirmed() };
+    let outcome = entries::outcome(outcome, id, crate::model::LeafIndex(7), Epoch(3), now);
+    let refusal = entries::refusal(&rejection("agent-7"), 4, Epoch(3), now);
+    let parsed = |bytes: Vec<u8>| Entry::from_bytes_unverified(&bytes).expect("an entry");
+    let mut tree = crate::merkle::tree::RightEdge::empty();
+    tree.append(Digest::of(b"leaf"));
+    let epoch = entries::epoch_bytes(
+        crate::model::entry::EpochEvent::Start,
+        entries::EpochFacts {
+            epoch: Epoch(3),
+            now,
+            start: &start(),
+            vkey: "example.org/log+00000000+AQ==".into(),
+            tree: &tree,
+            clean: false,
+            torn_bytes: 4_096,
+        },
+    );
+    let file = |name: &str| PolicyFile { name: name.into(), sha256: Digest::of(name.as_bytes()) };
+    let activation = PolicyActivation {
+        activated_by: "start".into(),
+        engine: "regorus/0.14.1 strict".into(),
+        files: vec![file("b.rego"), file("a.rego")],
+        revision: Digest::of(b"bundle"),
+    };
+    vec![
+        ("decision", Entry::Decision(Box::new(decision))),
+        ("outcome", Entry::Outcome(Box::new(outcome))),
+        ("refusal", Entry::Refusal(Box::new(refusal))),
+        ("epoch", parsed(epoch)),
+        ("policy", parsed(entries::policy_bytes(activation, Epoch(3), now))),
+    ]
+}
+
+#[test]
+fn every_leaf_type_is_written_as_its_golden_file_says_and_canonically() {
+    for (name, entry) in golden_entries() {
+        let path = format!("{}/tests/golden/{name}.json", env!("CARGO_MANIFEST_DIR"));
+        let golden = std::fs::read_to_string(&path).expect("the golden file is there");
+        let written = String::from_utf8(entry.to_bytes()).expect("UTF-8");
+        assert_eq!(written, golden.trim_end(), "{path}");
+        assert_eq!(crate::verify::strict_canonical(written.as_bytes()), Ok(()), "{name}");
+        let value: serde_json::Value = serde_json::from_str(&written).expect("json");
+        assert_eq!(serde_json_canonicalizer::to_string(&value).expect("canonical"), written, "{name}");
+        assert_eq!(Entry::from_bytes_unverified(written.as_bytes()).expect("an entry"), entry, "{name}");
+    }
 }

@@ -239,3 +239,52 @@ fn revision(files: &[PolicyFile]) -> Digest {
     let construction = Construction { construction: "interlock-policy-revision-v1", engine: ENGINE, files };
     Digest::of(&serde_json::to_vec(&construction).expect("strings and digests always serialize"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::canonical::json;
+    use crate::model::Json;
+
+    fn bundle(files: &[(&str, &str)]) -> Bundle {
+        let files = files.iter().map(|(name, text)| (name.to_string(), text.as_bytes().to_vec()));
+        Sources::from_files(files).and_then(|s| Bundle::from_sources(s, &[])).expect("bundle")
+    }
+
+    const P: (&str, &str) = ("p/p.rego", "package p\npermit contains \"a\" if input.x\n");
+
+    #[test]
+    fn the_revision_is_the_digest_of_the_construction_in_rfc_8785_form() {
+        let bundle = bundle(&[P, ("ref/\u{e9}.schema.json", "{}"), ("ref/a.json", "{}")]);
+        let file = |name: &str, text: &str| {
+            let sha256 = Digest::of(text.as_bytes()).to_string();
+            Json::object([("name", Json::string(name)), ("sha256", Json::string(&sha256))])
+        };
+        let construction = Json::object([
+            ("construction", Json::string("interlock-policy-revision-v1")),
+            ("engine", Json::string("regorus/0.14.1 interpreter strict")),
+            ("files", Json::Array(vec![file(P.0, P.1), file("ref/a.json", "{}")])),
+        ]);
+        assert_eq!(bundle.revision(), Digest::of(&json::write(&construction)));
+    }
+
+    #[test]
+    fn the_revision_covers_what_decides_and_only_that() {
+        let base = bundle(&[P]).revision();
+        assert_eq!(bundle(&[P, ("p/p_test.rego", "package p_test\ntest_a := true\n")]).revision(), base);
+        assert_eq!(bundle(&[P, ("README.md", "text")]).revision(), base);
+        assert_ne!(bundle(&[P, ("ref/a.json", "{}")]).revision(), base);
+        assert_ne!(bundle(&[P, ("q/q.rego", "package q\nx := 1\n")]).revision(), base);
+        assert_ne!(bundle(&[("p/renamed.rego", P.1)]).revision(), base);
+    }
+
+    #[test]
+    fn a_bundle_that_runs_away_on_an_empty_input_is_refused() {
+        let body = "package p\npermit contains \"a\" if {\n\tsome x in numbers.range(1, 9999)\n\
+                    \tsome y in numbers.range(1, 9999)\n\tx + y == 0\n}\n";
+        let sources =
+            Sources::from_files([("p.rego".to_string(), body.as_bytes().to_vec())]).expect("sources");
+        let error = Bundle::from_sources(sources, &[]).expect_err("runs away");
+        assert_eq!(error.faults()[0].rule, "trial_failed");
+    }
+}

@@ -118,3 +118,58 @@ fn name_of(key: &Value) -> Result<Arc<str>, Unusable> {
 fn text_of(value: &Value) -> Result<Arc<str>, Unusable> {
     serde_json::to_string(value).map(Arc::from).map_err(|_| Unusable("a value with no JSON text"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::canonical::json::{self, Bounds};
+
+    fn parse(text: &str) -> Json {
+        json::parse(text.as_bytes(), Bounds { depth_max: 64, values_max: 1_000 }).expect("strict JSON")
+    }
+
+    #[test]
+    fn policy_computes_with_exactly_the_digits_of_the_evidence() {
+        for digits in [
+            "0",
+            "-7",
+            "9007199254740991",
+            "9007199254740992",
+            "1763643600123456000",
+            "-100000000000000000000",
+        ] {
+            let tree = parse(digits);
+            assert_eq!(json::write(&tree), digits.as_bytes(), "{digits}");
+            let integer: i128 = digits.parse().expect("an integer");
+            assert_eq!(value_of(&tree), Value::from(integer), "{digits}");
+        }
+        assert_eq!(value_of(&parse("1.5")), Value::from(1.5));
+        assert_eq!(value_of(&parse("1e21")), Value::from(1e21));
+    }
+
+    #[test]
+    fn every_microsecond_until_2116_has_its_own_digits() {
+        let mut us: u64 = 1_000_000_000_000_000;
+        while us < 4_600_000_000_000_000 {
+            let ns = us * 1_000;
+            let tree = Json::Number(Number::new(ns as f64).expect("finite"));
+            assert_eq!(json::write(&tree), ns.to_string().as_bytes());
+            assert_eq!(value_of(&tree), Value::from(ns));
+            us += 7_777_777_777_777;
+        }
+    }
+
+    #[test]
+    fn the_value_of_a_tree_is_what_the_engine_reads_from_its_bytes() {
+        let tree = parse(r#"{"a":[1,2.5,"x",null,true,{"\u00e9":{}}],"b":{"c":-3}}"#);
+        let text = String::from_utf8(json::write(&tree)).expect("UTF-8");
+        assert_eq!(value_of(&tree), Value::from_json_str(&text).expect("JSON"));
+    }
+
+    #[test]
+    fn a_member_named_like_the_readers_own_is_only_a_member() {
+        let tree = parse(r#"{"amount":{"$serde_json::private::Number":"5"}}"#);
+        let value = value_of(&tree);
+        assert!(value["amount"].as_object().is_ok());
+    }
+}

@@ -1,10 +1,11 @@
 //! The evaluator: the active bundle, its threads, and the one place that makes evidence of a verdict.
 
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use regorus::Engine;
 
 use super::bundle::{Bundle, ENGINE};
@@ -108,7 +109,7 @@ struct Inner {
     settings: Settings,
     clock: Clock,
     observer: Option<Arc<dyn Observer>>,
-    active: Mutex<Arc<Active>>,
+    active: ArcSwap<Active>,
     workers: Workers,
     evaluations: AtomicU64,
     panics: AtomicU64,
@@ -145,7 +146,7 @@ impl Pdp {
             settings,
             clock,
             observer,
-            active: Mutex::new(Arc::new(active)),
+            active: ArcSwap::from_pointee(active),
             workers,
             evaluations: AtomicU64::new(0),
             panics: AtomicU64::new(0),
@@ -178,16 +179,20 @@ impl Pdp {
         self.find(self.active(), package, input).await
     }
 
+    /// The evaluator of one package without threads and deadline, on the caller's stack: for offline
+    /// replay and for measuring. `None` if the bundle has no such package.
+    pub fn bare(&self, package: &PackageName) -> Option<Bare> {
+        let active = self.active();
+        active.bundle.sets(package)?;
+        let steps_max = self.0.settings.steps_max.get();
+        Some(Bare { active, package: package.clone(), steps_max })
+    }
+
     /// Makes `bundle` the active one. Evaluations that run keep the bundle they began with. Blocks for
     /// as long as compiling takes.
     pub fn activate(&self, bundle: Bundle) -> Result<(), BundleError> {
         let next = Arc::new(Active::new(bundle, &self.0.settings)?);
-        let previous = {
-            let mut active = self.0.active.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::replace(&mut *active, next)
-        };
-        // Dropped outside the lock: it may be the last owner of a large tree.
-        drop(previous);
+        self.0.active.store(next);
         Ok(())
     }
 
@@ -217,9 +222,9 @@ impl Pdp {
         }
     }
 
-    /// One pointer is copied under the lock.
+    /// Never waits.
     fn active(&self) -> Arc<Active> {
-        self.0.active.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.active.load_full()
     }
 
     async fn find(&self, active: Arc<Active>, package: &PackageName, input: Json) -> Finding {
@@ -257,6 +262,24 @@ impl Pdp {
         }
         if let Some(observer) = &inner.observer {
             observer.evaluated(package, took, finding.decision, finding.not_evaluated);
+        }
+    }
+}
+
+/// See [`Pdp::bare`]. Keeps the bundle that was active when it was made.
+pub struct Bare {
+    active: Arc<Active>,
+    package: PackageName,
+    steps_max: u32,
+}
+
+impl Bare {
+    pub fn find(&self, input: &Json) -> Finding {
+        match (self.active.bundle.sets(&self.package), self.active.engines.first()) {
+            (Some(sets), Some(engine)) => evaluate(engine, sets, input, self.steps_max),
+            (Some(_), None) | (None, _) => {
+                Finding::silence(ReasonCode::EvaluationError, "no such package".into())
+            }
         }
     }
 }

@@ -298,3 +298,91 @@ impl<'a> Tree<'a> {
         Json::Object(crate::model::Object::new(members.collect()).expect("names of a map differ"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(files: Vec<(String, Vec<u8>)>) -> Vec<&'static str> {
+        match Sources::from_files(files) {
+            Ok(_) => Vec::new(),
+            Err(e) => e.faults().iter().map(|f| f.rule).collect(),
+        }
+    }
+
+    fn named(names: &[&str]) -> Vec<(String, Vec<u8>)> {
+        names.iter().map(|name| (name.to_string(), b"{}".to_vec())).collect()
+    }
+
+    #[test]
+    fn names_decide_what_a_file_is() {
+        let names = [
+            "b.rego",
+            "a/a.rego",
+            "a/a_test.rego",
+            "ref/l.json",
+            "input.schema.json",
+            "README.md",
+            ".x/y.rego",
+        ];
+        let sources = Sources::from_files(named(&names)).expect("sources");
+        let names = |files: &[RegoFile]| files.iter().map(|f| f.name.to_string()).collect::<Vec<_>>();
+        assert_eq!(names(&sources.policies), ["a/a.rego", "b.rego"]);
+        assert_eq!(names(&sources.tests), ["a/a_test.rego"]);
+        assert_eq!(sources.data_document(), Json::object([("ref", Json::object([("l", Json::object([]))]))]));
+    }
+
+    #[test]
+    fn number_and_size_of_files_are_bounded() {
+        let many: Vec<String> = (0..=limits::POLICY_FILES_MAX).map(|n| format!("f{n}.rego")).collect();
+        assert_eq!(rules(many.iter().map(|n| (n.clone(), Vec::new())).collect()), ["files_over"]);
+        assert_eq!(rules(many[1..].iter().map(|n| (n.clone(), Vec::new())).collect()), [""; 0]);
+        let large = |bytes| vec![("a.rego".to_string(), vec![b' '; bytes])];
+        assert_eq!(rules(large(limits::POLICY_FILE_BYTES_MAX)), [""; 0]);
+        assert_eq!(rules(large(limits::POLICY_FILE_BYTES_MAX + 1)), ["file_too_large"]);
+        let each = limits::POLICY_FILE_BYTES_MAX;
+        let count = limits::POLICY_BUNDLE_BYTES_MAX / each + 1;
+        let full = (0..count).map(|n| (format!("f{n}.rego"), vec![b' '; each])).collect();
+        assert_eq!(rules(full), ["bundle_too_large"]);
+    }
+
+    #[test]
+    fn text_must_be_utf8_and_document_names_plain() {
+        assert_eq!(rules(vec![("a.rego".into(), vec![0xff])]), ["not_utf8"]);
+        assert_eq!(rules(named(&["ref/a-b.json"])), ["data_name"]);
+        assert_eq!(rules(named(&["data.json"])), ["data_name"]);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_link_out_of_the_bundle_is_refused_and_one_inside_is_followed() {
+        use std::os::unix::fs::symlink;
+        let outside = tempfile::tempdir().expect("directory");
+        let secret = outside.path().join("secret.json");
+        fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/policies/ref/limits.json"), &secret).expect("copy");
+        let bundle = tempfile::tempdir().expect("directory");
+        fs::create_dir(bundle.path().join("..2026")).expect("directory");
+        fs::copy(&secret, bundle.path().join("..2026/limits.json")).expect("copy");
+        symlink("..2026/limits.json", bundle.path().join("limits.json")).expect("link");
+        let inside = Sources::read(bundle.path()).expect("a mounted config volume looks like this");
+        assert_eq!(inside.data.len(), 1);
+        symlink(&secret, bundle.path().join("secret.json")).expect("link");
+        let error = Sources::read(bundle.path()).expect_err("escapes");
+        assert_eq!(error.faults().iter().map(|f| f.rule).collect::<Vec<_>>(), ["link_escapes"]);
+    }
+
+    #[test]
+    fn directories_are_bounded_in_depth() {
+        let bundle = tempfile::tempdir().expect("directory");
+        let deep: PathBuf = (0..=limits::POLICY_DIRECTORY_DEPTH_MAX).map(|_| "d").collect();
+        fs::create_dir_all(bundle.path().join(deep)).expect("directories");
+        let error = Sources::read(bundle.path()).expect_err("too deep");
+        assert_eq!(error.faults()[0].rule, "directory_too_deep");
+    }
+
+    #[test]
+    fn a_missing_directory_says_so() {
+        let error = Sources::read(Path::new("/nonexistent/policies")).expect_err("missing");
+        assert_eq!(error.faults()[0].rule, "unreadable");
+    }
+}

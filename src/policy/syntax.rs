@@ -19,6 +19,7 @@ pub(super) struct Span {
 }
 
 #[derive(Debug, Deserialize)]
+#[expect(clippy::enum_variant_names, reason = "the engine's names, which its JSON carries")]
 pub(super) enum Expr {
     String { span: Span, value: Value },
     RawString { span: Span, value: Value },
@@ -107,7 +108,6 @@ pub(super) struct Package {
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Import {
-    pub span: Span,
     pub refr: Expr,
     #[serde(default, rename = "as")]
     pub alias: Option<Span>,

@@ -207,3 +207,128 @@ async fn activation_swaps_the_bundle_and_its_revision() {
     assert_ne!(pdp.revision(), before);
     assert_eq!(codes(&pdp.find_on(&package(), Json::object([])).await), ["two"]);
 }
+
+/// A small request, canonicalized for real.
+pub(super) fn question(package: &str) -> super::Question {
+    use crate::canonical::{
+        self, BodyRules, ExecutionRequest, Received, ReceivedHead, Required, Rules, Version,
+        target::CanonicalTarget,
+    };
+    let mut headers = http::HeaderMap::new();
+    headers.insert("host", http::HeaderValue::from_static("api.example"));
+    headers.insert("idempotency-key", http::HeaderValue::from_static("key-1"));
+    let head = ReceivedHead {
+        version: Version::Http11,
+        method: http::Method::GET,
+        target: "/v1/charges?limit=2".into(),
+        authority: None,
+        headers,
+    };
+    let target = CanonicalTarget::parse(&head).expect("target");
+    let rules = Rules {
+        upstream_authority: "upstream.example".into(),
+        body: BodyRules::None,
+        body_bytes_max: 0,
+        schema: None,
+        forward_headers: Default::default(),
+        identity_headers: Default::default(),
+        credential: None,
+        path: Default::default(),
+        query_lists: Default::default(),
+        idempotency_key: Required::Optional,
+    };
+    let received = Received { head, body: bytes::Bytes::new() };
+    let request = canonical::canonicalize(received, target, Vec::new(), &rules).expect("canonical");
+    super::Question {
+        execution: ExecutionRequest {
+            surface: "payments".parse().expect("name"),
+            action: "charge.list".parse().expect("name"),
+            actor: std::sync::Arc::new(crate::model::Actor {
+                id: "agent-7".parse().expect("id"),
+                method: crate::model::AuthenticationMethod::ApiKey,
+                credential_digest: None,
+                claims: Json::object([]),
+            }),
+            trace: None,
+            request,
+        },
+        package: package.parse().expect("name"),
+        context: super::Context {
+            facts: Json::object([]),
+            budgets: Json::object([]),
+            approvals: Json::Array(Vec::new()),
+            attempt: 2,
+        },
+        read_set: crate::model::ReadSet { items: Vec::new(), captured_at: Clock::system().monotonic() },
+        now: crate::clock::WallTime::from_unix_ns(1_763_643_600_123_456_789),
+    }
+}
+
+#[tokio::test]
+async fn policy_sees_exactly_what_the_contract_names() {
+    let judged =
+        pdp("permit contains {\"code\": \"c\", \"input\": input}").judge(question("gateway.p")).await;
+    let super::Judgment::Permit(permit) = judged else { panic!("no permit") };
+    let seen = permit.verdict().reasons()[0].detail.clone().expect("detail");
+    let digest = permit.execution().request.digest();
+    let expected = format!(
+        "{{\"input\":{{\"action\":\"charge.list\",\"actor\":{{\"claims\":{{}},\"id\":\"agent-7\",\"method\":\"api_key\"}},\
+         \"context\":{{\"approvals\":[],\"attempt\":2,\"budgets\":{{}},\"facts\":{{}}}},\"idempotency_key\":\"key-1\",\
+         \"request\":{{\"authority\":\"upstream.example\",\"digest\":\"{digest}\",\"headers\":HEADERS,\"method\":\"GET\",\
+         \"params\":{{}},\"path\":\"/v1/charges\",\"query\":{{\"limit\":\"2\"}},\"size\":0}},\"surface\":\"payments\",\
+         \"time\":{{\"rfc3339\":\"2025-11-20T13:00:00.123456Z\",\"unix_ns\":\"1763643600123456000\"}}}}}}"
+    );
+    let headers = crate::model::Object::new(
+        permit
+            .execution()
+            .request
+            .headers()
+            .iter()
+            .map(|(n, v)| (n.clone(), Json::String(v.clone())))
+            .collect(),
+    );
+    let headers = serde_json::to_string(&Json::Object(headers.expect("distinct"))).expect("text");
+    assert_eq!(serde_json::to_string(&seen).expect("text"), expected.replace("HEADERS", &headers));
+    // The evidence is the same tree, with the time as the number it is.
+    let evidence = String::from_utf8(permit.evaluation().input.to_vec()).expect("UTF-8");
+    let time_as_text =
+        expected.replace("HEADERS", &headers).replace("\"1763643600123456000\"", "1763643600123456000");
+    assert_eq!(format!("{{\"input\":{evidence}}}"), time_as_text);
+}
+
+#[tokio::test]
+async fn a_chain_a_thousand_rules_deep_does_not_end_the_process() {
+    // Refused at load above 64; the threads' stacks hold far more.
+    let chain =
+        (1..1_000).fold("r0 := input.n".to_string(), |text, i| format!("{text}\nr{i} := r{} + 1", i - 1));
+    let pdp = unchecked(&format!("{chain}\npermit contains \"p\" if r999 == 1000"), settings(1));
+    assert_eq!(pdp.find_on(&package(), input("n", number(1.0))).await.decision, Decision::Permit);
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_leaves_no_stuck_thread_behind() {
+    let body = "permit contains \"p\" if count(numbers.range(1, input.n)) > 0";
+    let pdp = unchecked(body, settings(1));
+    let name = package();
+    let asked = tokio::time::timeout(Duration::from_millis(5), pdp.find_on(&name, input("n", number(1e6))));
+    assert!(asked.await.is_err());
+    while pdp.counts().stuck_workers > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(pdp.find_on(&package(), input("n", number(1.0))).await.decision, Decision::Permit);
+}
+
+#[tokio::test]
+async fn an_evaluation_keeps_the_bundle_it_began_with() {
+    let body = "permit contains \"one\" if count(numbers.range(1, input.n)) > 0";
+    let pdp = unchecked(body, settings(1));
+    let slow = tokio::spawn({
+        let pdp = pdp.clone();
+        async move { pdp.find_on(&package(), input("n", number(1e6))).await }
+    });
+    tokio::task::yield_now().await;
+    let next = Bundle::from_sources(sources("permit contains \"two\""), &[package()]).expect("bundle");
+    pdp.activate(next).expect("activated");
+    assert_eq!(codes(&slow.await.expect("no panic")), ["one"]);
+    assert_eq!(codes(&pdp.find_on(&package(), Json::object([])).await), ["two"]);
+}

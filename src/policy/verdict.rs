@@ -135,3 +135,34 @@ pub enum Judgment {
     Permit(Evaluated<Permit>),
     Refusal(Evaluated<Refusal>),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "a refusal is never a PERMIT")]
+    fn a_refusal_cannot_say_permit() {
+        let _ = Refusal::for_test(Decision::Permit, Vec::new(), ReasonCode::PolicyDenied);
+    }
+
+    #[test]
+    fn evidence_keeps_what_it_was_made_of() {
+        let question = crate::policy::tests::question("gateway.p");
+        let evaluation = Evaluation {
+            not_evaluated: None,
+            input: Bytes::from_static(b"{}"),
+            input_digest: Digest::of(b"{}"),
+            package: question.package.clone(),
+            revision: Digest::of(b"bundle"),
+            engine: "engine".into(),
+            at: question.now,
+        };
+        let digest = question.execution.request.digest();
+        let permit = Permit::for_test(vec![ReasonCode::PolicySilent.into()]);
+        let evaluated = Evaluated::for_test(question.execution, question.read_set, evaluation, permit);
+        assert_eq!(evaluated.verdict().reasons().len(), 1);
+        assert_eq!(evaluated.execution().request.digest(), digest);
+        assert_eq!(evaluated.into_execution().request.digest(), digest);
+    }
+}

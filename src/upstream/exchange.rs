@@ -45,7 +45,7 @@ pub struct InFlight {
 #[derive(Debug)]
 pub enum NoAnswer {
     /// No byte left, and none will: the request may be decided again.
-    NotSent { execution: ExecutionRequest, receipt: Receipt, cause: String },
+    NotSent { execution: Box<ExecutionRequest>, receipt: Receipt, cause: String },
     /// Bytes left: `indeterminate`, and never sent again.
     Unknown { code: ReasonCode, receipt: Receipt, cause: String },
 }
@@ -127,7 +127,7 @@ impl InFlight {
             Err(_elapsed) => (ReasonCode::UpstreamSilent, "time-out".to_owned()),
         };
         Err(Box::new(match exchange.give_up(code) {
-            OutcomeStatus::NotSent => NoAnswer::NotSent { execution, receipt, cause },
+            OutcomeStatus::NotSent => NoAnswer::NotSent { execution: Box::new(execution), receipt, cause },
             _ => NoAnswer::Unknown { code, receipt, cause },
         }))
     }

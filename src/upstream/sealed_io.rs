@@ -78,6 +78,7 @@ impl Seal {
     }
 
     /// Bytes of the last message that have left so far.
+    #[cfg(test)]
     pub(super) fn written(&self) -> usize {
         self.state().written
     }

@@ -168,18 +168,15 @@ fn contradiction(o: &OutcomeEntry, request: Digest) -> Option<&'static str> {
         return None;
     }
     match (o.status, &o.sent, &o.response) {
+        (_, Some(sent), _) if sent.digest != request => Some("other bytes were sent than were permitted"),
         (OutcomeStatus::NotSent, None, None) | (OutcomeStatus::Indeterminate, _, _) => None,
         (OutcomeStatus::NotSent, _, _) => Some("not sent, and yet something was sent or answered"),
-        (OutcomeStatus::Confirmed | OutcomeStatus::Failed, None, _) => {
-            Some("answered, and yet nothing was sent")
-        }
+        (OutcomeStatus::Confirmed, None, _) => Some("confirmed, and yet not sent whole"),
         (OutcomeStatus::Confirmed | OutcomeStatus::Failed, _, None) => {
             Some("settled by an answer that is not there")
         }
-        (OutcomeStatus::Confirmed, Some(sent), Some(_)) if sent.digest != request => {
-            Some("other bytes were sent than were permitted")
-        }
-        (OutcomeStatus::Confirmed | OutcomeStatus::Failed, Some(_), Some(seen)) => {
+        // An upstream may refuse with a 4xx before it has read the whole message.
+        (OutcomeStatus::Confirmed, Some(_), Some(seen)) | (OutcomeStatus::Failed, _, Some(seen)) => {
             let stands_for = OutcomeStatus::of_whole_answer(seen.status_code);
             (stands_for != o.status).then_some("the status code stands for another outcome")
         }

@@ -226,15 +226,34 @@ impl fmt::Display for Report {
 pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        let turns_or_hides = matches!(c,
-            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
-        if c.is_control() || turns_or_hides {
+        if steers_terminal(c) {
             out.extend(c.escape_unicode());
         } else {
             out.push(c);
         }
     }
     out
+}
+
+/// The same for JSON, which stays the same JSON: the characters stand in strings, and become `\uXXXX` there.
+/// Line feeds between members stay.
+pub fn escape_json(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c != '\n' && steers_terminal(c) {
+            out.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// All of these have four hex digits.
+fn steers_terminal(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 #[cfg(test)]
@@ -244,6 +263,15 @@ mod tests {
     #[test]
     fn text_from_a_log_cannot_steer_a_terminal() {
         assert_eq!(escape("a\u{1b}[2Jb\r\n\u{9b}\u{202e}é"), "a\\u{1b}[2Jb\\u{d}\\u{a}\\u{9b}\\u{202e}é");
+    }
+
+    #[test]
+    fn escaped_json_is_the_same_json() {
+        let text = "{\n  \"a\": \"\u{9b}\u{7f}\u{202e}\\u001b é\"\n}";
+        let escaped = escape_json(text);
+        assert!(!escaped.contains(|c| c != '\n' && steers_terminal(c)), "{escaped}");
+        let read = |t: &str| serde_json::from_str::<serde_json::Value>(t).expect("json");
+        assert_eq!(read(&escaped), read(text));
     }
 
     #[test]

@@ -1,0 +1,268 @@
+//! `interlock demo`: the real gateway with its real log on loopback, an upstream behind it and an agent in front.
+//!
+//! The agent sends what `script` lists; each request is shown with what was expected and what came. Then the
+//! gateway stops, its log is verified with the code of `interlock verify`, PERMITs are held against what reached
+//! the upstream, and one flipped bit in a copy of the log has to be found. Exit code 0: all of it was as expected.
+
+mod agent;
+mod embedded;
+mod place;
+mod script;
+mod show;
+
+use std::fs::{self, OpenOptions};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use zeroize::Zeroizing;
+
+use super::sample_api::SampleApi;
+use agent::Answer;
+use interlock::clock::Clock;
+use interlock::config::{Config, Surroundings};
+use interlock::gateway::{Gateway, StartError, Stopped};
+use interlock::verify::{Directory, Report, verify_log};
+use place::{Addresses, Place};
+use show::{Check, Observed, Show};
+
+#[derive(Debug, clap::Args)]
+pub struct DemoArgs {
+    /// Keep everything in this directory, which must be new or empty.
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Print JSON lines instead of a table.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Something was not as expected.
+const DIFFERED: u8 = 1;
+/// A port that was free may be taken by the time it is used.
+const START_ATTEMPTS_MAX: u32 = 5;
+
+pub fn run(args: &DemoArgs) -> Result<ExitCode> {
+    let clock = Clock::system();
+    let began = clock.monotonic();
+    let show = Show::new(args.json);
+    let place = Place::make(args.dir.as_deref())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let played = runtime.block_on(play(&place, &show, &clock))?;
+
+    let report = verify_log(&Directory::open(&place.file("ledger"))?, &place.verifier)?;
+    let checks = [
+        Check {
+            name: "stop",
+            passed: played.stopped == Stopped::Clean,
+            found: format!("the gateway stopped: {:?}", played.stopped),
+        },
+        verified(&report),
+        Check {
+            name: "no PERMIT, no execution",
+            passed: report.permits == played.arrived && report.open_count == 0,
+            found: format!(
+                "{} PERMITs in the log, {} requests reached the upstream, {} without an outcome",
+                report.permits, played.arrived, report.open_count
+            ),
+        },
+        tampered(&place)?,
+    ];
+    show.checks(&checks)?;
+    let passed = played.as_expected && checks.iter().all(|check| check.passed);
+    let next = match place.is_temporary() {
+        true => vec![format!("To keep config, keys and log: {} demo --dir DIR", program())],
+        false => next_commands(&place, &played.addresses),
+    };
+    show.end(passed, played.requests, clock.monotonic().since(began).as_secs_f64(), &next)?;
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::from(DIFFERED) })
+}
+
+struct Played {
+    addresses: Addresses,
+    requests: usize,
+    as_expected: bool,
+    arrived: u64,
+    stopped: Stopped,
+}
+
+async fn play(place: &Place, show: &Show, clock: &Clock) -> Result<Played> {
+    let secret = Zeroizing::new(place.upstream_secret.clone());
+    let api = SampleApi::start(loopback(0), Some(secret), None).await.context("the sample API")?;
+    let (gateway, addresses) = start(place, api.address(), clock).await?;
+    show.head(&format!(
+        "gateway on http://{}, upstream on http://{}",
+        addresses.gateway, addresses.upstream
+    ))?;
+    let steps = script::steps(&place.agent_key);
+    let mut as_expected = true;
+    for (number, step) in (1..).zip(&steps) {
+        let before = api.arrivals();
+        let answer = agent::send(addresses.gateway, &step.bytes).await.context(step.what)?;
+        let got = observed(&answer, api.arrivals() - before);
+        as_expected &= got.is(&step.expected);
+        show.row(number, step, &got)?;
+    }
+    let stopped = gateway.stop().await;
+    Ok(Played { addresses, requests: steps.len(), as_expected, arrived: api.arrivals(), stopped })
+}
+
+async fn start(place: &Place, upstream: SocketAddr, clock: &Clock) -> Result<(Gateway, Addresses)> {
+    for _ in 0..START_ATTEMPTS_MAX {
+        let [gateway, admin, nobody] = free_addresses()?;
+        let addresses = Addresses { gateway, admin, upstream, nobody };
+        let file = place.configure(&addresses)?;
+        let config = Config::load(&file, Surroundings::of_process(clock))?;
+        match Gateway::start(config, clock.clone()).await {
+            Ok(running) => return Ok((running, addresses)),
+            Err(StartError::Listen { .. }) => {}
+            Err(error) => return Err(error).context("the gateway did not start"),
+        }
+    }
+    bail!("no free ports on loopback")
+}
+
+/// Three that nobody listens on now; bound at once, so that they differ.
+fn free_addresses() -> Result<[SocketAddr; 3]> {
+    let bind = || TcpListener::bind(loopback(0));
+    let sockets = [bind()?, bind()?, bind()?];
+    Ok([sockets[0].local_addr()?, sockets[1].local_addr()?, sockets[2].local_addr()?])
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
+}
+
+/// What the answer says: its status, its receipt header, and if it is a problem, the reason.
+fn observed(answer: &Answer, arrived: u64) -> Observed {
+    let receipt = answer.header("interlock-receipt").unwrap_or_default();
+    let member = |name: &str| receipt.split(", ").find_map(|m| m.strip_prefix(name)?.strip_prefix('='));
+    let is_problem = answer.header("content-type") == Some("application/problem+json");
+    let problem: serde_json::Value = Some(())
+        .filter(|()| is_problem)
+        .and_then(|()| serde_json::from_slice(&answer.body).ok())
+        .unwrap_or_default();
+    let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
+    Observed {
+        status: answer.status,
+        decision: member("decision").map(str::to_owned),
+        reason: text(&problem["reasons"][0]["code"]).or_else(|| text(&problem["reason"])),
+        outcome: text(&problem["outcome"]),
+        receipt: member("index").and_then(|index| index.parse().ok()),
+        arrived,
+        streamed: answer.header("content-type") == Some("text/event-stream") && answer.pieces > 1,
+    }
+}
+
+fn verified(report: &Report) -> Check {
+    let found = match report.problems.first() {
+        None => format!("{} leaves, {} decisions, root {}", report.size, report.decisions, report.root),
+        Some(problem) => format!("{problem:?}"),
+    };
+    Check { name: "log verified against log.vkey", passed: report.passed(), found }
+}
+
+/// One bit of one verdict, in a copy of the log.
+fn tampered(place: &Place) -> Result<Check> {
+    let copy = place.copy_log("tampered")?;
+    let changed = flip(&copy.join("frames"));
+    let report = changed.and_then(|_| Ok(verify_log(&Directory::open(&copy)?, &place.verifier)?));
+    fs::remove_dir_all(&copy)?;
+    let report = report?;
+    let named = report.problems.iter().find(|p| p.file.is_some() && p.index.is_some());
+    let found = match named {
+        Some(p) => format!(
+            "found at entry {}, {}, offset {}: {}",
+            p.index.map_or(0, |index| index.0),
+            p.file.as_deref().unwrap_or_default(),
+            p.offset.unwrap_or_default(),
+            p.what
+        ),
+        None => "not found".to_owned(),
+    };
+    Ok(Check {
+        name: "one bit flipped in a copy of the log",
+        passed: !report.passed() && named.is_some(),
+        found,
+    })
+}
+
+/// The first DENY becomes something else.
+fn flip(frames: &Path) -> Result<()> {
+    const WANTED: &[u8] = br#""decision":"DENY""#;
+    for entry in fs::read_dir(frames)? {
+        let path = entry?.path();
+        let bytes = fs::read(&path)?;
+        if let Some(at) = bytes.windows(WANTED.len()).position(|window| window == WANTED) {
+            let offset = at + WANTED.len() - "DENY\"".len();
+            let file = OpenOptions::new().write(true).open(&path)?;
+            return Ok(file.write_all_at(&[bytes[offset] ^ 1], offset as u64)?);
+        }
+    }
+    bail!("the log holds no DENY to change")
+}
+
+/// What works on the directory that is left.
+fn next_commands(place: &Place, addresses: &Addresses) -> Vec<String> {
+    let program = program();
+    let file = |name: &str| quoted(&place.file(name).display().to_string());
+    vec![
+        "What you can do now:".to_owned(),
+        format!("  {program} verify --log {} --key {}", file("ledger"), file("log.vkey")),
+        format!(
+            "  {program} sample-api --listen {} --secret {} &",
+            addresses.upstream,
+            file("upstream.secret")
+        ),
+        format!("  {program} run --config {} &", file("interlock.yaml")),
+        format!(
+            "  curl -i http://{}/v1/charges -H \"x-api-key: $(cat {})\" -H 'content-type: application/json' \\",
+            addresses.gateway,
+            file("agent.key")
+        ),
+        r#"    -d '{"amount":4200,"currency":"EUR","customer":"cus_1"}'     (600000 is refused)"#.to_owned(),
+    ]
+}
+
+/// As it was called.
+fn program() -> String {
+    std::env::args().next().map_or_else(|| "interlock".to_owned(), |name| quoted(&name))
+}
+
+/// For a shell.
+fn quoted(text: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/._-+".contains(&b);
+    if !text.is_empty() && text.bytes().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_read_for_its_receipt_and_reason() {
+        let answer = Answer {
+            status: 403,
+            headers: vec![
+                ("content-type".into(), "application/problem+json".into()),
+                ("interlock-receipt".into(), "id=\"x\", index=7, size=8, leaf=:a=:, decision=DENY".into()),
+            ],
+            body: br#"{"reason":"policy_denied","reasons":[{"code":"over_limit"}]}"#.to_vec(),
+            pieces: 1,
+        };
+        let got = observed(&answer, 0);
+        assert_eq!((got.status, got.receipt), (403, Some(7)));
+        assert_eq!((got.decision.as_deref(), got.reason.as_deref()), (Some("DENY"), Some("over_limit")));
+    }
+
+    #[test]
+    fn what_a_shell_would_read_otherwise_is_quoted() {
+        assert_eq!(quoted("/tmp/demo-1"), "/tmp/demo-1");
+        assert_eq!(quoted("/tmp/it's here"), r"'/tmp/it'\''s here'");
+    }
+}

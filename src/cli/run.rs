@@ -1,0 +1,152 @@
+//! `interlock run`: the gateway in the foreground, until a signal or a log that cannot be written.
+//!
+//! Exit codes: 0 stopped clean; 2 the config is not valid; 3 stopped, but requests were given up or the log could
+//! not be closed; 4 the log was poisoned; 5 the gateway could not start. After a second signal the process ends at
+//! once, as in a crash: recovery settles what was open at the next start.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use interlock::clock::Clock;
+use interlock::config::{Config, LogFormat, Surroundings, TelemetryConfig, process_environment};
+use interlock::gateway::{Gateway, Stopped};
+
+/// The config is not valid.
+const INVALID: u8 = 2;
+/// Requests were given up, or the log could not be closed.
+const UNCLEAN: u8 = 3;
+/// The log was poisoned while running.
+const POISONED: u8 = 4;
+/// Nothing listened, and nothing was admitted.
+const NOT_STARTED: u8 = 5;
+
+#[derive(Debug, clap::Args)]
+pub struct RunArgs {
+    /// The config file.
+    #[arg(long, env = "INTERLOCK_CONFIG", value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    let clock = Clock::system();
+    let config = match Config::load(&args.config, Surroundings::of_process(&clock)) {
+        Ok(config) => config,
+        Err(invalid) => {
+            eprintln!("{invalid}");
+            return Ok(ExitCode::from(INVALID));
+        }
+    };
+    for warning in config.warnings() {
+        eprint!("{}", config.show_warning(warning));
+    }
+    init_logs(&config.telemetry);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    Ok(ExitCode::from(runtime.block_on(serve(config, clock))?))
+}
+
+async fn serve(config: Config, clock: Clock) -> io::Result<u8> {
+    // Before anything is open: a signal that comes while starting is not lost.
+    let mut signals = Signals::new()?;
+    let names: Vec<_> = config.listeners.iter().map(|l| (l.name.clone(), l.tls.is_some())).collect();
+    let log = format!("{} in {}", config.log_origin, config.ledger.dir.display());
+    let gateway = match Gateway::start(config, clock).await {
+        Ok(gateway) => gateway,
+        Err(error) => {
+            eprintln!("interlock: not started: {error}");
+            return Ok(NOT_STARTED);
+        }
+    };
+    let mut lines = vec![format!("log {log}")];
+    for (name, tls) in &names {
+        let scheme = if *tls { "https" } else { "http" };
+        lines.extend(gateway.address(name.as_str()).map(|a| format!("listener {name} on {scheme}://{a}")));
+    }
+    lines.push(format!("admin on http://{}", gateway.admin_address()));
+    lines.push("ready".into());
+    say(&lines);
+    notify("READY=1");
+
+    let poisoned = tokio::select! {
+        () = signals.next() => false,
+        () = gateway.failed() => true,
+    };
+    notify("STOPPING=1");
+    if poisoned {
+        tracing::error!("the log cannot be written any more: stopping");
+    } else {
+        tracing::info!("stopping");
+    }
+    let stopped = tokio::select! {
+        stopped = gateway.stop() => stopped,
+        () = signals.next() => {
+            tracing::error!("a second signal: ending at once, recovery settles what is open");
+            Stopped::Unclean
+        }
+    };
+    Ok(match stopped {
+        _ if poisoned => POISONED,
+        Stopped::Clean => 0,
+        Stopped::Abandoned | Stopped::Unclean => UNCLEAN,
+    })
+}
+
+/// SIGTERM and SIGINT alike.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Resolves at the first signal to stop.
+pub(super) async fn stop_signal() -> io::Result<()> {
+    Signals::new()?.next().await;
+    Ok(())
+}
+
+/// To standard output; logs go to standard error. A reader that is gone is no reason to stop.
+fn say(lines: &[String]) {
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(format!("{}\n", lines.join("\n")).as_bytes()).and_then(|()| out.flush());
+}
+
+fn init_logs(telemetry: &TelemetryConfig) {
+    let logs = tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_max_level(telemetry.level);
+    // An error means that somebody who embeds this has set up logs already.
+    let _ = match telemetry.format {
+        LogFormat::Json => logs.json().flatten_event(true).try_init(),
+        LogFormat::Human => logs.try_init(),
+    };
+}
+
+/// Tells a service manager, if one has asked to be told (sd_notify(3)).
+fn notify(state: &str) {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixDatagram};
+    let Some(path) = process_environment("NOTIFY_SOCKET") else { return };
+    let address = match path.strip_prefix('@') {
+        Some(name) => SocketAddr::from_abstract_name(name),
+        None => SocketAddr::from_pathname(&path),
+    };
+    let sent = address.and_then(|to| UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &to));
+    if let Err(error) = sent {
+        tracing::warn!(%error, "the service manager was not told");
+    }
+}

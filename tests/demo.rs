@@ -1,0 +1,185 @@
+//! The demo as people run it: the built binary, its table, the directory it leaves, and every command on that.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::time::Duration;
+
+use interlock::clock::Clock;
+use serde_json::Value;
+
+const INTERLOCK: &str = env!("CARGO_BIN_EXE_interlock");
+
+fn interlock(args: &[&str]) -> Output {
+    Command::new(INTERLOCK).args(args).output().expect("the binary runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("UTF-8")
+}
+
+/// A command that runs until it is told to stop.
+struct Running {
+    child: Child,
+    out: BufReader<ChildStdout>,
+}
+
+impl Running {
+    /// Returns when a line of its output contains `ready`.
+    fn start(args: &[&str], ready: &str) -> Self {
+        let mut child = Command::new(INTERLOCK)
+            .args(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the binary runs");
+        let mut out = BufReader::new(child.stdout.take().expect("piped"));
+        let mut seen = String::new();
+        while !seen.contains(ready) {
+            let read = out.read_line(&mut seen).expect("readable");
+            assert!(read > 0, "{args:?} ended after: {seen}");
+        }
+        Self { child, out }
+    }
+
+    /// SIGTERM, and the exit code.
+    fn stop(mut self) -> Option<i32> {
+        let pid = self.child.id().to_string();
+        let told = Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs");
+        assert!(told.success());
+        let mut rest = String::new();
+        self.out.read_to_string(&mut rest).expect("readable");
+        self.child.wait().expect("ends").code()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Already gone, unless a test has failed.
+        let _ = self.child.kill();
+    }
+}
+
+fn file(dir: &Path, name: &str) -> String {
+    dir.join(name).to_str().expect("UTF-8").to_owned()
+}
+
+/// The address that follows `before` in the config.
+fn address(config: &str, before: &str) -> String {
+    let (_, rest) = config.split_once(before).unwrap_or_else(|| panic!("{before} in {config}"));
+    rest.split('"').next().expect("a rest").to_owned()
+}
+
+fn charge(gateway: &str, key: &str, amount: u32) -> String {
+    let body = format!(r#"{{"amount":{amount},"currency":"EUR","customer":"cus_1"}}"#);
+    let mut stream = TcpStream::connect(gateway).expect("it listens");
+    stream.set_read_timeout(Some(Duration::from_secs(30))).expect("set");
+    write!(
+        stream,
+        "POST /v1/charges HTTP/1.1\r\nhost: {gateway}\r\nx-api-key: {key}\r\nconnection: close\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .expect("written");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    answer
+}
+
+#[test]
+fn the_demo_ends_soon_with_every_row_as_expected() {
+    let clock = Clock::system();
+    let began = clock.monotonic();
+    let ended = interlock(&["demo", "--json"]);
+    let took = clock.monotonic().since(began);
+    let out = text(&ended.stdout);
+    assert_eq!(ended.status.code(), Some(0), "{out}\n{}", text(&ended.stderr));
+    assert!(took < Duration::from_secs(60), "{took:?}");
+
+    let lines: Vec<Value> = out.lines().map(|l| serde_json::from_str(l).expect("JSON lines")).collect();
+    let of = |kind: &str| lines.iter().filter(|l| l["type"] == kind).collect::<Vec<_>>();
+    let requests = of("request");
+    assert!(requests.len() >= 16, "{} requests", requests.len());
+    assert!(requests.iter().all(|r| r["as_expected"] == true));
+    for decision in ["PERMIT", "DENY", "SILENCE", "ESCALATE", "QUARANTINE"] {
+        assert!(requests.iter().any(|r| r["got"]["decision"] == decision), "no row with {decision}");
+    }
+    for request in &requests {
+        let permitted = request["got"]["decision"] == "PERMIT";
+        assert_eq!(request["got"]["arrived"], u64::from(permitted), "{request}");
+        if permitted || request["got"]["decision"].is_string() {
+            assert!(request["got"]["receipt"].is_u64(), "{request}");
+        }
+    }
+    let checks = of("check");
+    assert_eq!(checks.len(), 4);
+    assert!(checks.iter().all(|c| c["passed"] == true), "{checks:?}");
+    assert_eq!(of("end")[0]["passed"], true);
+}
+
+#[test]
+fn the_table_is_plain_text_when_nobody_watches() {
+    let ended = interlock(&["demo"]);
+    let out = text(&ended.stdout);
+    assert_eq!(ended.status.code(), Some(0), "{out}");
+    assert!(!out.chars().any(|c| c.is_control() && c != '\n'), "control characters in {out:?}");
+    for seen in ["over_limit", "json_duplicate_name", "framing_conflict", "upstream_silent (indeterminate)"] {
+        assert!(out.contains(seen), "{seen} in {out}");
+    }
+    assert!(!out.contains("NOT"), "{out}");
+}
+
+#[test]
+fn what_the_demo_leaves_verifies_and_runs_at_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let place = dir.path().join("demo");
+    let demo = ["demo", "--dir", place.to_str().expect("UTF-8")];
+    let first = interlock(&demo);
+    assert_eq!(first.status.code(), Some(0), "{}", text(&first.stdout));
+    let log = ["verify", "--log", &file(&place, "ledger"), "--key", &file(&place, "log.vkey")];
+    let verified = interlock(&log);
+    assert_eq!(verified.status.code(), Some(0), "{}", text(&verified.stdout));
+
+    let again = interlock(&demo);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(text(&again.stderr).contains("holds a log from an earlier demo"), "{}", text(&again.stderr));
+
+    let config = std::fs::read_to_string(place.join("interlock.yaml")).expect("a config");
+    let upstream = address(&config, "url: \"http://");
+    let gateway = address(&config, "name: main, address: \"");
+    let secret = file(&place, "upstream.secret");
+    let api = Running::start(&["sample-api", "--listen", &upstream, "--secret", &secret], "sample API on");
+    let running = Running::start(&["run", "--config", &file(&place, "interlock.yaml")], "ready\n");
+    let key = std::fs::read_to_string(place.join("agent.key")).expect("a key");
+    let permitted = charge(&gateway, key.trim(), 4_200);
+    assert!(permitted.starts_with("HTTP/1.1 200 ") && permitted.contains("decision=PERMIT"), "{permitted}");
+    let denied = charge(&gateway, key.trim(), 600_000);
+    assert!(denied.starts_with("HTTP/1.1 403 ") && denied.contains("over_limit"), "{denied}");
+    assert_eq!(running.stop(), Some(0), "a clean stop");
+    assert_eq!(api.stop(), Some(0));
+    assert_eq!(interlock(&log).status.code(), Some(0), "the log still verifies");
+}
+
+#[test]
+fn a_config_that_is_not_valid_is_shown_and_exits_with_2() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = dir.path().join("interlock.yaml");
+    std::fs::copy("Cargo.toml", &config).expect("a file that is no config");
+    let ended = interlock(&["run", "--config", config.to_str().expect("UTF-8")]);
+    assert_eq!(ended.status.code(), Some(2));
+    assert!(text(&ended.stderr).contains("interlock.yaml"), "{}", text(&ended.stderr));
+}
+
+#[test]
+fn a_gateway_that_cannot_have_its_log_exits_with_5() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let place = dir.path().join("demo");
+    assert_eq!(interlock(&["demo", "--dir", place.to_str().expect("UTF-8")]).status.code(), Some(0));
+    let config = file(&place, "interlock.yaml");
+    let first = Running::start(&["run", "--config", &config], "ready\n");
+    let second = interlock(&["run", "--config", &config]);
+    assert_eq!(second.status.code(), Some(5));
+    assert!(text(&second.stderr).contains("another process has the log"), "{}", text(&second.stderr));
+    assert_eq!(first.stop(), Some(0));
+}
