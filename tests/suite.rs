@@ -1,10 +1,19 @@
 //! Every integration test, in one binary.
+#![allow(clippy::disallowed_methods, reason = "tests lay out files, connect, listen and measure time")]
 
+mod support;
+
+mod answers;
 mod architecture;
 mod canonical_properties;
 mod configuration;
 mod demo;
 mod deployment;
 mod documentation;
+mod http2;
 mod ledger_faults;
+mod outcomes;
+mod path;
 mod policy_packages;
+mod slow_clients;
+mod smuggling;

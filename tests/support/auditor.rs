@@ -1,0 +1,215 @@
+//! The Auditor: compares what the log says with what the upstream really got.
+//!
+//! It reads the log as a stranger would, from its files with the pinned key, after the gateway is gone, and holds
+//! four things: the log verifies; every effect (a request of which any byte arrived) has a PERMIT of its own, dated
+//! before it, over exactly the bytes that arrived; every PERMIT has exactly one outcome; what the outcome
+//! says does not contradict what arrived (`not_sent` had no effect, `confirmed` had one).
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use interlock::clock::WallTime;
+use interlock::merkle::note::VerifierKey;
+use interlock::model::entry::{DecisionEntry, Entry, EpochEvent, OutcomeEntry, RefusalEntry};
+use interlock::model::{Decision, Digest, OutcomeStatus, ReceiptId};
+use interlock::verify::walk::{Step, Walk};
+use interlock::verify::{Check, Directory, Verdict, verify_log};
+
+use super::upstream::Capture;
+
+/// What the log holds, in order, after everything about it was found in order.
+#[derive(Debug)]
+pub struct Audit {
+    pub entries: Vec<Entry>,
+    pub effects: usize,
+}
+
+impl Audit {
+    pub fn decisions(&self) -> Vec<&DecisionEntry> {
+        let decision = |e| if let &Entry::Decision(ref d) = e { Some(&**d) } else { None };
+        self.entries.iter().filter_map(decision).collect()
+    }
+
+    pub fn outcomes(&self) -> Vec<&OutcomeEntry> {
+        let outcome = |e| if let &Entry::Outcome(ref o) = e { Some(&**o) } else { None };
+        self.entries.iter().filter_map(outcome).collect()
+    }
+
+    pub fn refusals(&self) -> Vec<&RefusalEntry> {
+        let refusal = |e| if let &Entry::Refusal(ref r) = e { Some(&**r) } else { None };
+        self.entries.iter().filter_map(refusal).collect()
+    }
+
+    /// Decisions in order, as their words.
+    pub fn verdicts(&self) -> Vec<&'static str> {
+        self.decisions().iter().map(|d| d.decision.as_str()).collect()
+    }
+
+    /// Outcomes in order, as their words.
+    pub fn statuses(&self) -> Vec<&'static str> {
+        self.outcomes().iter().map(|o| o.status.as_str()).collect()
+    }
+
+    pub fn stops(&self) -> usize {
+        let is_stop = |e: &&Entry| matches!(e, Entry::Epoch(e) if e.event == EpochEvent::Stop);
+        self.entries.iter().filter(is_stop).count()
+    }
+}
+
+/// The secret that the gateway injects, and its name in receipts.
+#[derive(Clone, Copy)]
+pub struct Slot {
+    pub secret: &'static str,
+    pub name: &'static str,
+}
+
+pub fn audit(log: &Path, key: &VerifierKey, slot: Slot, captures: &[Capture]) -> Audit {
+    let directory = Directory::open(log).expect("the log can be read");
+    let report = verify_log(&directory, key).expect("the log can be read");
+    for check in Check::ALL {
+        assert_eq!(report.verdicts.of(check), Verdict::Pass, "{}: {report:#?}", check.as_str());
+    }
+    assert_eq!(report.open_count, 0, "every PERMIT has its outcome: {report:#?}");
+    no_secret_in(log, slot.secret);
+    let entries = entries(&directory, key);
+    let permits = permits(&entries);
+    match_effects(&permits, slot, captures);
+    Audit { entries, effects: captures.len() }
+}
+
+fn entries(directory: &Directory, key: &VerifierKey) -> Vec<Entry> {
+    let mut walk = Walk::new(directory, key.name()).expect("the log can be read");
+    let mut entries = Vec::new();
+    loop {
+        match walk.step().expect("the log can be read") {
+            Step::Frame(frame, _) => entries
+                .extend(frame.entries.iter().map(|e| Entry::from_bytes_unverified(e).expect("verified above"))),
+            Step::End(_) => return entries,
+            Step::Damaged(damage) => panic!("verified above: {damage:?}"),
+        }
+    }
+}
+
+/// A PERMIT and its one outcome.
+struct Permit<'a> {
+    decision: &'a DecisionEntry,
+    outcome: &'a OutcomeEntry,
+}
+
+fn permits(entries: &[Entry]) -> Vec<Permit<'_>> {
+    let mut outcomes: BTreeMap<ReceiptId, &OutcomeEntry> = BTreeMap::new();
+    for entry in entries {
+        if let Entry::Outcome(outcome) = entry {
+            let earlier = outcomes.insert(outcome.decision_id, outcome);
+            assert!(earlier.is_none(), "two outcomes of one PERMIT: {outcome:?}");
+        }
+    }
+    let mut permits = Vec::new();
+    for entry in entries {
+        if let Entry::Decision(decision) = entry
+            && decision.decision == Decision::Permit
+        {
+            let outcome = outcomes.remove(&decision.id);
+            let outcome = outcome.unwrap_or_else(|| panic!("a PERMIT without an outcome: {decision:?}"));
+            permits.push(Permit { decision, outcome });
+        }
+    }
+    assert!(outcomes.is_empty(), "outcomes of what was not permitted: {outcomes:?}");
+    permits
+}
+
+/// Gives every effect a PERMIT of its own, and looks at what is left over.
+fn match_effects(permits: &[Permit<'_>], slot: Slot, captures: &[Capture]) {
+    // Those whose bytes may have left, certain ones first, so that an uncertain one is never used up by them.
+    let mut free: BTreeMap<Digest, Vec<&Permit<'_>>> = BTreeMap::new();
+    for permit in permits.iter().filter(|p| p.outcome.status != OutcomeStatus::NotSent) {
+        free.entry(permit.decision.request.digest).or_default().push(permit);
+    }
+    for same in free.values_mut() {
+        same.sort_by_key(|p| p.outcome.status == OutcomeStatus::Indeterminate);
+        same.reverse();
+    }
+    for capture in captures.iter().filter(|c| c.is_whole) {
+        let digest = capture.digest(slot.secret, slot.name);
+        let permit = free.get_mut(&digest).and_then(Vec::pop);
+        let permit = permit.unwrap_or_else(|| {
+            panic!("an effect without a PERMIT of its own over {digest}:\n{}", capture.head())
+        });
+        let size = capture.without_secret(slot.secret, slot.name).len() as u64;
+        if let Some(sent) = &permit.outcome.sent {
+            assert_eq!((sent.digest, sent.size), (digest, size), "the outcome is about what arrived");
+        }
+        dated_before(permit, capture);
+    }
+    let mut left: Vec<_> = free.into_values().flatten().collect();
+    for part in captures.iter().filter(|c| !c.is_whole) {
+        let at = left.iter().position(|permit| can_begin(permit, part, slot));
+        let at =
+            at.unwrap_or_else(|| panic!("part of a message that no PERMIT is about:\n{}", part.head()));
+        dated_before(left.remove(at), part);
+    }
+    for permit in left {
+        assert_eq!(
+            permit.outcome.status,
+            OutcomeStatus::Indeterminate,
+            "sent according to the log, but nothing arrived: {:?} {:?}",
+            permit.decision,
+            permit.outcome
+        );
+    }
+}
+
+/// Whether the bytes can be the beginning of the permitted message.
+fn can_begin(permit: &Permit<'_>, part: &Capture, slot: Slot) -> bool {
+    let request = &permit.decision.request;
+    let line = format!("{} {} HTTP/1.1\r\n", request.method, request.target);
+    let message = part.without_secret(slot.secret, slot.name);
+    let common = message.len().min(line.len());
+    let announced = part.head_len.and_then(|_| part.header("content-length"));
+    message[..common] == line.as_bytes()[..common]
+        && announced.is_none_or(|length| length == request.size.to_string())
+}
+
+fn dated_before(permit: &Permit<'_>, capture: &Capture) {
+    let dated = WallTime::parse_rfc3339(&permit.decision.time).expect("verified above");
+    assert!(
+        dated.unix_ns() <= capture.arrived_unix_ns,
+        "the PERMIT is dated {}, after the effect at {} ns",
+        permit.decision.time,
+        capture.arrived_unix_ns
+    );
+}
+
+/// No file of the log holds the secret, whatever the file is.
+fn no_secret_in(dir: &Path, secret: &str) {
+    for entry in std::fs::read_dir(dir).expect("readable") {
+        let path = entry.expect("readable").path();
+        if path.is_dir() {
+            no_secret_in(&path, secret);
+        } else {
+            let bytes = std::fs::read(&path).expect("readable");
+            assert!(!holds(&bytes, secret), "{} holds the credential", path.display());
+        }
+    }
+}
+
+/// Whether the bytes hold the text. Segments are mostly blocks of zeros, which are skipped as a whole.
+pub fn holds(bytes: &[u8], text: &str) -> bool {
+    const BLOCK: usize = 4096;
+    let zeros = [0; BLOCK];
+    let mut run = Vec::new();
+    for block in bytes.chunks(BLOCK) {
+        if block == &zeros[..block.len()] {
+            run.clear();
+        } else {
+            // What begins in the block before ends in this one.
+            let kept = run.len().saturating_sub(text.len());
+            run.drain(..kept);
+            run.extend_from_slice(block);
+            if String::from_utf8_lossy(&run).contains(text) {
+                return true;
+            }
+        }
+    }
+    false
+}

@@ -1,0 +1,12 @@
+//! What the end-to-end tests stand on: a raw client, a raw upstream, a gateway between them, and the Auditor.
+
+pub mod auditor;
+pub mod client;
+pub mod http2;
+pub mod upstream;
+pub mod world;
+
+pub use auditor::Audit;
+pub use client::{Client, Response, request};
+pub use upstream::{Capture, Gate, Reads, Script, Step, Upstream};
+pub use world::{KEY, OTHER_KEY, SLOT, Setup, World};

@@ -1,0 +1,596 @@
+//! A gateway between a raw client and a raw upstream, in a directory of its own.
+//!
+//! [`World::finish`] stops the gateway and calls the Auditor; a world that is dropped without it panics, so that no
+//! test can forget to be audited.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use interlock::clock::Clock;
+use interlock::config::{Config, SecretsAre, Surroundings};
+use interlock::gateway::{Gateway, Stopped};
+use interlock::ledger::FileSigner;
+use interlock::merkle::note::{Signer, VerifierKey};
+use interlock::model::Digest;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls_pki_types::PrivateKeyDer;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+use super::auditor::{self, Audit, Slot};
+use super::client::{Client, Response, request};
+use super::upstream::Upstream;
+
+/// The agent's key, and another agent's.
+pub const KEY: &str = "ilk_agent007Zm9vYmFyYmF6cXV4MTIzNA";
+pub const OTHER_KEY: &str = "ilk_agent008cXV4YmF6YmFyZm9vNDMyMQ";
+pub const SLOT: Slot = Slot { secret: "sk_upstream_9b1c6f0e5d", name: "upstream-key" };
+
+/// What the tests permit: what says so itself, in a header or a query parameter, unless an amount is too large.
+pub const POLICY: &str = r#"package gateway.test
+
+wanted contains input.request.headers["x-want"]
+
+wanted contains input.request.query.want
+
+permit contains "wanted" if "permit" in wanted
+
+deny contains {"code": "amount_over", "message": "at most 1000"} if input.request.body.amount > 1000
+
+deny contains "not_wanted" if "deny" in wanted
+
+escalate contains "ask_somebody" if "escalate" in wanted
+
+quarantine contains "isolated" if "quarantine" in wanted
+
+permit contains 1 if "broken" in wanted
+
+permit contains "late" if {
+	"late" in wanted
+	count([x | some x in numbers.range(1, 1000); some y in numbers.range(1, 1000); x == y]) > 0
+}
+"#;
+
+const ROUTES: &str = r#"
+      - { action: thing.create, method: POST, path: /v1/things, body: json, headers: [x-want, accept, idempotency-key], body_required: false }
+      - { action: thing.list, method: GET, path: /v1/things, body: none, headers: [x-want, accept], query_lists: ["expand[]"] }
+      - { action: thing.head, method: HEAD, path: /v1/things, body: none, headers: [x-want] }
+      - { action: thing.read, method: GET, path: "/v1/things/{id}", body: none, headers: [x-want, accept] }
+      - { action: thing.delete, method: DELETE, path: "/v1/things/{id}", body: none, headers: [x-want] }
+      - { action: form.create, method: POST, path: /v1/forms, body: form, headers: [x-want] }
+      - { action: verbatim.create, method: POST, path: /v1/verbatim, body: json, forward: verbatim, headers: [x-want] }
+      - { action: keyed.create, method: POST, path: /v1/keyed, body: json, headers: [x-want, idempotency-key], idempotency_key: required }
+      - { action: small.create, method: POST, path: /v1/small, body: json, headers: [x-want], body_bytes_max: 64 }
+      - { action: shaped.create, method: POST, path: /v1/shaped, body: json, headers: [x-want], schema: ./schema.json }
+      - { action: blob.put, method: PUT, path: "/v1/blobs/{id}", body: { opaque: [application/octet-stream] }, headers: [x-want], body_bytes_max: 67108864 }
+"#;
+
+/// What differs from the usual world. Lines are YAML, indented as their section needs.
+pub struct Setup {
+    pub policy: String,
+    pub policy_dir: Option<PathBuf>,
+    pub routes: String,
+    pub package: &'static str,
+    /// `name: value` pairs of `limits`, `upstream` and the surface.
+    pub limits: &'static [&'static str],
+    pub upstream: &'static [&'static str],
+    pub surface: &'static [&'static str],
+    pub credential: &'static str,
+    pub when_sent: &'static str,
+    pub claims: &'static str,
+    pub listener_tls: bool,
+    pub upstream_tls: bool,
+    pub segment_mib: u64,
+    /// Instead of the upstream's own address.
+    pub upstream_url: Option<String>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            policy: POLICY.into(),
+            policy_dir: None,
+            routes: ROUTES.into(),
+            package: "gateway.test",
+            limits: &[],
+            upstream: &[],
+            surface: &[],
+            credential: "authorization",
+            when_sent: "refuse",
+            claims: "{ roles: [agent] }",
+            listener_tls: false,
+            upstream_tls: false,
+            segment_mib: 32,
+            upstream_url: None,
+        }
+    }
+}
+
+impl Setup {
+    /// In this process.
+    pub fn start(self) -> World {
+        let mut world = self.lay_out();
+        world.run_inside();
+        world
+    }
+
+    /// As the real program.
+    pub fn start_program(self) -> World {
+        let mut world = self.lay_out();
+        world.run_program(&[]);
+        world
+    }
+
+    /// Everything but a running gateway.
+    pub fn lay_out(self) -> World {
+        // Only one of the tests in a process can be first.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let dir = tempfile::tempdir().expect("a directory");
+        let tls = Authority::new();
+        let upstream =
+            if self.upstream_tls { Upstream::tls(tls.server_config()) } else { Upstream::plain() };
+        let (signer, signing_key) =
+            FileSigner::generate("interlock.test/log".parse().expect("a name")).expect("a key");
+        let world = World {
+            upstream,
+            key: signer.verifier().clone(),
+            tls,
+            running: Running::Not,
+            addresses: None,
+            is_listener_tls: self.listener_tls,
+            is_audited: false,
+            dir,
+        };
+        world.write("log.key", signing_key.as_str(), 0o600);
+        world.write("upstream.key", SLOT.secret, 0o600);
+        world.write("schema.json", r#"{"type":"object","required":["name"],"properties":{"name":{"type":"string"}},"additionalProperties":false}"#, 0o644);
+        world.write("tls.crt", &world.tls.certificate, 0o644);
+        world.write("tls.key", &world.tls.key, 0o600);
+        if self.policy_dir.is_none() {
+            fs::create_dir(world.path("policies")).expect("a directory");
+            world.write("policies/test.rego", &self.policy, 0o644);
+        }
+        world.write("interlock.yaml", &self.yaml(&world), 0o644);
+        world
+    }
+
+    fn yaml(&self, world: &World) -> String {
+        let digest = |key: &str| Digest::of(key.as_bytes()).to_string().split_off("sha-256:".len());
+        let policies = self.policy_dir.clone().unwrap_or_else(|| world.path("policies"));
+        let scheme = if self.upstream_tls { "https" } else { "http" };
+        let host = if self.upstream_tls { "localhost" } else { "127.0.0.1" };
+        let url = self
+            .upstream_url
+            .clone()
+            .unwrap_or_else(|| format!("{scheme}://{host}:{}", world.upstream.address().port()));
+        let mut upstream = self.upstream.to_vec();
+        if self.upstream_tls {
+            upstream.push("roots: { file: ./tls.crt }");
+        }
+        let listener_tls =
+            if self.listener_tls { ", tls: { certificate: ./tls.crt, key: ./tls.key }" } else { "" };
+        let mut yaml = format!(
+            "log_origin: interlock.test/log\n\
+             ledger: {{ dir: ./ledger, signing_key: ./log.key, segment_mib: {} }}\n\
+             policy: {{ dir: {} }}\n\
+             admin: {{ listen: 127.0.0.1:ADMIN_PORT }}\n\
+             telemetry: {{ format: json, level: info }}\n",
+            self.segment_mib,
+            policies.display()
+        );
+        if !self.limits.is_empty() {
+            writeln!(yaml, "limits: {{ {} }}", self.limits.join(", ")).expect("a string");
+        }
+        writeln!(yaml, "listeners:\n  - {{ name: main, address: 127.0.0.1:MAIN_PORT{listener_tls} }}")
+            .expect("a string");
+        writeln!(yaml, "api_keys:").expect("a string");
+        for (id, key) in [("agent-7", KEY), ("agent-8", OTHER_KEY)] {
+            writeln!(
+                yaml,
+                "  - {{ id: {id}, prefix: {}, sha256: {}, claims: {} }}",
+                &key[..12],
+                digest(key),
+                self.claims
+            )
+            .expect("a string");
+        }
+        writeln!(
+            yaml,
+            "surfaces:\n  - name: test\n    listener: main\n    package: {}\n    \
+             identity: {{ api_key: {{ headers: [x-api-key, authorization] }} }}\n    \
+             upstream: {{ url: \"{url}\"{} }}\n    \
+             credential: {{ name: {}, header: {}, prefix: \"Bearer \", from_file: ./upstream.key, when_sent: {} }}",
+            self.package,
+            upstream.iter().map(|line| format!(", {line}")).collect::<String>(),
+            SLOT.name,
+            self.credential,
+            self.when_sent
+        )
+        .expect("a string");
+        for line in self.surface {
+            writeln!(yaml, "    {line}").expect("a string");
+        }
+        yaml + "    routes:" + &self.routes
+    }
+}
+
+enum Running {
+    Not,
+    Inside { runtime: Runtime, gateway: Gateway },
+    Program(Program),
+}
+
+/// The gateway as a process.
+pub struct Program {
+    child: Child,
+    pub log: Arc<Mutex<String>>,
+}
+
+pub struct World {
+    pub upstream: Upstream,
+    pub key: VerifierKey,
+    pub tls: Authority,
+    running: Running,
+    addresses: Option<(SocketAddr, SocketAddr)>,
+    is_listener_tls: bool,
+    is_audited: bool,
+    dir: TempDir,
+}
+
+impl World {
+    /// The usual one, in this process.
+    pub fn start() -> Self {
+        Setup::default().start()
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, content: &str, mode: u32) {
+        fs::write(self.path(name), content).expect("written");
+        fs::set_permissions(self.path(name), PermissionsExt::from_mode(mode)).expect("permitted");
+    }
+
+    /// The config with these ports in place; the file's name.
+    fn config_file(&self, main: u16, admin: u16) -> PathBuf {
+        let yaml = fs::read_to_string(self.path("interlock.yaml")).expect("readable");
+        let yaml = yaml.replace("MAIN_PORT", &main.to_string()).replace("ADMIN_PORT", &admin.to_string());
+        self.write("running.yaml", &yaml, 0o644);
+        self.path("running.yaml")
+    }
+
+    pub fn run_inside(&mut self) {
+        let file = self.config_file(0, 0);
+        let clock = Clock::system();
+        let surroundings = Surroundings { clock: &clock, variable: &|_| None, secrets: SecretsAre::Needed };
+        let config = Config::load(&file, surroundings).unwrap_or_else(|invalid| panic!("{invalid}"));
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build().expect("built");
+        let gateway = runtime
+            .block_on(Gateway::start(config, clock))
+            .unwrap_or_else(|error| panic!("the gateway starts: {error}"));
+        self.addresses = Some((gateway.address("main").expect("declared"), gateway.admin_address()));
+        self.running = Running::Inside { runtime, gateway };
+        self.wait_until_ready();
+    }
+
+    /// Starts the real program, `under` some other one such as strace.
+    pub fn run_program(&mut self, under: &[&str]) {
+        for _ in 0..5 {
+            if self.try_run_program(under) {
+                return;
+            }
+        }
+        panic!("the gateway does not become ready: {}", self.program_log());
+    }
+
+    /// Starts the real program; `false` if it ended before it was ready.
+    pub fn try_run_program(&mut self, under: &[&str]) -> bool {
+        let (main, admin) = free_ports();
+        let file = self.config_file(main, admin);
+        let program = env!("CARGO_BIN_EXE_interlock");
+        let mut command = match under.split_first() {
+            None => Command::new(program),
+            Some((first, rest)) => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(program);
+                command
+            }
+        };
+        command.arg("run").arg("--config").arg(file);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|e| panic!("{command:?} starts: {e}"));
+        let log = Arc::new(Mutex::new(String::new()));
+        collect(child.stdout.take().expect("piped"), log.clone());
+        collect(child.stderr.take().expect("piped"), log.clone());
+        self.addresses =
+            Some((SocketAddr::from(([127, 0, 0, 1], main)), SocketAddr::from(([127, 0, 0, 1], admin))));
+        self.running = Running::Program(Program { child, log });
+        self.becomes_ready()
+    }
+
+    pub fn program(&mut self) -> &mut Program {
+        match &mut self.running {
+            Running::Program(program) => program,
+            Running::Not | Running::Inside { .. } => panic!("no program runs"),
+        }
+    }
+
+    pub fn program_log(&self) -> String {
+        match &self.running {
+            Running::Program(program) => program.log.lock().expect("unpoisoned").clone(),
+            Running::Not | Running::Inside { .. } => String::new(),
+        }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.addresses.expect("running").0
+    }
+
+    pub fn admin_address(&self) -> SocketAddr {
+        self.addresses.expect("running").1
+    }
+
+    fn wait_until_ready(&mut self) {
+        assert!(self.becomes_ready(), "the gateway becomes ready: {}", self.program_log());
+    }
+
+    fn becomes_ready(&mut self) -> bool {
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(30) {
+            if let Running::Program(program) = &mut self.running
+                && program.child.try_wait().expect("a child").is_some()
+            {
+                return false;
+            }
+            if std::net::TcpStream::connect(self.admin_address()).is_ok()
+                && self.admin("/readyz").status == 200
+            {
+                return true;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        false
+    }
+
+    pub fn client(&self) -> Client {
+        match self.is_listener_tls {
+            false => Client::connect(self.address()),
+            true => Client::connect_tls(self.address(), self.tls.client_config(&[])),
+        }
+    }
+
+    /// One request of the agent on a connection of its own. `want` is for the policy.
+    #[track_caller]
+    pub fn ask(&self, method: &str, target: &str, want: &str, body: impl AsRef<[u8]>) -> Response {
+        let media_type = match target {
+            t if t.starts_with("/v1/forms") => "application/x-www-form-urlencoded",
+            t if t.starts_with("/v1/blobs") => "application/octet-stream",
+            _ => "application/json",
+        };
+        let mut headers = vec![("x-api-key", KEY), ("x-want", want), ("connection", "close")];
+        if !body.as_ref().is_empty() {
+            headers.push(("content-type", media_type));
+        }
+        let mut client = self.client();
+        client.send(request(method, target, &headers, body));
+        client.try_response(method == "HEAD").expect("an answer")
+    }
+
+    /// Exactly these bytes on a connection of its own.
+    #[track_caller]
+    pub fn send(&self, bytes: impl AsRef<[u8]>) -> Response {
+        let mut client = self.client();
+        client.send(bytes);
+        client.response()
+    }
+
+    pub fn admin(&self, path: &str) -> Response {
+        let mut client = Client::connect(self.admin_address());
+        client.send(request("GET", path, &[("connection", "close")], ""));
+        client.try_response(false).unwrap_or_default()
+    }
+
+    /// The value of a metric, its labels included in the name; 0 if it does not exist yet.
+    pub fn metric(&self, name: &str) -> f64 {
+        let text = self.admin("/metrics").text();
+        let line = text.lines().find(|line| line.rsplit_once(' ').is_some_and(|(n, _)| n == name));
+        line.map_or(0.0, |line| line.rsplit_once(' ').expect("a value").1.parse().expect("a number"))
+    }
+
+    /// Waits until a metric has this value.
+    #[track_caller]
+    pub fn wait_for_metric(&self, name: &str, value: f64) {
+        let start = Instant::now();
+        while self.metric(name) != value {
+            let waited = start.elapsed();
+            assert!(waited < Duration::from_secs(15), "{name} is {}, not {value}", self.metric(name));
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Ends the gateway cleanly and audits.
+    pub fn finish(self) -> Audit {
+        self.finish_as(Stopped::Clean)
+    }
+
+    pub fn finish_as(mut self, expected: Stopped) -> Audit {
+        self.finish_here(expected)
+    }
+
+    /// As [`World::finish_as`], and the world stays to be looked at.
+    pub fn finish_here(&mut self, expected: Stopped) -> Audit {
+        self.is_audited = true;
+        if expected == Stopped::Clean {
+            // Nothing is left behind: no request, no permit.
+            self.wait_for_metric("interlock_requests_in_flight", 0.0);
+            self.wait_for_metric("interlock_ledger_open_permits", 0.0);
+        }
+        let metrics = self.admin("/metrics").text();
+        assert!(!metrics.contains(SLOT.secret), "metrics hold the credential");
+        let log = self.program_log();
+        match std::mem::replace(&mut self.running, Running::Not) {
+            Running::Not => {}
+            Running::Inside { runtime, gateway } => {
+                assert_eq!(runtime.block_on(gateway.stop()), expected);
+                runtime.shutdown_timeout(Duration::from_secs(10));
+            }
+            Running::Program(mut program) => {
+                program.terminate();
+                let status = program.wait();
+                assert_eq!(status.success(), expected == Stopped::Clean, "{status}: {}", program.text());
+            }
+        }
+        assert!(!log.contains(SLOT.secret), "the program's log holds the credential");
+        self.audit()
+    }
+
+    /// Audits what is there; no gateway may be running.
+    pub fn audit(&mut self) -> Audit {
+        self.is_audited = true;
+        assert!(matches!(self.running, Running::Not), "the gateway still runs");
+        auditor::audit(&self.path("ledger"), &self.key, SLOT, &self.upstream.captures())
+    }
+
+    /// Ends the program at once, as a power cut would end it.
+    pub fn kill(&mut self) {
+        self.program().kill();
+        self.running = Running::Not;
+    }
+
+    /// Waits for a program that ends by itself; how it ended, and what it logged.
+    pub fn wait_for_end(&mut self) -> (ExitStatus, String) {
+        let Running::Program(mut program) = std::mem::replace(&mut self.running, Running::Not) else {
+            panic!("no program runs");
+        };
+        (program.wait(), program.text())
+    }
+
+    /// For tests in which no gateway ever ran.
+    pub fn nothing_to_audit(&mut self) {
+        assert!(matches!(self.running, Running::Not), "the gateway still runs");
+        assert!(self.upstream.captures().is_empty(), "nothing arrived without a gateway");
+        self.is_audited = true;
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if let Running::Program(program) = &mut self.running {
+            program.kill();
+        }
+        if !thread::panicking() {
+            assert!(self.is_audited, "every end-to-end test ends with the Auditor: call `finish`");
+        }
+    }
+}
+
+impl Program {
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// SIGTERM.
+    pub fn terminate(&self) {
+        signal(self.pid(), "-TERM");
+    }
+
+    pub fn kill(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// How it ends; panics if it does not.
+    pub fn wait(&mut self) -> ExitStatus {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                // The readers see the end of the output a moment later.
+                thread::sleep(Duration::from_millis(20));
+                return status;
+            }
+            assert!(start.elapsed() < Duration::from_secs(60), "the program does not end: {}", self.text());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub fn text(&self) -> String {
+        self.log.lock().expect("unpoisoned").clone()
+    }
+}
+
+pub fn signal(pid: u32, name: &str) {
+    let status = Command::new("kill").arg(name).arg(pid.to_string()).status().expect("kill runs");
+    assert!(status.success(), "kill {name} {pid}");
+}
+
+/// Keeps reading, so that the program never waits for us.
+fn collect(from: impl std::io::Read + Send + 'static, into: Arc<Mutex<String>>) {
+    thread::spawn(move || {
+        for line in BufReader::new(from).lines().map_while(Result::ok) {
+            let mut into = into.lock().expect("unpoisoned");
+            into.push_str(&line);
+            into.push('\n');
+        }
+    });
+}
+
+fn free_ports() -> (u16, u16) {
+    let bind = || TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let (a, b) = (bind(), bind());
+    (a.local_addr().expect("bound").port(), b.local_addr().expect("bound").port())
+}
+
+/// A certificate for localhost that is its own root.
+pub struct Authority {
+    pub certificate: String,
+    key: String,
+    der: (Vec<u8>, Vec<u8>),
+}
+
+impl Authority {
+    fn new() -> Self {
+        let names = vec!["localhost".to_owned(), "api.test".to_owned(), "127.0.0.1".to_owned()];
+        let made = rcgen::generate_simple_self_signed(names).expect("a certificate");
+        let der = (made.cert.der().to_vec(), made.signing_key.serialize_der());
+        Self { certificate: made.cert.pem(), key: made.signing_key.serialize_pem(), der }
+    }
+
+    fn server_config(&self) -> Arc<ServerConfig> {
+        let key = PrivateKeyDer::try_from(self.der.1.clone()).expect("a key");
+        let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![self.der.0.clone().into()], key)
+            .expect("a certificate");
+        Arc::new(config)
+    }
+
+    pub fn client_config(&self, protocols: &[&[u8]]) -> Arc<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.der.0.clone().into()).expect("a root");
+        let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = protocols.iter().map(|p| p.to_vec()).collect();
+        Arc::new(config)
+    }
+}
+
+/// The repository.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
