@@ -120,10 +120,19 @@ impl Drop for Open {
 async fn plain(listener: &Arc<Listener>, stream: TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     // HTTP/2 with prior knowledge begins with the preface; everything else is HTTP/1.1.
-    let peeked = timeout(listener.bounds.head_max, has_preface(&stream)).await;
-    match peeked.map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))?? {
+    match before_request(listener, has_preface(&stream)).await? {
         true => http2(listener, stream).await,
         false => http1(listener, stream).await,
+    }
+}
+
+/// What has to happen before there can be a request: bounded in time, and not waited for while draining.
+async fn before_request<T>(listener: &Listener, step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::select! {
+        done = timeout(listener.bounds.head_max, step) => {
+            done.unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into()))
+        }
+        () = listener.drain.cancelled() => Err(io::ErrorKind::ConnectionAborted.into()),
     }
 }
 
@@ -150,9 +159,7 @@ async fn has_preface(stream: &TcpStream) -> io::Result<bool> {
 async fn encrypted(listener: &Arc<Listener>, config: Arc<ServerConfig>, stream: TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let accepting = TlsAcceptor::from(config).accept(stream);
-    let tls = timeout(listener.bounds.head_max, accepting)
-        .await
-        .map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))??;
+    let tls = before_request(listener, accepting).await?;
     match tls.get_ref().1.alpn_protocol() {
         Some(b"h2") => http2(listener, tls).await,
         _ => http1(listener, tls).await,

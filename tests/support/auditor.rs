@@ -82,8 +82,9 @@ fn entries(directory: &Directory, key: &VerifierKey) -> Vec<Entry> {
     let mut entries = Vec::new();
     loop {
         match walk.step().expect("the log can be read") {
-            Step::Frame(frame, _) => entries
-                .extend(frame.entries.iter().map(|e| Entry::from_bytes_unverified(e).expect("verified above"))),
+            Step::Frame(frame, _) => entries.extend(
+                frame.entries.iter().map(|e| Entry::from_bytes_unverified(e).expect("verified above")),
+            ),
             Step::End(_) => return entries,
             Step::Damaged(damage) => panic!("verified above: {damage:?}"),
         }
@@ -144,8 +145,7 @@ fn match_effects(permits: &[Permit<'_>], slot: Slot, captures: &[Capture]) {
     let mut left: Vec<_> = free.into_values().flatten().collect();
     for part in captures.iter().filter(|c| !c.is_whole) {
         let at = left.iter().position(|permit| can_begin(permit, part, slot));
-        let at =
-            at.unwrap_or_else(|| panic!("part of a message that no PERMIT is about:\n{}", part.head()));
+        let at = at.unwrap_or_else(|| panic!("part of a message that no PERMIT is about:\n{}", part.head()));
         dated_before(left.remove(at), part);
     }
     for permit in left {

@@ -128,8 +128,7 @@ impl Gate {
     fn wait(&self) {
         let mut open = self.0.0.lock().expect("unpoisoned");
         while !*open {
-            let (next, timed_out) =
-                self.0.1.wait_timeout(open, Duration::from_secs(60)).expect("unpoisoned");
+            let (next, timed_out) = self.0.1.wait_timeout(open, Duration::from_secs(60)).expect("unpoisoned");
             open = next;
             assert!(!timed_out.timed_out(), "the test never opened the gate");
         }

@@ -135,8 +135,7 @@ impl Setup {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::tempdir().expect("a directory");
         let tls = Authority::new();
-        let upstream =
-            if self.upstream_tls { Upstream::tls(tls.server_config()) } else { Upstream::plain() };
+        let upstream = if self.upstream_tls { Upstream::tls(tls.server_config()) } else { Upstream::plain() };
         let (signer, signing_key) =
             FileSigner::generate("interlock.test/log".parse().expect("a name")).expect("a key");
         let world = World {
@@ -273,8 +272,11 @@ impl World {
         let clock = Clock::system();
         let surroundings = Surroundings { clock: &clock, variable: &|_| None, secrets: SecretsAre::Needed };
         let config = Config::load(&file, surroundings).unwrap_or_else(|invalid| panic!("{invalid}"));
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build().expect("built");
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .worker_threads(2)
+            .build()
+            .expect("built");
         let gateway = runtime
             .block_on(Gateway::start(config, clock))
             .unwrap_or_else(|error| panic!("the gateway starts: {error}"));
@@ -580,11 +582,12 @@ impl Authority {
     pub fn client_config(&self, protocols: &[&[u8]]) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(self.der.0.clone().into()).expect("a root");
-        let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let mut config =
+            ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .expect("versions")
+                .with_root_certificates(roots)
+                .with_no_client_auth();
         config.alpn_protocols = protocols.iter().map(|p| p.to_vec()).collect();
         Arc::new(config)
     }
