@@ -1,4 +1,4 @@
-//! What each stage of a request costs, alone.
+//! What each stage of a request costs, alone, and the whole path.
 
 #[path = "stages/append.rs"]
 mod append;
@@ -6,6 +6,8 @@ mod append;
 mod canonicalize;
 #[path = "stages/evaluate.rs"]
 mod evaluate;
+#[path = "stages/path.rs"]
+mod path;
 
-criterion::criterion_group!(stages, canonicalize::group, evaluate::group, append::group);
+criterion::criterion_group!(stages, canonicalize::group, evaluate::group, append::group, path::group);
 criterion::criterion_main!(stages);

@@ -47,7 +47,7 @@ pub const QUEUED_DECISIONS_MAX: usize = 8_192;
 /// After the disk was found full, how long before room is looked for again.
 pub const ROOM_RETRY_MS: u64 = 250;
 /// The `checkpoint` file is rewritten at most once in this time, except at close.
-pub const PUBLISH_INTERVAL_MS: u64 = 10;
+pub const PUBLISH_INTERVAL_MS: u64 = 100;
 /// Refusal leaves an actor may cause at once, and then one a second.
 pub const REJECTIONS_BURST: u32 = 16;
 pub const REJECTION_REFILL_MS: u64 = 1_000;

@@ -4,7 +4,7 @@
 //! of RECEIPTS.md and every problem by index, file and offset. Reads only; memory grows with the permits that
 //! are open, not with the log. The ledger's recovery walks frames with the same [`walk`].
 //!
-//! Exit codes of `interlock verify`: 0 everything passed; 1 cannot be read, or wrong usage; 10 frames or
+//! Exit codes of `interlock verify`: 0 everything passed; 1 cannot be read; 2 wrong usage; 10 frames or
 //! leaves malformed; 11 a leaf is not included; 12 not signed; 13 permits and outcomes not paired; 14 epochs.
 //! The lowest failing one wins (`the_first_failing_check_decides_the_exit_code`).
 

@@ -1,8 +1,9 @@
 //! The demo as people run it: the built binary, its table, the directory it leaves, and every command on that.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
-use std::path::Path;
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::Duration;
 
@@ -28,8 +29,13 @@ struct Running {
 impl Running {
     /// Returns when a line of its output contains `ready`.
     fn start(args: &[&str], ready: &str) -> Self {
+        Self::start_in(args, ready, &[])
+    }
+
+    fn start_in(args: &[&str], ready: &str, environment: &[(&str, &Path)]) -> Self {
         let mut child = Command::new(INTERLOCK)
             .args(args)
+            .envs(environment.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -43,11 +49,19 @@ impl Running {
         Self { child, out }
     }
 
-    /// SIGTERM, and the exit code.
-    fn stop(mut self) -> Option<i32> {
+    fn terminate(&self) {
         let pid = self.child.id().to_string();
         let told = Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs");
         assert!(told.success());
+    }
+
+    /// SIGTERM, and the exit code.
+    fn stop(mut self) -> Option<i32> {
+        self.terminate();
+        self.ended()
+    }
+
+    fn ended(&mut self) -> Option<i32> {
         let mut rest = String::new();
         self.out.read_to_string(&mut rest).expect("readable");
         self.child.wait().expect("ends").code()
@@ -72,6 +86,13 @@ fn address(config: &str, before: &str) -> String {
 }
 
 fn charge(gateway: &str, key: &str, amount: u32) -> String {
+    let mut stream = sent_charge(gateway, key, amount);
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    answer
+}
+
+fn sent_charge(gateway: &str, key: &str, amount: u32) -> TcpStream {
     let body = format!(r#"{{"amount":{amount},"currency":"EUR","customer":"cus_1"}}"#);
     let mut stream = TcpStream::connect(gateway).expect("it listens");
     stream.set_read_timeout(Some(Duration::from_secs(30))).expect("set");
@@ -82,9 +103,18 @@ fn charge(gateway: &str, key: &str, amount: u32) -> String {
         body.len()
     )
     .expect("written");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an answer");
-    answer
+    stream
+}
+
+/// A directory that the demo has left, with its config changed.
+fn left_by_the_demo(dir: &Path, change: impl Fn(String) -> String) -> PathBuf {
+    let place = dir.join("demo");
+    assert_eq!(interlock(&["demo", "--dir", place.to_str().expect("UTF-8")]).status.code(), Some(0));
+    let config = place.join("interlock.yaml");
+    let text = change(std::fs::read_to_string(&config).expect("a config"));
+    let mut file = std::fs::OpenOptions::new().write(true).truncate(true).open(&config).expect("opens");
+    file.write_all(text.as_bytes()).expect("written");
+    place
 }
 
 #[test]
@@ -174,12 +204,55 @@ fn a_config_that_is_not_valid_is_shown_and_exits_with_2() {
 #[test]
 fn a_gateway_that_cannot_have_its_log_exits_with_5() {
     let dir = tempfile::tempdir().expect("a directory");
-    let place = dir.path().join("demo");
-    assert_eq!(interlock(&["demo", "--dir", place.to_str().expect("UTF-8")]).status.code(), Some(0));
+    let place = left_by_the_demo(dir.path(), |config| config);
     let config = file(&place, "interlock.yaml");
     let first = Running::start(&["run", "--config", &config], "ready\n");
     let second = interlock(&["run", "--config", &config]);
     assert_eq!(second.status.code(), Some(5));
     assert!(text(&second.stderr).contains("another process has the log"), "{}", text(&second.stderr));
     assert_eq!(first.stop(), Some(0));
+}
+
+#[test]
+fn a_request_that_is_given_up_ends_as_indeterminate_and_the_gateway_with_3() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let place =
+        left_by_the_demo(dir.path(), |config| config.replace("drain_ms_max: 5000", "drain_ms_max: 50"));
+    let config = std::fs::read_to_string(place.join("interlock.yaml")).expect("a config");
+    let silent = TcpListener::bind(address(&config, "url: \"http://")).expect("the demo's upstream is gone");
+    let mut running = Running::start(&["run", "--config", &file(&place, "interlock.yaml")], "ready\n");
+    let key = std::fs::read_to_string(place.join("agent.key")).expect("a key");
+    let client = sent_charge(&address(&config, "name: main, address: \""), key.trim(), 4_200);
+    let (mut taken, _) = silent.accept().expect("the gateway connects");
+    assert!(taken.read(&mut [0; 16]).expect("the request arrives") > 0);
+    running.terminate();
+    assert_eq!(running.ended(), Some(3));
+    drop((client, taken));
+
+    let log = file(&place, "ledger");
+    let verified = interlock(&["verify", "--log", &log, "--key", &file(&place, "log.vkey")]);
+    assert_eq!(verified.status.code(), Some(0), "{}", text(&verified.stdout));
+    let outcomes = interlock(&["receipts", "list", "--log", &log, "--type", "outcome", "--json"]);
+    let outcomes = text(&outcomes.stdout);
+    let last: Value = serde_json::from_str(outcomes.lines().last().expect("an outcome")).expect("JSON");
+    assert_eq!((&last["status"], &last["cause"]), (&"indeterminate".into(), &"abandoned".into()), "{last}");
+}
+
+#[test]
+fn a_service_manager_is_told_of_start_and_stop() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let place = left_by_the_demo(dir.path(), |config| config);
+    let socket = dir.path().join("notify");
+    let manager = UnixDatagram::bind(&socket).expect("a socket");
+    manager.set_read_timeout(Some(Duration::from_secs(30))).expect("set");
+    let config = file(&place, "interlock.yaml");
+    let running = Running::start_in(&["run", "--config", &config], "ready\n", &[("NOTIFY_SOCKET", &socket)]);
+    let mut heard = [0; 64];
+    let mut hear = || {
+        let n = manager.recv(&mut heard).expect("told");
+        text(&heard[..n])
+    };
+    assert_eq!(hear(), "READY=1");
+    assert_eq!(running.stop(), Some(0));
+    assert_eq!(hear(), "STOPPING=1");
 }

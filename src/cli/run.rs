@@ -125,9 +125,10 @@ fn say(lines: &[String]) {
 }
 
 fn init_logs(telemetry: &TelemetryConfig) {
+    let no_color = process_environment("NO_COLOR").is_some_and(|value| !value.is_empty());
     let logs = tracing_subscriber::fmt()
         .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
+        .with_ansi(io::stderr().is_terminal() && !no_color)
         .with_max_level(telemetry.level);
     // An error means that somebody who embeds this has set up logs already.
     let _ = match telemetry.format {

@@ -14,6 +14,8 @@ use crate::limits;
 struct Slot {
     newest: Option<Arc<str>>,
     unpublished: bool,
+    /// The thread waits for something to publish, and not for the time to do so.
+    idle: bool,
     closing: bool,
 }
 
@@ -33,7 +35,10 @@ impl Publisher {
         let mut slot = self.lock();
         slot.newest = Some(checkpoint);
         slot.unpublished = true;
-        self.changed.notify_one();
+        // Not while the thread pauses: waking it once per commit would cost more than the commit.
+        if slot.idle {
+            self.changed.notify_one();
+        }
     }
 
     pub fn newest(&self) -> Option<Arc<str>> {
@@ -59,11 +64,13 @@ impl Publisher {
     }
 
     fn next(&self) -> Option<Arc<str>> {
-        let slot = self.lock();
+        let mut slot = self.lock();
+        slot.idle = true;
         let mut slot = self
             .changed
             .wait_while(slot, |s| !s.unpublished && !s.closing)
             .unwrap_or_else(PoisonError::into_inner);
+        slot.idle = false;
         std::mem::take(&mut slot.unpublished).then(|| slot.newest.clone()).flatten()
     }
 
