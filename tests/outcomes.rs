@@ -88,10 +88,14 @@ fn a_cut_answer_is_an_error_and_not_a_short_body() {
         // The pause lets the head and the first piece pass before the cut.
         let script = Script::answer(bytes).then(Step::Sleep(Duration::from_millis(100))).then(Step::Close);
         world.upstream.next(script);
-        let answer = world.ask("GET", "/v1/things", "permit", "");
-        assert_eq!(answer.status, 200);
-        assert!(!answer.is_whole, "{answer:?}");
-        assert!(received.starts_with(&answer.text()), "{answer:?}");
+        let mut client = world.client();
+        client.send(request("GET", "/v1/things", &[("x-api-key", KEY), ("x-want", "permit")], ""));
+        // If the answer breaks at once, there may be none at all; there is never a whole one.
+        if let Some(answer) = client.try_response(false) {
+            assert_eq!(answer.status, 200);
+            assert!(!answer.is_whole, "{answer:?}");
+            assert!(received.starts_with(&answer.text()), "{answer:?}");
+        }
         let audit = world.finish();
         assert_eq!(audit.statuses(), ["indeterminate"]);
         assert_eq!(audit.outcomes()[0].cause.as_deref(), Some("answer_cut"));

@@ -39,8 +39,9 @@ fn a_client_that_hangs_up_while_the_upstream_works_cancels_nothing() {
     client.send(post("{}"));
     world.upstream.wait_for(1);
     drop(client);
-    world.wait_for_metric("interlock_connections", 0.0);
+    std::thread::sleep(Duration::from_millis(100));
     gate.open();
+    world.wait_for_metric("interlock_connections", 0.0);
     let audit = world.finish();
     assert_eq!((audit.statuses(), audit.effects), (vec!["confirmed"], 1));
 }

@@ -1,7 +1,7 @@
 //! One client connection, from accept to close.
 
 use std::convert::Infallible;
-use std::io;
+use std::io::{self, Cursor};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use prometheus::IntGauge;
 use rustls::ServerConfig;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, join};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
@@ -120,10 +120,11 @@ impl Drop for Open {
 async fn plain(listener: &Arc<Listener>, stream: TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     // HTTP/2 with prior knowledge begins with the preface; everything else is HTTP/1.1.
-    match before_request(listener, has_preface(&stream)).await? {
-        true => http2(listener, stream).await,
-        false => http1(listener, stream).await,
-    }
+    let (mut reader, writer) = stream.into_split();
+    let first = before_request(listener, first_bytes(&mut reader)).await?;
+    let is_http2 = first == PREFACE;
+    let io = join(Cursor::new(first).chain(reader), writer);
+    if is_http2 { http2(listener, io).await } else { http1(listener, io).await }
 }
 
 /// What has to happen before there can be a request: bounded in time, and not waited for while draining.
@@ -136,24 +137,16 @@ async fn before_request<T>(listener: &Listener, step: impl Future<Output = io::R
     }
 }
 
-/// Whether the connection begins with the HTTP/2 preface. Reads nothing.
-async fn has_preface(stream: &TcpStream) -> io::Result<bool> {
-    let mut first = [0; PREFACE.len()];
-    let mut seen = 0;
-    loop {
-        let n = stream.peek(&mut first).await?;
-        if first[..n] != PREFACE[..n] || n == 0 {
-            return Ok(false);
+/// The HTTP/2 preface, or what came up to where it is none.
+async fn first_bytes<R: AsyncRead + Unpin>(reader: &mut R) -> io::Result<Vec<u8>> {
+    let mut first = Vec::with_capacity(PREFACE.len());
+    while first.len() < PREFACE.len() && PREFACE.starts_with(&first) {
+        let missing = (PREFACE.len() - first.len()) as u64;
+        if (&mut *reader).take(missing).read_buf(&mut first).await? == 0 {
+            break;
         }
-        if n == PREFACE.len() {
-            return Ok(true);
-        }
-        // A prefix of the preface, and `peek` does not wait for more than it has seen.
-        if n == seen {
-            sleep(Duration::from_millis(1)).await;
-        }
-        seen = n;
     }
+    Ok(first)
 }
 
 async fn encrypted(listener: &Arc<Listener>, config: Arc<ServerConfig>, stream: TcpStream) -> io::Result<()> {

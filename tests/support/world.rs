@@ -170,7 +170,7 @@ impl Setup {
             .upstream_url
             .clone()
             .unwrap_or_else(|| format!("{scheme}://{host}:{}", world.upstream.address().port()));
-        let mut upstream = self.upstream.to_vec();
+        let mut upstream = or_generous(self.upstream, &["lease_wait_ms_max: 20000", "connect_ms_max: 20000"]);
         if self.upstream_tls {
             upstream.push("roots: { file: ./tls.crt }");
         }
@@ -185,9 +185,8 @@ impl Setup {
             self.segment_mib,
             policies.display()
         );
-        if !self.limits.is_empty() {
-            writeln!(yaml, "limits: {{ {} }}", self.limits.join(", ")).expect("a string");
-        }
+        let limits = or_generous(self.limits, &["evaluation_ms_max: 10000"]);
+        writeln!(yaml, "limits: {{ {} }}", limits.join(", ")).expect("a string");
         writeln!(yaml, "listeners:\n  - {{ name: main, address: 127.0.0.1:MAIN_PORT{listener_tls} }}")
             .expect("a string");
         writeln!(yaml, "api_keys:").expect("a string");
@@ -214,11 +213,18 @@ impl Setup {
             self.when_sent
         )
         .expect("a string");
-        for line in self.surface {
+        for line in or_generous(self.surface, &["permit_age_ms_max: 20000"]) {
             writeln!(yaml, "    {line}").expect("a string");
         }
         yaml + "    routes:" + &self.routes
     }
+}
+
+/// Bounds on time that hold on a slow and busy machine, unless the test is about them.
+fn or_generous(given: &[&'static str], generous: &[&'static str]) -> Vec<&'static str> {
+    let name = |line: &&str| line.split(':').next().map(str::to_owned);
+    let missing = generous.iter().filter(|line| !given.iter().any(|g| name(g) == name(line)));
+    given.iter().chain(missing).copied().collect()
 }
 
 enum Running {
@@ -230,6 +236,7 @@ enum Running {
 /// The gateway as a process.
 pub struct Program {
     child: Child,
+    is_under: bool,
     pub log: Arc<Mutex<String>>,
 }
 
@@ -297,6 +304,15 @@ impl World {
 
     /// Starts the real program; `false` if it ended before it was ready.
     pub fn try_run_program(&mut self, under: &[&str]) -> bool {
+        self.spawn(under);
+        self.becomes_ready()
+    }
+
+    pub fn start_without_waiting(&mut self) {
+        self.spawn(&[]);
+    }
+
+    fn spawn(&mut self, under: &[&str]) {
         let (main, admin) = free_ports();
         let file = self.config_file(main, admin);
         let program = env!("CARGO_BIN_EXE_interlock");
@@ -316,8 +332,7 @@ impl World {
         collect(child.stderr.take().expect("piped"), log.clone());
         self.addresses =
             Some((SocketAddr::from(([127, 0, 0, 1], main)), SocketAddr::from(([127, 0, 0, 1], admin))));
-        self.running = Running::Program(Program { child, log });
-        self.becomes_ready()
+        self.running = Running::Program(Program { child, is_under: !under.is_empty(), log });
     }
 
     pub fn program(&mut self) -> &mut Program {
@@ -497,8 +512,14 @@ impl Drop for World {
 }
 
 impl Program {
+    /// Of the gateway itself, also when it runs under another program.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        let own = self.child.id();
+        if !self.is_under {
+            return own;
+        }
+        let children = fs::read_to_string(format!("/proc/{own}/task/{own}/children")).unwrap_or_default();
+        children.split(' ').next().and_then(|pid| pid.parse().ok()).unwrap_or(own)
     }
 
     /// SIGTERM.
@@ -508,6 +529,9 @@ impl Program {
 
     pub fn kill(&mut self) {
         // It may have ended already.
+        if self.is_under && self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
+            let _ = Command::new("kill").args(["-KILL", &self.pid().to_string()]).status();
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
