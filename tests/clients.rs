@@ -42,7 +42,11 @@ fn payments() -> World {
 /// A tool that `make test` installs.
 fn installed(path: &str) -> PathBuf {
     let path = root().join("target").join(path);
-    assert!(path.exists(), "{} is missing: run `make test`, which installs what the tests need", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing: run `make test`, which installs what the tests need",
+        path.display()
+    );
     path
 }
 
@@ -68,7 +72,8 @@ fn run(command: &mut Command) -> serde_json::Value {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {}\n{text}\n{errors}", output.status);
-    serde_json::from_str(text.lines().last().unwrap_or_default()).unwrap_or_else(|e| panic!("{e}: {text} {errors}"))
+    serde_json::from_str(text.lines().last().unwrap_or_default())
+        .unwrap_or_else(|e| panic!("{e}: {text} {errors}"))
 }
 
 fn stripe_works_unmodified(mut command: Command) {
@@ -92,7 +97,8 @@ fn stripe_works_unmodified(mut command: Command) {
     }
     let audit = world.finish();
     assert_eq!(audit.verdicts(), ["PERMIT", "PERMIT", "PERMIT", "SILENCE"]);
-    let keys: Vec<_> = audit.decisions().iter().map(|d| d.idempotency_key.as_ref().map(|k| k.as_str().len())).collect();
+    let keys: Vec<_> =
+        audit.decisions().iter().map(|d| d.idempotency_key.as_ref().map(|k| k.as_str().len())).collect();
     assert!(keys[0].is_some() && keys[3].is_some(), "{keys:?}");
 }
 
@@ -121,7 +127,8 @@ fn the_openai_library_streams_as_the_model_speaks() {
         "/v1/chat/completions",
         Script::steps([
             Step::Write(
-                b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n".to_vec(),
+                b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+                    .to_vec(),
             ),
             event("no "),
             Step::Wait(gate.clone()),
@@ -159,7 +166,11 @@ fn httpx_works(version: &str, called: &str) {
     ]);
     assert_eq!(found, expected);
     let arrived = world.upstream.captures();
-    assert!(arrived[0].head().starts_with("POST /v1/things?a=b%20c&n=1 HTTP/1.1\r\n"), "{}", arrived[0].head());
+    assert!(
+        arrived[0].head().starts_with("POST /v1/things?a=b%20c&n=1 HTTP/1.1\r\n"),
+        "{}",
+        arrived[0].head()
+    );
     assert_eq!(arrived[0].body(), "{\"amount\":10,\"text\":\"Gr\u{fc}\u{df}e\"}".as_bytes());
     assert_eq!(arrived[2].body().len(), 100_000);
     world.finish();

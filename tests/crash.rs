@@ -46,7 +46,7 @@ impl Load {
                 while !stop.load(Ordering::SeqCst) {
                     // Each a message of its own, so that every effect names its PERMIT.
                     let n = REQUESTS.fetch_add(1, Ordering::SeqCst);
-                    let want = if n % 5 == 0 { "deny" } else { "permit" };
+                    let want = if n.is_multiple_of(5) { "deny" } else { "permit" };
                     let body = format!("{{\"agent\":{agent},\"n\":{n}}}");
                     if ask(address, want, &body).is_some() {
                         answered.fetch_add(1, Ordering::SeqCst);
@@ -105,7 +105,9 @@ fn killed_again_and_again(seed: u64, kills: u32) {
 #[test]
 fn a_kill_at_any_moment_leaves_no_effect_without_a_permit() {
     let lanes = (0..LANES).map(|lane| {
-        thread::spawn(move || killed_again_and_again(0x9e37_79b9_7f4a_7c15 ^ u64::from(lane) << 7, KILLS / LANES))
+        thread::spawn(move || {
+            killed_again_and_again(0x9e37_79b9_7f4a_7c15 ^ u64::from(lane) << 7, KILLS / LANES)
+        })
     });
     for lane in lanes.collect::<Vec<_>>() {
         lane.join().expect("every lane is in order");
@@ -210,10 +212,10 @@ fn a_torn_last_frame_is_set_aside() {
     world.run_program(&[]);
     assert_eq!(world.ask("POST", "/v1/things", "permit", "{}").status, 200);
     let audit = world.finish_here(Stopped::Clean);
-    let torn = audit.entries.iter().any(|e| {
-        matches!(e, interlock::model::entry::Entry::Epoch(e) if e.torn_bytes > 0 && !e.clean)
-    });
+    let torn = audit
+        .entries
+        .iter()
+        .any(|e| matches!(e, interlock::model::entry::Entry::Epoch(e) if e.torn_bytes > 0 && !e.clean));
     assert!(torn, "the start says what it found");
     assert!(std::fs::read_dir(world.path("ledger/quarantine")).expect("a directory").count() > 0);
 }
-

@@ -101,7 +101,14 @@ fn a_full_disk_refuses_decisions_keeps_outcomes_and_ends_when_there_is_room() {
     let mut world = Setup::default().lay_out();
     // The first segment and its spare are there; the next spare finds no room, forty times.
     world.run_program(&[
-        "strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fallocate", "-e",
+        "strace",
+        "-f",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-e",
+        "trace=fallocate",
+        "-e",
         "inject=fallocate:error=ENOSPC:when=3..42",
     ]);
     // Permitted before it is full, answered when it is.

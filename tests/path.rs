@@ -324,7 +324,9 @@ fn a_body_that_is_not_what_it_says_is_refused() {
         post("/v1/forms", form, body).assert_refused(400, reason);
     }
     world.send(request("POST", "/v1/forms", &[AGENT, PERMIT], "")).assert_refused(400, "body_missing");
-    world.send(request("POST", "/v1/things", &[AGENT, PERMIT], "{}")).assert_refused(415, "media_type_missing");
+    world
+        .send(request("POST", "/v1/things", &[AGENT, PERMIT], "{}"))
+        .assert_refused(415, "media_type_missing");
     world
         .send(request("POST", "/v1/keyed", &[AGENT, PERMIT, JSON], "{}"))
         .assert_refused(400, "idempotency_key_missing");
@@ -423,7 +425,10 @@ fn tls_on_both_sides_changes_nothing() {
     let world = Setup { listener_tls: true, upstream_tls: true, ..Setup::default() }.start();
     assert_eq!(world.ask("POST", "/v1/things", "permit", BODY).status, 200);
     world.ask("POST", "/v1/things", "deny", BODY).assert_refused(403, "policy_denied");
-    assert_eq!(world.upstream.only().header("host"), Some(format!("localhost:{}", world.upstream.address().port())));
+    assert_eq!(
+        world.upstream.only().header("host"),
+        Some(format!("localhost:{}", world.upstream.address().port()))
+    );
     world.finish();
 }
 

@@ -121,7 +121,10 @@ fn a_chunked_body_has_one_reading_or_none() {
     for (name, body) in cases {
         let (statuses, effects) = answers(&world, post(te, &body).as_bytes());
         assert_eq!(effects, 0, "{name}: {statuses:?}");
-        assert!(statuses.iter().all(|s| (400..500).contains(s)) && statuses.len() <= 1, "{name}: {statuses:?}");
+        assert!(
+            statuses.iter().all(|s| (400..500).contains(s)) && statuses.len() <= 1,
+            "{name}: {statuses:?}"
+        );
     }
     // And the plain form, in one and in many pieces, is one message with our framing.
     for body in ["2\r\n{}\r\n0\r\n\r\n", "1\r\n{\r\n1\r\n}\r\n0\r\n\r\n", "0002\r\n{}\r\n000\r\n\r\n"] {
@@ -153,7 +156,9 @@ fn a_request_inside_a_body_stays_a_body() {
 fn pipelined_requests_are_as_many_requests_each_judged() {
     let world = World::start();
     let get = |want: &str| {
-        format!("GET /v1/things?n={want} HTTP/1.1\r\nhost: api.test\r\nx-api-key: {KEY}\r\nx-want: {want}\r\n\r\n")
+        format!(
+            "GET /v1/things?n={want} HTTP/1.1\r\nhost: api.test\r\nx-api-key: {KEY}\r\nx-want: {want}\r\n\r\n"
+        )
     };
     let bytes = get("permit") + &get("deny") + &inner() + &get("nothing") + &get("permit");
     assert_eq!(answers(&world, bytes.as_bytes()), (vec![200, 403, 200, 403, 200], 3));

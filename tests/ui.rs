@@ -15,7 +15,8 @@ fn each_forbidden_step_is_one_error() {
     for entry in std::fs::read_dir(directory).expect("readable") {
         let path = entry.expect("readable").path();
         if path.extension().is_some_and(|e| e == "rs") {
-            let expected = std::fs::read_to_string(path.with_extension("stderr")).expect("its error is known");
+            let expected =
+                std::fs::read_to_string(path.with_extension("stderr")).expect("its error is known");
             let errors = expected.lines().filter(|line| line.starts_with("error")).count();
             assert_eq!(errors, 1, "{}", path.display());
             steps += 1;

@@ -26,17 +26,26 @@ pub struct Audit {
 
 impl Audit {
     pub fn decisions(&self) -> Vec<&DecisionEntry> {
-        let decision = |e| if let &Entry::Decision(ref d) = e { Some(&**d) } else { None };
+        let decision = |entry| match entry {
+            Entry::Decision(d) => Some(Box::as_ref(d)),
+            _ => None,
+        };
         self.entries.iter().filter_map(decision).collect()
     }
 
     pub fn outcomes(&self) -> Vec<&OutcomeEntry> {
-        let outcome = |e| if let &Entry::Outcome(ref o) = e { Some(&**o) } else { None };
+        let outcome = |entry| match entry {
+            Entry::Outcome(o) => Some(Box::as_ref(o)),
+            _ => None,
+        };
         self.entries.iter().filter_map(outcome).collect()
     }
 
     pub fn refusals(&self) -> Vec<&RefusalEntry> {
-        let refusal = |e| if let &Entry::Refusal(ref r) = e { Some(&**r) } else { None };
+        let refusal = |entry| match entry {
+            Entry::Refusal(r) => Some(Box::as_ref(r)),
+            _ => None,
+        };
         self.entries.iter().filter_map(refusal).collect()
     }
 
@@ -82,8 +91,9 @@ fn entries(directory: &Directory, key: &VerifierKey) -> Vec<Entry> {
     let mut entries = Vec::new();
     loop {
         match walk.step().expect("the log can be read") {
-            Step::Frame(frame, _) => entries
-                .extend(frame.entries.iter().map(|e| Entry::from_bytes_unverified(e).expect("verified above"))),
+            Step::Frame(frame, _) => entries.extend(
+                frame.entries.iter().map(|e| Entry::from_bytes_unverified(e).expect("verified above")),
+            ),
             Step::End(_) => return entries,
             Step::Damaged(damage) => panic!("verified above: {damage:?}"),
         }
@@ -146,8 +156,7 @@ fn match_effects(permits: &[Permit<'_>], slot: Slot, captures: &[Capture]) {
     let mut left: Vec<_> = free.into_values().flatten().collect();
     for part in captures.iter().filter(|c| !c.is_whole) {
         let at = left.iter().position(|p| can_begin(p, part, slot) && is_dated_before(p, part));
-        let at =
-            at.unwrap_or_else(|| panic!("part of a message that no PERMIT is about:\n{}", part.head()));
+        let at = at.unwrap_or_else(|| panic!("part of a message that no PERMIT is about:\n{}", part.head()));
         left.remove(at);
     }
     for permit in left {

@@ -1,7 +1,7 @@
 //! HTTP/2 frames as bytes (RFC 9113), with header blocks that no library would let through.
 
-use std::net::SocketAddr;
 use std::io::{Read, Write};
+use std::net::SocketAddr;
 use std::net::TcpStream;
 use std::time::Duration;
 

@@ -125,8 +125,7 @@ impl Gate {
     fn wait(&self) {
         let mut open = self.0.0.lock().expect("unpoisoned");
         while !*open {
-            let (next, timed_out) =
-                self.0.1.wait_timeout(open, Duration::from_secs(60)).expect("unpoisoned");
+            let (next, timed_out) = self.0.1.wait_timeout(open, Duration::from_secs(60)).expect("unpoisoned");
             open = next;
             assert!(!timed_out.timed_out(), "the test never opened the gate");
         }
@@ -195,6 +194,12 @@ impl Upstream {
 
     pub fn captures(&self) -> Vec<Capture> {
         self.shared.captures.lock().expect("unpoisoned").clone()
+    }
+
+    /// Gives out what arrived so far, and forgets it.
+    #[allow(dead_code, reason = "for the fuzz target, which runs without end")]
+    pub fn take_captures(&self) -> Vec<Capture> {
+        std::mem::take(&mut *self.shared.captures.lock().expect("unpoisoned"))
     }
 
     /// Connections accepted so far.
@@ -333,12 +338,7 @@ impl Connection<'_> {
     fn begin(&mut self) -> usize {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos() as u64;
         let mut captures = self.shared.captures.lock().expect("unpoisoned");
-        captures.push(Capture {
-            arrived_unix_ns: now,
-            bytes: Vec::new(),
-            head_len: None,
-            is_whole: false,
-        });
+        captures.push(Capture { arrived_unix_ns: now, bytes: Vec::new(), head_len: None, is_whole: false });
         let index = captures.len() - 1;
         take(&mut captures[index], &mut self.ahead);
         self.shared.changed.notify_all();

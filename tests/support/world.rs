@@ -135,8 +135,7 @@ impl Setup {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::tempdir().expect("a directory");
         let tls = Authority::new();
-        let upstream =
-            if self.upstream_tls { Upstream::tls(tls.server_config()) } else { Upstream::plain() };
+        let upstream = if self.upstream_tls { Upstream::tls(tls.server_config()) } else { Upstream::plain() };
         let (signer, signing_key) =
             FileSigner::generate("interlock.test/log".parse().expect("a name")).expect("a key");
         let world = World {
@@ -280,8 +279,11 @@ impl World {
         let clock = Clock::system();
         let surroundings = Surroundings { clock: &clock, variable: &|_| None, secrets: SecretsAre::Needed };
         let config = Config::load(&file, surroundings).unwrap_or_else(|invalid| panic!("{invalid}"));
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build().expect("built");
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .worker_threads(2)
+            .build()
+            .expect("built");
         let gateway = runtime
             .block_on(Gateway::start(config, clock))
             .unwrap_or_else(|error| panic!("the gateway starts: {error}"));
@@ -313,7 +315,8 @@ impl World {
     fn spawn(&mut self, under: &[&str]) {
         let (main, admin) = free_ports();
         let file = self.config_file(main, admin);
-        let program = env!("CARGO_BIN_EXE_interlock");
+        // Not in a fuzz target, which includes this file and stays inside its process.
+        let Some(program) = option_env!("CARGO_BIN_EXE_interlock") else { panic!("no program was built") };
         let mut command = match under.split_first() {
             None => Command::new(program),
             Some((first, rest)) => {
@@ -604,11 +607,12 @@ impl Authority {
     pub fn client_config(&self, protocols: &[&[u8]]) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(self.der.0.clone().into()).expect("a root");
-        let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let mut config =
+            ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .expect("versions")
+                .with_root_certificates(roots)
+                .with_no_client_auth();
         config.alpn_protocols = protocols.iter().map(|p| p.to_vec()).collect();
         Arc::new(config)
     }
