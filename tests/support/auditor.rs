@@ -26,27 +26,33 @@ pub struct Audit {
 
 impl Audit {
     pub fn decisions(&self) -> Vec<&DecisionEntry> {
-        let decision = |entry| match entry {
-            Entry::Decision(d) => Some(Box::as_ref(d)),
-            _ => None,
-        };
-        self.entries.iter().filter_map(decision).collect()
+        let entries = self.entries.iter();
+        entries
+            .filter_map(|entry| match entry {
+                Entry::Decision(d) => Some(Box::as_ref(d)),
+                _ => None,
+            })
+            .collect()
     }
 
     pub fn outcomes(&self) -> Vec<&OutcomeEntry> {
-        let outcome = |entry| match entry {
-            Entry::Outcome(o) => Some(Box::as_ref(o)),
-            _ => None,
-        };
-        self.entries.iter().filter_map(outcome).collect()
+        let entries = self.entries.iter();
+        entries
+            .filter_map(|entry| match entry {
+                Entry::Outcome(o) => Some(Box::as_ref(o)),
+                _ => None,
+            })
+            .collect()
     }
 
     pub fn refusals(&self) -> Vec<&RefusalEntry> {
-        let refusal = |entry| match entry {
-            Entry::Refusal(r) => Some(Box::as_ref(r)),
-            _ => None,
-        };
-        self.entries.iter().filter_map(refusal).collect()
+        let entries = self.entries.iter();
+        entries
+            .filter_map(|entry| match entry {
+                Entry::Refusal(r) => Some(Box::as_ref(r)),
+                _ => None,
+            })
+            .collect()
     }
 
     /// Decisions in order, as their words.
