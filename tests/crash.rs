@@ -46,7 +46,7 @@ impl Load {
                 while !stop.load(Ordering::SeqCst) {
                     // Each a message of its own, so that every effect names its PERMIT.
                     let n = REQUESTS.fetch_add(1, Ordering::SeqCst);
-                    let want = if n % 5 == 0 { "deny" } else { "permit" };
+                    let want = if n.is_multiple_of(5) { "deny" } else { "permit" };
                     let body = format!("{{\"agent\":{agent},\"n\":{n}}}");
                     if ask(address, want, &body).is_some() {
                         answered.fetch_add(1, Ordering::SeqCst);

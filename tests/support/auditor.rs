@@ -26,18 +26,33 @@ pub struct Audit {
 
 impl Audit {
     pub fn decisions(&self) -> Vec<&DecisionEntry> {
-        let decision = |e| if let &Entry::Decision(ref d) = e { Some(&**d) } else { None };
-        self.entries.iter().filter_map(decision).collect()
+        let entries = self.entries.iter();
+        entries
+            .filter_map(|entry| match entry {
+                Entry::Decision(d) => Some(Box::as_ref(d)),
+                _ => None,
+            })
+            .collect()
     }
 
     pub fn outcomes(&self) -> Vec<&OutcomeEntry> {
-        let outcome = |e| if let &Entry::Outcome(ref o) = e { Some(&**o) } else { None };
-        self.entries.iter().filter_map(outcome).collect()
+        let entries = self.entries.iter();
+        entries
+            .filter_map(|entry| match entry {
+                Entry::Outcome(o) => Some(Box::as_ref(o)),
+                _ => None,
+            })
+            .collect()
     }
 
     pub fn refusals(&self) -> Vec<&RefusalEntry> {
-        let refusal = |e| if let &Entry::Refusal(ref r) = e { Some(&**r) } else { None };
-        self.entries.iter().filter_map(refusal).collect()
+        let entries = self.entries.iter();
+        entries
+            .filter_map(|entry| match entry {
+                Entry::Refusal(r) => Some(Box::as_ref(r)),
+                _ => None,
+            })
+            .collect()
     }
 
     /// Decisions in order, as their words.

@@ -196,6 +196,12 @@ impl Upstream {
         self.shared.captures.lock().expect("unpoisoned").clone()
     }
 
+    /// Gives out what arrived so far, and forgets it.
+    #[allow(dead_code, reason = "for the fuzz target, which runs without end")]
+    pub fn take_captures(&self) -> Vec<Capture> {
+        std::mem::take(&mut *self.shared.captures.lock().expect("unpoisoned"))
+    }
+
     /// Connections accepted so far.
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)

@@ -315,7 +315,8 @@ impl World {
     fn spawn(&mut self, under: &[&str]) {
         let (main, admin) = free_ports();
         let file = self.config_file(main, admin);
-        let program = env!("CARGO_BIN_EXE_interlock");
+        // Not in a fuzz target, which includes this file and stays inside its process.
+        let Some(program) = option_env!("CARGO_BIN_EXE_interlock") else { panic!("no program was built") };
         let mut command = match under.split_first() {
             None => Command::new(program),
             Some((first, rest)) => {
