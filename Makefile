@@ -51,7 +51,7 @@ fuzz: ## Run every fuzz target for FUZZ_SECONDS
 	@for target in $(FUZZ_TARGETS); do \
 		echo "fuzz $$target, $(FUZZ_SECONDS) s"; \
 		mkdir -p target/fuzz-corpus/$$target; \
-		RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none $$target target/fuzz-corpus/$$target -- \
+		RUSTC_BOOTSTRAP=1 cargo fuzz run --dev --sanitizer none $$target target/fuzz-corpus/$$target -- \
 			-max_total_time=$(FUZZ_SECONDS) -max_len=8192 -rss_limit_mb=4096 -verbosity=0 || exit 1; \
 	done
 

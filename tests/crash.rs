@@ -172,6 +172,37 @@ fn a_failed_write_ends_the_program_and_nothing_unrecorded_was_sent() {
     starved("pwrite64", "ENOSPC", "7");
 }
 
+/// Every other call that touches the log's files, failing from the n-th time on. Some end the program and some only
+/// delay what it publishes; none may cost a receipt.
+#[test]
+fn no_failing_file_call_costs_a_receipt() {
+    for (call, whens) in [
+        ("fsync", &["1+", "2", "3", "4+"][..]),
+        ("fallocate", &["1+", "2+"]),
+        ("/^rename", &["1+", "2+", "3"]),
+        ("/^mkdir", &["1+"]),
+        ("flock", &["1"]),
+    ] {
+        for when in whens {
+            let mut world = Setup::default().lay_out();
+            let (inject, trace) = (format!("inject={call}:error=EIO:when={when}"), format!("trace={call}"));
+            let under = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject];
+            if world.try_run_program(&under) {
+                let load = Load::start(world.address(), 2);
+                thread::sleep(Duration::from_millis(150));
+                load.stop();
+                world.kill();
+            } else {
+                let (status, log) = world.wait_for_end();
+                assert_eq!(status.code(), Some(5), "{call} {when}: {log}");
+            }
+            world.run_program(&[]);
+            assert_eq!(world.ask("POST", "/v1/things", "permit", "{}").status, 200, "{call} {when}");
+            world.finish_here(Stopped::Clean);
+        }
+    }
+}
+
 #[test]
 fn a_log_that_was_changed_is_not_continued() {
     use std::os::unix::fs::FileExt;

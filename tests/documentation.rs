@@ -65,7 +65,8 @@ fn commands(block: &str) -> Vec<Vec<String>> {
     let lines = joined.lines().flat_map(|line| line.split("&&"));
     lines
         .filter_map(|line| {
-            let mut words = line.trim().trim_end_matches('&').split_whitespace().map(str::to_owned);
+            let line = line.trim().replace("cargo run --release --", "interlock");
+            let mut words = line.trim_end_matches('&').split_whitespace().map(str::to_owned);
             let program = words.next()?;
             (program == "interlock" || program.ends_with("/interlock")).then(|| words.collect())
         })

@@ -1,7 +1,7 @@
 //! The same rules on HTTP/2: one reading, or no effect.
 
 use crate::support::http2::{Ended, Http2};
-use crate::support::{KEY, World};
+use crate::support::{Gate, KEY, Script, Step, World};
 
 type Field = (&'static [u8], &'static [u8]);
 
@@ -100,6 +100,40 @@ fn what_http2_forbids_has_no_effect() {
     }
     let audit = world.finish();
     assert_eq!((audit.effects, audit.decisions().len()), (0, 0));
+}
+
+#[test]
+fn streams_at_once_are_as_many_requests() {
+    let world = World::start();
+    let mut client = Http2::connect(world.address());
+    for n in 0..100 {
+        let fields = if n % 4 == 0 { without(b"x-want", &[]) } else { USUAL.to_vec() };
+        client.send(&fields, Some(b"{}"));
+    }
+    assert_eq!(client.answered(100), 100);
+    drop(client);
+    let audit = world.finish();
+    assert_eq!((audit.decisions().len(), audit.effects), (100, 75));
+}
+
+#[test]
+fn a_cancelled_stream_cancels_nothing_that_was_sent() {
+    let world = World::start();
+    let gate = Gate::default();
+    world.upstream.next(
+        Script::steps([Step::Wait(gate.clone())])
+            .then(Step::Write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}".to_vec())),
+    );
+    let mut client = Http2::connect(world.address());
+    let stream = client.send(&USUAL, Some(b"{}"));
+    world.upstream.wait_for(1);
+    client.cancel(stream);
+    // The connection is still good, and the cancelled request still runs.
+    assert_eq!(client.ask(&USUAL, Some(b"{}")), Ended::Answered(br#"{"done":true}"#.to_vec()));
+    gate.open();
+    drop(client);
+    let audit = world.finish();
+    assert_eq!((audit.statuses(), audit.effects), (vec!["confirmed", "confirmed"], 2));
 }
 
 #[test]

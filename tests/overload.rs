@@ -146,6 +146,33 @@ fn a_full_disk_refuses_decisions_keeps_outcomes_and_ends_when_there_is_room() {
 }
 
 #[test]
+fn a_permit_that_grew_old_while_it_was_recorded_is_not_used() {
+    let mut world = Setup { surface: &["permit_age_ms_max: 100"], ..Setup::default() }.lay_out();
+    // A disk that takes three times as long as a permit may be old.
+    world.run_program(&[
+        "strace",
+        "-f",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-e",
+        "trace=fdatasync",
+        "-e",
+        "inject=fdatasync:delay_exit=300000",
+    ]);
+    let answer = world.ask("GET", "/v1/things", "permit", "");
+    answer.assert_refused(503, "read_set_moved");
+    assert_eq!(answer.json()["outcome"], "not_sent");
+    assert!(world.upstream.captures().is_empty());
+    let audit = world.finish();
+    assert_eq!((audit.verdicts(), audit.statuses()), (vec!["PERMIT"; 3], vec!["not_sent"; 3]));
+    // Each says which one it stands in for.
+    let decisions = audit.decisions();
+    assert_eq!(decisions[1].supersedes, Some(decisions[0].id));
+    assert_eq!(decisions[2].supersedes, Some(decisions[1].id));
+}
+
+#[test]
 fn a_log_that_cannot_be_opened_keeps_the_gateway_from_starting() {
     let mut world = Setup::default().lay_out();
     world.write("ledger", "a file where a directory should be", 0o600);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{Gate, KEY, Script, Setup, Step, World, request};
+use crate::support::{Client, Gate, KEY, Script, Setup, Step, World, request};
 
 const HEADERS: [(&str, &str); 3] =
     [("x-api-key", KEY), ("x-want", "permit"), ("content-type", "application/json")];
@@ -103,6 +103,20 @@ fn a_head_that_does_not_come_ends_the_connection() {
     }
     world.wait_for_metric("interlock_connections", 0.0);
     world.finish();
+}
+
+#[test]
+fn what_is_no_tls_is_not_served_by_a_tls_listener() {
+    let world = Setup { listener_tls: true, limits: &["head_ms_max: 500"], ..Setup::default() }.start();
+    for bytes in [post("{}"), vec![0x16, 3, 1, 0xff, 0xff], Vec::new()] {
+        let mut client = Client::connect(world.address());
+        client.send(bytes);
+        let rest = client.read_to_end();
+        assert!(!rest.starts_with(b"HTTP/"), "{}", String::from_utf8_lossy(&rest));
+    }
+    world.wait_for_metric("interlock_connections", 0.0);
+    let audit = world.finish();
+    assert_eq!((audit.decisions().len(), audit.effects), (0, 0));
 }
 
 #[test]

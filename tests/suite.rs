@@ -5,6 +5,7 @@ mod support;
 
 mod answers;
 mod architecture;
+mod auditing;
 mod canonical_properties;
 mod clients;
 mod configuration;

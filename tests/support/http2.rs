@@ -45,6 +45,37 @@ impl Http2 {
 
     /// Sends one request, and waits for its end.
     pub fn ask(&mut self, fields: &[(&[u8], &[u8])], body: Option<&[u8]>) -> Ended {
+        let id = self.send(fields, body);
+        self.ended(id)
+    }
+
+    /// RST_STREAM with CANCEL: the client does not want the answer any more.
+    pub fn cancel(&mut self, stream: u32) {
+        self.frame(3, 0, stream, &8_u32.to_be_bytes());
+    }
+
+    /// Waits until this many streams have ended; how many of them were answered.
+    pub fn answered(&mut self, streams: usize) -> usize {
+        let mut ended = 0;
+        let mut answered = 0;
+        while ended < streams {
+            let Some((kind, flags, _, payload)) = self.read_frame() else { return answered };
+            match kind {
+                4 if flags & 1 == 0 => self.frame(4, 1, 0, &[]),
+                6 if flags & 1 == 0 => self.frame(6, 1, 0, &payload),
+                3 => ended += 1,
+                0 | 1 if flags & 1 == 1 => {
+                    ended += 1;
+                    answered += 1;
+                }
+                _ => {}
+            }
+        }
+        answered
+    }
+
+    /// Sends one request; the number of its stream.
+    pub fn send(&mut self, fields: &[(&[u8], &[u8])], body: Option<&[u8]>) -> u32 {
         let id = self.next;
         self.next += 2;
         let mut block = Vec::new();
@@ -61,7 +92,7 @@ impl Http2 {
         if let Some(body) = body {
             self.frame(0, 1, id, body);
         }
-        self.ended(id)
+        id
     }
 
     fn ended(&mut self, id: u32) -> Ended {

@@ -197,7 +197,6 @@ impl Upstream {
     }
 
     /// Gives out what arrived so far, and forgets it.
-    #[allow(dead_code, reason = "for the fuzz target, which runs without end")]
     pub fn take_captures(&self) -> Vec<Capture> {
         std::mem::take(&mut *self.shared.captures.lock().expect("unpoisoned"))
     }
