@@ -10,6 +10,7 @@ mod configuration;
 mod demo;
 mod deployment;
 mod documentation;
+mod exploits;
 mod http2;
 mod ledger_faults;
 mod outcomes;

@@ -34,12 +34,14 @@ pub(super) async fn answer(
     heads: Option<Heads>,
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
-    // Before anything is read or allocated for it.
+    // First of all, and for every head: a verdict left behind would be taken for the next head's.
+    let head = received_head(&listener, heads.as_ref(), &request);
+    // Before anything more is read or allocated for it.
     let Ok(slot) = listener.in_flight.clone().try_acquire_owned() else {
         listener.gate.metrics.refused(None, ReasonCode::Overloaded);
         return respond::rejected(&ReasonCode::Overloaded.into());
     };
-    let result = match received_head(&listener, heads.as_ref(), &request) {
+    let result = match head {
         Err(malformed) => Err(unattributed(&listener, None, malformed)),
         Ok(head) => admissible(&listener, heads.as_ref(), head, request.into_body()).await,
     };
