@@ -20,6 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use super::departed::{Counted, Departed};
 use super::sealed_io::{Seal, SealedIo};
 use super::{InvalidRoots, Scheme, Settings, tls};
 use crate::clock::{Clock, Moment};
@@ -178,18 +179,19 @@ impl Pool {
         #[expect(clippy::disallowed_methods, reason = "the one place that connects")]
         let tcp = TcpStream::connect((&*self.settings.host, self.settings.port)).await?;
         tcp.set_nodelay(true)?;
+        let (tcp, departed) = Counted::new(tcp);
         match &self.tls {
-            None => handshake(tcp).await,
-            Some((connector, name)) => handshake(connector.connect(name.clone(), tcp).await?).await,
+            None => handshake(tcp, departed).await,
+            Some((connector, name)) => handshake(connector.connect(name.clone(), tcp).await?, departed).await,
         }
     }
 }
 
-async fn handshake<T>(io: T) -> io::Result<Connection>
+async fn handshake<T>(io: T, departed: Departed) -> io::Result<Connection>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (io, seal) = SealedIo::new(io);
+    let (io, seal) = SealedIo::new(io, departed);
     let (mut sender, connection) = http1::Builder::new()
         .max_headers(limits::RESPONSE_HEADERS_MAX)
         .max_buf_size(limits::RESPONSE_HEAD_BYTES_MAX)
