@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, header};
-use http_body::Body;
+use http_body::{Body, Frame};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -322,6 +322,10 @@ async fn stream(
     let is_whole = loop {
         match answer.frame().await {
             Ok(Some(frame)) => {
+                let frame = match frame.into_trailers() {
+                    Ok(trailers) => Frame::trailers(respond::trailers(trailers)),
+                    Err(data) => data,
+                };
                 if let Some(pieces) = client.take()
                     && send_piece(&pieces, Piece::Frame(frame), listener.bounds.client_stall_max).await
                 {
