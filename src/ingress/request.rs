@@ -22,11 +22,12 @@ use crate::canonical::{
     BodyRules, ExecutionRequest, Malformed, Received, ReceivedHead, Rules, Version, canonicalize,
 };
 use crate::ledger::Rejection;
+use crate::limits;
 use crate::model::{Actor, Digest, ReasonCode};
 use crate::pep::{self, NoRoute, Surface};
 use crate::respond::{self, Piece, Rejected, ResponseBody};
 use crate::telemetry::Alarm;
-use crate::upstream::Answer;
+use crate::upstream::{Answer, Cut};
 
 /// Always a response.
 pub(super) async fn answer(
@@ -311,44 +312,75 @@ async fn execute(listener: &Listener, admissible: Admissible, head: oneshot::Sen
     }
 }
 
-/// Passes the answer's body on as it comes, to its end: also when the client is gone, because how the answer ends
-/// is the outcome.
+/// Passes the answer's body on as it comes, to its end: for a while also when the client is gone, because how the
+/// answer ends is the outcome. An answer that goes on for longer without a client is given up: it may have no end.
 async fn stream(
     listener: &Listener,
     surface: &Surface,
     mut answer: Answer,
     mut client: Option<tokio::sync::mpsc::Sender<Piece>>,
 ) {
-    let is_whole = loop {
-        match answer.frame().await {
-            Ok(Some(frame)) => {
-                let frame = match frame.into_trailers() {
-                    Ok(trailers) => Frame::trailers(respond::trailers(trailers)),
-                    Err(data) => data,
-                };
-                if let Some(pieces) = client.take()
-                    && send_piece(&pieces, Piece::Frame(frame), listener.bounds.client_stall_max).await
-                {
-                    client = Some(pieces);
-                }
-            }
-            Ok(None) => break true,
-            Err(cut) => {
-                tracing::warn!(surface = %surface.name, %cut, "answer cut");
-                break false;
-            }
+    let passed = match &client {
+        Some(pieces) => pass_on(&mut answer, pieces, listener.bounds.client_stall_max).await,
+        None => Passed::ClientGone,
+    };
+    let ended = match passed {
+        Passed::Ended(ended) => ended,
+        Passed::ClientGone => {
+            client = None;
+            let alone_max = Duration::from_millis(limits::ANSWER_WITHOUT_CLIENT_MS_MAX);
+            timeout(alone_max, read_on(&mut answer)).await.unwrap_or(Err(Cut::Unwanted))
         }
     };
+    if let Err(cut) = &ended {
+        tracing::warn!(surface = %surface.name, %cut, "answer cut");
+    }
     let (status, recorded) = answer.conclude();
     listener.gate.metrics.settled(&surface.name, status);
-    if let Some(pieces) = client.take()
-        && is_whole
+    if let Some(pieces) = client
+        && ended.is_ok()
     {
         send_piece(&pieces, Piece::End, listener.bounds.client_stall_max).await;
     }
     if let Err(error) = recorded.durable().await {
         tracing::error!(%error, outcome = status.as_str(), "outcome not recorded");
     }
+}
+
+enum Passed {
+    Ended(Result<(), Cut>),
+    ClientGone,
+}
+
+async fn pass_on(
+    answer: &mut Answer,
+    pieces: &tokio::sync::mpsc::Sender<Piece>,
+    stall_max: Duration,
+) -> Passed {
+    loop {
+        let frame = tokio::select! {
+            frame = answer.frame() => frame,
+            () = pieces.closed() => return Passed::ClientGone,
+        };
+        let frame = match frame {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return Passed::Ended(Ok(())),
+            Err(cut) => return Passed::Ended(Err(cut)),
+        };
+        let frame = match frame.into_trailers() {
+            Ok(trailers) => Frame::trailers(respond::trailers(trailers)),
+            Err(data) => data,
+        };
+        if !send_piece(pieces, Piece::Frame(frame), stall_max).await {
+            return Passed::ClientGone;
+        }
+    }
+}
+
+/// To the end, for nobody.
+async fn read_on(answer: &mut Answer) -> Result<(), Cut> {
+    while answer.frame().await?.is_some() {}
+    Ok(())
 }
 
 /// Whether the client is still there.

@@ -86,6 +86,8 @@ pub enum Cut {
     Silent,
     #[error("the upstream's answer broke off: {0}")]
     Broken(hyper::Error),
+    #[error("nobody has been reading the answer for too long")]
+    Unwanted,
 }
 
 impl InFlight {
