@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use super::connection::Listener;
 use super::guard::Heads;
+use super::patience::Open;
 use crate::authority::Presented;
 use crate::canonical::target::CanonicalTarget;
 use crate::canonical::{
@@ -26,13 +27,14 @@ use crate::limits;
 use crate::model::{Actor, Digest, ReasonCode};
 use crate::pep::{self, NoRoute, Surface};
 use crate::respond::{self, Piece, Rejected, ResponseBody};
-use crate::telemetry::Alarm;
+use crate::telemetry::{Alarm, Metrics};
 use crate::upstream::{Answer, Cut};
 
-/// Always a response.
+/// Always a response. `heads` is the guard's word on HTTP/1.1; `open` marks the request on an HTTP/2 connection.
 pub(super) async fn answer(
     listener: Arc<Listener>,
     heads: Option<Heads>,
+    open: Option<Open>,
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     // First of all, and for every head: a verdict left behind would be taken for the next head's.
@@ -48,7 +50,7 @@ pub(super) async fn answer(
     };
     match result {
         Err(rejected) => respond::rejected(&rejected),
-        Ok(admissible) => run(listener, admissible, slot).await,
+        Ok(admissible) => run(listener, admissible, slot, open).await,
     }
 }
 
@@ -261,13 +263,13 @@ async fn run(
     listener: Arc<Listener>,
     admissible: Admissible,
     slot: OwnedSemaphorePermit,
+    open: Option<Open>,
 ) -> Response<ResponseBody> {
     let (head, answered) = oneshot::channel();
-    let metrics = listener.gate.metrics.clone();
     let tasks = listener.tasks.clone();
     let task = tasks.spawn(async move {
         listener.gate.metrics.in_flight.inc();
-        let _in_flight = InFlight { listener: listener.clone(), _slot: slot };
+        let _in_flight = InFlight { metrics: listener.gate.metrics.clone(), _slot: slot, _open: open };
         // When this is dropped by the gateway going away, what it holds records its own outcome.
         tokio::select! {
             () = execute(&listener, admissible, head) => {}
@@ -279,7 +281,6 @@ async fn run(
         Err(_dropped) => {
             // Either the gateway is going away, or the task has panicked: its outcome is in the log either way.
             if task.await.is_err_and(|error| error.is_panic()) {
-                metrics.alarm(Alarm::RequestPanic);
                 return respond::rejected(&ReasonCode::InternalError.into());
             }
             respond::rejected(&ReasonCode::Draining.into())
@@ -287,14 +288,19 @@ async fn run(
     }
 }
 
+/// Held by a request's own task. Sees a panic also when nobody waits for the answer any more.
 struct InFlight {
-    listener: Arc<Listener>,
+    metrics: Arc<Metrics>,
     _slot: OwnedSemaphorePermit,
+    _open: Option<Open>,
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.listener.gate.metrics.in_flight.dec();
+        if std::thread::panicking() {
+            self.metrics.alarm(Alarm::RequestPanic);
+        }
+        self.metrics.in_flight.dec();
     }
 }
 
@@ -392,6 +398,23 @@ async fn send_piece(pieces: &tokio::sync::mpsc::Sender<Piece>, piece: Piece, sta
 mod tests {
     use super::*;
     use http::HeaderValue;
+
+    #[tokio::test]
+    async fn a_panic_in_a_requests_task_is_an_alarm_although_nobody_waits() {
+        let metrics = Arc::new(Metrics::new().expect("distinct names"));
+        let slots = Arc::new(tokio::sync::Semaphore::new(1));
+        let slot = slots.clone().acquire_owned().await.expect("open");
+        let held = InFlight { metrics: metrics.clone(), _slot: slot, _open: None };
+        let task = tokio::spawn(async move {
+            let _held = held;
+            panic!("as a test");
+        });
+        task.await.expect_err("it panics");
+        assert_eq!(slots.available_permits(), 1);
+        let text = String::from_utf8(metrics.render().expect("rendered")).expect("UTF-8");
+        let alarm = text.lines().find(|line| line.contains("request_panic")).expect("a series");
+        assert!(alarm.ends_with(" 1"), "{alarm}");
+    }
 
     #[test]
     fn only_a_well_formed_traceparent_is_taken() {

@@ -1,7 +1,7 @@
 //! HTTP/2 frames as bytes (RFC 9113), with header blocks that no library would let through.
 
-use std::net::SocketAddr;
 use std::io::{Read, Write};
+use std::net::SocketAddr;
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -62,6 +62,20 @@ impl Http2 {
             self.frame(0, 1, id, body);
         }
         self.ended(id)
+    }
+
+    /// Answers pings and settings; whether the peer closes within this time.
+    pub fn is_closed_within(&mut self, time: Duration) -> bool {
+        let end = std::time::Instant::now() + time;
+        while std::time::Instant::now() < end {
+            match self.read_frame() {
+                Some((4, flags, _, _)) if flags & 1 == 0 => self.frame(4, 1, 0, &[]),
+                Some((6, flags, _, payload)) if flags & 1 == 0 => self.frame(6, 1, 0, &payload),
+                Some(_) => {}
+                None => return true,
+            }
+        }
+        false
     }
 
     fn ended(&mut self, id: u32) -> Ended {
