@@ -49,6 +49,7 @@ struct Problem<'a> {
     decision: Option<Decision>,
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
+    error: ErrorMember,
     #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<OutcomeStatus>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -64,6 +65,16 @@ struct Problem<'a> {
     problem_type: String,
 }
 
+/// Client libraries of payment and model APIs know a failure by an `error` object in the body; some look at nothing
+/// else, and would hand a 403 without it to the agent as a success. Same words as `type`, `reason` and `title`.
+#[derive(Serialize)]
+struct ErrorMember {
+    code: ReasonCode,
+    message: &'static str,
+    #[serde(rename = "type")]
+    error_type: String,
+}
+
 #[derive(Serialize)]
 struct ReceiptMember {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -73,11 +84,16 @@ struct ReceiptMember {
     size: TreeSize,
 }
 
+fn problem_type(reason: ReasonCode) -> String {
+    format!("urn:interlock:reason:{reason}")
+}
+
 impl<'a> Problem<'a> {
     fn new(reason: ReasonCode, receipt: Option<&Receipt>) -> Self {
         Self {
             decision: None,
             detail: None,
+            error: ErrorMember { code: reason, message: reason.title(), error_type: problem_type(reason) },
             outcome: None,
             place: None,
             reason,
@@ -90,7 +106,7 @@ impl<'a> Problem<'a> {
             }),
             status: reason.status(),
             title: reason.title(),
-            problem_type: format!("urn:interlock:reason:{reason}"),
+            problem_type: problem_type(reason),
         }
     }
 

@@ -26,7 +26,8 @@ fn events_are_passed_on_before_the_next_one_is_sent() {
     let gate = Gate::default();
     world.upstream.next(Script::steps([
         Step::Write(
-            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n".to_vec(),
+            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+                .to_vec(),
         ),
         Step::Write(chunk("data: first\n\n")),
         // The second is sent only after the first has reached the client.
@@ -76,7 +77,9 @@ fn answers_without_a_body_leave_the_connection_in_step() {
     world.upstream.next(Script::answer("HTTP/1.1 204 No Content\r\n\r\n"));
     client.send(request("DELETE", "/v1/things/7", &[("x-api-key", KEY), ("x-want", "permit")], ""));
     assert_eq!(client.response().status, 204);
-    world.upstream.next(Script::answer("HTTP/1.1 304 Not Modified\r\netag: \"v1\"\r\ncontent-length: 99\r\n\r\n"));
+    world
+        .upstream
+        .next(Script::answer("HTTP/1.1 304 Not Modified\r\netag: \"v1\"\r\ncontent-length: 99\r\n\r\n"));
     client.send(get("/v1/things"));
     let answer = client.response();
     assert_eq!((answer.status, answer.header("etag")), (304, Some("\"v1\"")));
@@ -128,7 +131,8 @@ fn big_bodies_pass_whole_in_both_directions() {
 #[test]
 fn an_encoded_answer_is_not_touched() {
     let world = World::start();
-    let gzip = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 0x4b, 0x4c, 0x4a, 6, 0, 0xc2, 0x41, 0x24, 0x35, 3, 0, 0, 0];
+    let gzip =
+        [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 0x4b, 0x4c, 0x4a, 6, 0, 0xc2, 0x41, 0x24, 0x35, 3, 0, 0, 0];
     let head = format!("HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: {}\r\n\r\n", gzip.len());
     world.upstream.next(Script::answer([head.as_bytes(), &gzip].concat()));
     let answer = world.ask("GET", "/v1/things", "permit", "");
@@ -170,7 +174,8 @@ fn a_body_that_ends_with_the_connection_is_whole() {
     let answer = world.ask("GET", "/v1/things", "permit", "");
     assert!(answer.is_whole && answer.text() == "to the end", "{answer:?}");
     world.upstream.next(
-        Script::answer("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}").then(Step::Close),
+        Script::answer("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}")
+            .then(Step::Close),
     );
     assert_eq!(world.ask("GET", "/v1/things", "permit", "").text(), "{}");
     assert_eq!(world.upstream.connections(), 2, "a connection that was to be closed is not used again");
@@ -180,7 +185,13 @@ fn a_body_that_ends_with_the_connection_is_whole() {
 #[test]
 fn redirects_and_errors_are_passed_on_and_never_followed() {
     let world = World::start();
-    let answers = [(302, "confirmed"), (404, "failed"), (429, "failed"), (500, "indeterminate"), (503, "indeterminate")];
+    let answers = [
+        (302, "confirmed"),
+        (404, "failed"),
+        (429, "failed"),
+        (500, "indeterminate"),
+        (503, "indeterminate"),
+    ];
     for (status, _) in answers {
         world.upstream.next(Script::answer(format!(
             "HTTP/1.1 {status} X\r\nlocation: /v1/things/1\r\nretry-after: 1\r\ncontent-length: 2\r\n\r\n{{}}"
@@ -196,11 +207,9 @@ fn redirects_and_errors_are_passed_on_and_never_followed() {
 #[test]
 fn a_slow_answer_is_not_hurried() {
     let world = World::start();
-    let pieces = (0..5).flat_map(|n| {
-        [Step::Sleep(Duration::from_millis(100)), Step::Write(chunk(&format!("piece {n}\n")))]
-    });
-    let mut steps =
-        vec![Step::Write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".to_vec())];
+    let pieces = (0..5)
+        .flat_map(|n| [Step::Sleep(Duration::from_millis(100)), Step::Write(chunk(&format!("piece {n}\n")))]);
+    let mut steps = vec![Step::Write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".to_vec())];
     steps.extend(pieces);
     steps.push(Step::Write(b"0\r\n\r\n".to_vec()));
     world.upstream.next(Script::steps(steps));

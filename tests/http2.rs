@@ -34,6 +34,7 @@ fn a_permitted_request_is_the_same_bytes_whatever_version_it_came_by() {
     assert_eq!(world.ask("POST", "/v1/things", "permit", r#"{"a":1}"#).status, 200);
     let denied = client.ask(&without(b"x-want", &[]), Some(b"{}"));
     assert_eq!(denied.reason().as_deref(), Some("policy_silent"));
+    drop(client);
     let audit = world.finish();
     let digests: Vec<_> = audit.decisions().iter().take(4).map(|d| d.request.digest).collect();
     assert!(digests.iter().all(|d| *d == digests[0]), "{digests:?}");
@@ -74,7 +75,6 @@ fn what_http2_forbids_has_no_effect() {
         ("a path without a slash", without(b":path", &[(b":path", b"v1/things")])),
         ("a path with a space", without(b":path", &[(b":path", b"/v1/things HTTP/1.1")])),
         ("a path with CR LF", without(b":path", &[(b":path", b"/v1/things\r\nx: y")])),
-        ("a path with a fragment", without(b":path", &[(b":path", b"/v1/things#x")])),
         ("a path with dots", without(b":path", &[(b":path", b"/v1/x/../things")])),
         ("an absolute path", without(b":path", &[(b":path", b"http://other.test/v1/things")])),
         ("a method with a space", without(b":method", &[(b":method", b"POST /v1/things")])),
@@ -111,6 +111,7 @@ fn a_refused_stream_leaves_the_others_alone() {
     let too_long = client.ask(&USUAL, Some(b"{} {}"));
     assert_eq!(too_long.reason().as_deref(), Some("json_trailing"));
     assert_eq!(client.ask(&USUAL, Some(b"{}")), Ended::Answered(br#"{"done":true}"#.to_vec()));
+    drop(client);
     let audit = world.finish();
     assert_eq!(audit.effects, 1);
 }

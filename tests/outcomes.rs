@@ -15,7 +15,10 @@ fn an_upstream_that_dies_after_bytes_left_is_indeterminate_and_nothing_is_sent_a
     world.upstream.next(Script::steps([Step::Close]));
     let answer = world.ask("POST", "/v1/things", "permit", BODY);
     answer.assert_refused(504, "upstream_silent");
-    assert_eq!((&answer.json()["outcome"], &answer.json()["decision"]), (&"indeterminate".into(), &"PERMIT".into()));
+    assert_eq!(
+        (&answer.json()["outcome"], &answer.json()["decision"]),
+        (&"indeterminate".into(), &"PERMIT".into())
+    );
     assert_eq!(answer.header("retry-after"), None, "nobody is invited to send it again");
     assert_eq!(world.upstream.captures().len(), 2, "it was sent once");
     let audit = world.finish();
@@ -56,8 +59,7 @@ fn an_upstream_that_cannot_be_reached_is_a_502_and_a_refusal_leaf() {
         let closed = TcpListener::bind("127.0.0.1:0").expect("a free port");
         closed.local_addr().expect("bound").port()
     };
-    let world =
-        Setup { upstream_url: Some(format!("http://127.0.0.1:{port}")), ..Setup::default() }.start();
+    let world = Setup { upstream_url: Some(format!("http://127.0.0.1:{port}")), ..Setup::default() }.start();
     let answer = world.ask("POST", "/v1/things", "permit", BODY);
     answer.assert_refused(502, "upstream_unreachable");
     assert_eq!(answer.json()["outcome"], "not_sent");
@@ -86,10 +88,14 @@ fn a_cut_answer_is_an_error_and_not_a_short_body() {
         // The pause lets the head and the first piece pass before the cut.
         let script = Script::answer(bytes).then(Step::Sleep(Duration::from_millis(100))).then(Step::Close);
         world.upstream.next(script);
-        let answer = world.ask("GET", "/v1/things", "permit", "");
-        assert_eq!(answer.status, 200);
-        assert!(!answer.is_whole, "{answer:?}");
-        assert!(received.starts_with(&answer.text()), "{answer:?}");
+        let mut client = world.client();
+        client.send(request("GET", "/v1/things", &[("x-api-key", KEY), ("x-want", "permit")], ""));
+        // If the answer breaks at once, there may be none at all; there is never a whole one.
+        if let Some(answer) = client.try_response(false) {
+            assert_eq!(answer.status, 200);
+            assert!(!answer.is_whole, "{answer:?}");
+            assert!(received.starts_with(&answer.text()), "{answer:?}");
+        }
         let audit = world.finish();
         assert_eq!(audit.statuses(), ["indeterminate"]);
         assert_eq!(audit.outcomes()[0].cause.as_deref(), Some("answer_cut"));
@@ -99,9 +105,9 @@ fn a_cut_answer_is_an_error_and_not_a_short_body() {
 #[test]
 fn an_answer_that_stalls_is_cut() {
     let world = Setup { upstream: &["response_idle_ms_max: 200"], ..Setup::default() }.start();
-    world.upstream.next(
-        Script::answer("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nonly this").then(Step::Hang),
-    );
+    world
+        .upstream
+        .next(Script::answer("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nonly this").then(Step::Hang));
     let answer = world.ask("GET", "/v1/things", "permit", "");
     assert!(answer.status == 200 && !answer.is_whole, "{answer:?}");
     let audit = world.finish();
@@ -180,12 +186,12 @@ fn connections_are_used_again() {
 
 #[test]
 fn all_leases_taken_is_a_503_without_an_effect() {
-    let world =
-        Setup { upstream: &["leases_max: 1", "lease_wait_ms_max: 100"], ..Setup::default() }.start();
+    let world = Setup { upstream: &["leases_max: 1", "lease_wait_ms_max: 100"], ..Setup::default() }.start();
     let gate = crate::support::Gate::default();
-    world.upstream.next(Script::steps([Step::Wait(gate.clone())]).then(Step::Write(
-        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}".to_vec(),
-    )));
+    world.upstream.next(
+        Script::steps([Step::Wait(gate.clone())])
+            .then(Step::Write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}".to_vec())),
+    );
     let mut first = world.client();
     first.send(request("GET", "/v1/things", &[("x-api-key", KEY), ("x-want", "permit")], ""));
     world.upstream.wait_for(1);

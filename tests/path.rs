@@ -241,14 +241,14 @@ fn two_readings_are_refused_and_none_is_taken() {
         (get("/v1/%zz"), 400, "target_percent_invalid"),
         (get("/v1/../v1/things"), 400, "target_dot_segment"),
         (get("/v1/%2e%2e/things"), 400, "target_dot_segment"),
-        (get("/v1//things"), 400, "target_empty_segment"),
+        (get("/v1//things"), 404, "route_not_declared"),
         (get("/v1\\things"), 400, "target_backslash"),
         (get("/v1%5cthings"), 400, "target_backslash"),
-        (get("/v1%2fthings"), 400, "target_encoded_slash"),
+        (get("/v1%2fthings"), 404, "route_not_declared"),
         (get("/v1/things%00"), 400, "target_encoded_control"),
         (get("/v1/things%0d%0aX"), 400, "target_encoded_control"),
         (get("/v1/things/%c3%a9"), 400, "target_non_ascii"),
-        (get("/v1/things;a=1"), 400, "target_parameters"),
+        (get("/v1/things;a=1"), 404, "route_not_declared"),
         (get("/v1/th\u{e9}ings"), 400, "target_character_invalid"),
         (get("/v1/things?a=1&a=2"), 400, "query_duplicate"),
         (get("/v1/things?a=%ff"), 400, "target_not_utf8"),
@@ -265,13 +265,18 @@ fn two_readings_are_refused_and_none_is_taken() {
         (post("content-length: 2\r\ncontent-encoding: gzip\r\n"), 415, "content_encoding_unsupported"),
         (with("content-length: 2\r\n") + "{}", 400, "body_unexpected"),
     ];
+    let mut wrong = Vec::new();
     for (bytes, status, reason) in cases {
         let mut client = world.client();
         client.send(&bytes);
         let answer = client.response();
-        let shown: String = bytes.chars().take(300).collect();
-        assert_eq!((answer.status, answer.reason().as_str()), (status, reason), "for {shown}");
+        let found = (answer.status, answer.reason());
+        if found != (status, reason.to_owned()) {
+            let shown: String = bytes.chars().take(200).collect();
+            wrong.push(format!("{found:?} instead of {status} {reason} for {shown}"));
+        }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert_eq!(world.upstream.connections(), 0);
     let audit = world.finish();
     assert_eq!(audit.decisions().len(), 0);
@@ -319,7 +324,9 @@ fn a_body_that_is_not_what_it_says_is_refused() {
         post("/v1/forms", form, body).assert_refused(400, reason);
     }
     world.send(request("POST", "/v1/forms", &[AGENT, PERMIT], "")).assert_refused(400, "body_missing");
-    world.send(request("POST", "/v1/things", &[AGENT, PERMIT], "{}")).assert_refused(415, "media_type_missing");
+    world
+        .send(request("POST", "/v1/things", &[AGENT, PERMIT], "{}"))
+        .assert_refused(415, "media_type_missing");
     world
         .send(request("POST", "/v1/keyed", &[AGENT, PERMIT, JSON], "{}"))
         .assert_refused(400, "idempotency_key_missing");
@@ -418,7 +425,10 @@ fn tls_on_both_sides_changes_nothing() {
     let world = Setup { listener_tls: true, upstream_tls: true, ..Setup::default() }.start();
     assert_eq!(world.ask("POST", "/v1/things", "permit", BODY).status, 200);
     world.ask("POST", "/v1/things", "deny", BODY).assert_refused(403, "policy_denied");
-    assert_eq!(world.upstream.only().header("host"), Some(format!("localhost:{}", world.upstream.address().port())));
+    assert_eq!(
+        world.upstream.only().header("host"),
+        Some(format!("localhost:{}", world.upstream.address().port()))
+    );
     world.finish();
 }
 

@@ -1,7 +1,7 @@
 //! One client connection, from accept to close.
 
 use std::convert::Infallible;
-use std::io;
+use std::io::{self, Cursor};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use prometheus::IntGauge;
 use rustls::ServerConfig;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, join};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
@@ -59,8 +59,6 @@ pub struct Listener {
 
 /// The first bytes of an HTTP/2 connection (RFC 9113 section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-const PEEK_WAIT_MAX: Duration = Duration::from_millis(100);
 
 /// Accepts until drained. Never more connections than the bound: the rest wait in the kernel's backlog.
 pub async fn serve(listener: Arc<Listener>, socket: TcpListener) {
@@ -123,41 +121,39 @@ impl Drop for Open {
 async fn plain(listener: &Arc<Listener>, stream: TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     // HTTP/2 with prior knowledge begins with the preface; everything else is HTTP/1.1.
-    let peeked = timeout(listener.bounds.head_max, has_preface(&stream)).await;
-    match peeked.map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))?? {
-        true => http2(listener, stream).await,
-        false => http1(listener, stream).await,
+    let (mut reader, writer) = stream.into_split();
+    let first = before_request(listener, first_bytes(&mut reader)).await?;
+    let is_http2 = first == PREFACE;
+    let io = join(Cursor::new(first).chain(reader), writer);
+    if is_http2 { http2(listener, io).await } else { http1(listener, io).await }
+}
+
+/// What has to happen before there can be a request: bounded in time, and not waited for while draining.
+async fn before_request<T>(listener: &Listener, step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::select! {
+        done = timeout(listener.bounds.head_max, step) => {
+            done.unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into()))
+        }
+        () = listener.drain.cancelled() => Err(io::ErrorKind::ConnectionAborted.into()),
     }
 }
 
-/// Whether the connection begins with the HTTP/2 preface. Reads nothing.
-async fn has_preface(stream: &TcpStream) -> io::Result<bool> {
-    let mut first = [0; PREFACE.len()];
-    let (mut seen, mut wait) = (0, Duration::from_millis(1));
-    loop {
-        let n = stream.peek(&mut first).await?;
-        if first[..n] != PREFACE[..n] || n == 0 {
-            return Ok(false);
+/// The HTTP/2 preface, or what came up to where it is none.
+async fn first_bytes<R: AsyncRead + Unpin>(reader: &mut R) -> io::Result<Vec<u8>> {
+    let mut first = Vec::with_capacity(PREFACE.len());
+    while first.len() < PREFACE.len() && PREFACE.starts_with(&first) {
+        let missing = (PREFACE.len() - first.len()) as u64;
+        if (&mut *reader).take(missing).read_buf(&mut first).await? == 0 {
+            break;
         }
-        if n == PREFACE.len() {
-            return Ok(true);
-        }
-        // A prefix of the preface, and `peek` does not wait for more than it has seen: nor for a client that is
-        // slow, or gone, so it is asked less and less often.
-        if n == seen {
-            sleep(wait).await;
-            wait = (wait * 2).min(PEEK_WAIT_MAX);
-        }
-        seen = n;
     }
+    Ok(first)
 }
 
 async fn encrypted(listener: &Arc<Listener>, config: Arc<ServerConfig>, stream: TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let accepting = TlsAcceptor::from(config).accept(stream);
-    let tls = timeout(listener.bounds.head_max, accepting)
-        .await
-        .map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))??;
+    let tls = before_request(listener, accepting).await?;
     match tls.get_ref().1.alpn_protocol() {
         Some(b"h2") => http2(listener, tls).await,
         _ => http1(listener, tls).await,

@@ -112,15 +112,15 @@ async fn admissible(
         let malformed = Malformed { code: unauthenticated.0, place: None, detail: None };
         unattributed(listener, Some(surface), malformed)
     })?;
-    let mut received_digest = None;
-    let checked = check(listener, heads, surface, target, head, body, &mut received_digest).await;
+    let mut received = None;
+    let checked = check(listener, heads, surface, target, head, body, &mut received).await;
     match checked {
         Ok((action, request, trace, memory)) => Ok(Admissible {
             surface: surface.clone(),
             execution: ExecutionRequest { surface: surface.name.clone(), action, actor, trace, request },
             _memory: memory,
         }),
-        Err(rejected) => Err(attributed(listener, surface, actor, rejected, received_digest).await),
+        Err(rejected) => Err(attributed(listener, surface, actor, rejected, received).await),
     }
 }
 
@@ -132,7 +132,7 @@ async fn check(
     target: Result<CanonicalTarget, Malformed>,
     head: ReceivedHead,
     body: Incoming,
-    received_digest: &mut Option<Digest>,
+    received: &mut Option<Bytes>,
 ) -> Result<
     (crate::model::ActionName, crate::canonical::CanonicalRequest, Option<Arc<str>>, OwnedSemaphorePermit),
     Rejected,
@@ -144,7 +144,7 @@ async fn check(
     })?;
     let rules = &matched.route.rules;
     let (body, memory) = read_body(listener, heads, rules, body).await?;
-    *received_digest = Some(Digest::of(&body));
+    *received = Some(body.clone());
     let trace = traceparent(&head.headers);
     let request = canonicalize(Received { head, body }, target, matched.params, rules)?;
     Ok((matched.route.action.clone(), request, trace, memory))
@@ -238,7 +238,7 @@ async fn attributed(
     surface: &Surface,
     actor: Arc<Actor>,
     mut rejected: Rejected,
-    received_digest: Option<Digest>,
+    received: Option<Bytes>,
 ) -> Rejected {
     let Malformed { code, place, .. } = &rejected.malformed;
     listener.gate.metrics.refused(Some(&surface.name), *code);
@@ -248,7 +248,7 @@ async fn attributed(
         surface: Some(surface.name.clone()),
         code: *code,
         place: place.clone(),
-        received_digest,
+        received_digest: received.map(|body| Digest::of(&body)),
     };
     match listener.gate.ledger.record_rejection(rejection).await {
         Ok(receipt) => rejected.receipt = receipt,

@@ -6,6 +6,8 @@ use std::str::FromStr;
 use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+const PREFIX: &str = "sha-256:";
+
 /// A SHA-256 digest.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; 32]);
@@ -50,8 +52,14 @@ impl Digester {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("sha-256:")?;
-        self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+        const HEX: &[u8; 16] = b"0123456789abcdef";
+        let mut hex = String::with_capacity(PREFIX.len() + 64);
+        hex.push_str(PREFIX);
+        for byte in self.0 {
+            hex.push(char::from(HEX[usize::from(byte >> 4)]));
+            hex.push(char::from(HEX[usize::from(byte & 15)]));
+        }
+        f.write_str(&hex)
     }
 }
 
@@ -70,7 +78,7 @@ impl FromStr for Digest {
     type Err = InvalidDigest;
 
     fn from_str(text: &str) -> Result<Self, InvalidDigest> {
-        let hex = text.strip_prefix("sha-256:").ok_or(InvalidDigest)?.as_bytes();
+        let hex = text.strip_prefix(PREFIX).ok_or(InvalidDigest)?.as_bytes();
         if hex.len() != 64 {
             return Err(InvalidDigest);
         }

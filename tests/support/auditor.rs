@@ -26,18 +26,33 @@ pub struct Audit {
 
 impl Audit {
     pub fn decisions(&self) -> Vec<&DecisionEntry> {
-        let decision = |e| if let &Entry::Decision(ref d) = e { Some(&**d) } else { None };
-        self.entries.iter().filter_map(decision).collect()
+        let entries = self.entries.iter();
+        entries
+            .filter_map(|entry| match entry {
+                Entry::Decision(d) => Some(Box::as_ref(d)),
+                _ => None,
+            })
+            .collect()
     }
 
     pub fn outcomes(&self) -> Vec<&OutcomeEntry> {
-        let outcome = |e| if let &Entry::Outcome(ref o) = e { Some(&**o) } else { None };
-        self.entries.iter().filter_map(outcome).collect()
+        let entries = self.entries.iter();
+        entries
+            .filter_map(|entry| match entry {
+                Entry::Outcome(o) => Some(Box::as_ref(o)),
+                _ => None,
+            })
+            .collect()
     }
 
     pub fn refusals(&self) -> Vec<&RefusalEntry> {
-        let refusal = |e| if let &Entry::Refusal(ref r) = e { Some(&**r) } else { None };
-        self.entries.iter().filter_map(refusal).collect()
+        let entries = self.entries.iter();
+        entries
+            .filter_map(|entry| match entry {
+                Entry::Refusal(r) => Some(Box::as_ref(r)),
+                _ => None,
+            })
+            .collect()
     }
 
     /// Decisions in order, as their words.
@@ -82,8 +97,9 @@ fn entries(directory: &Directory, key: &VerifierKey) -> Vec<Entry> {
     let mut entries = Vec::new();
     loop {
         match walk.step().expect("the log can be read") {
-            Step::Frame(frame, _) => entries
-                .extend(frame.entries.iter().map(|e| Entry::from_bytes_unverified(e).expect("verified above"))),
+            Step::Frame(frame, _) => entries.extend(
+                frame.entries.iter().map(|e| Entry::from_bytes_unverified(e).expect("verified above")),
+            ),
             Step::End(_) => return entries,
             Step::Damaged(damage) => panic!("verified above: {damage:?}"),
         }
@@ -120,33 +136,34 @@ fn permits(entries: &[Entry]) -> Vec<Permit<'_>> {
 
 /// Gives every effect a PERMIT of its own, and looks at what is left over.
 fn match_effects(permits: &[Permit<'_>], slot: Slot, captures: &[Capture]) {
-    // Those whose bytes may have left, certain ones first, so that an uncertain one is never used up by them.
+    // Those whose bytes may have left, the certain ones first: an uncertain one had perhaps no effect.
     let mut free: BTreeMap<Digest, Vec<&Permit<'_>>> = BTreeMap::new();
     for permit in permits.iter().filter(|p| p.outcome.status != OutcomeStatus::NotSent) {
         free.entry(permit.decision.request.digest).or_default().push(permit);
     }
     for same in free.values_mut() {
-        same.sort_by_key(|p| p.outcome.status == OutcomeStatus::Indeterminate);
-        same.reverse();
+        same.sort_by_key(|p| (p.outcome.status == OutcomeStatus::Indeterminate, p.decision.time.clone()));
     }
     for capture in captures.iter().filter(|c| c.is_whole) {
         let digest = capture.digest(slot.secret, slot.name);
-        let permit = free.get_mut(&digest).and_then(Vec::pop);
+        let same = free.get_mut(&digest);
+        let permit = same.and_then(|same| {
+            let at = same.iter().position(|permit| is_dated_before(permit, capture))?;
+            Some(same.remove(at))
+        });
         let permit = permit.unwrap_or_else(|| {
-            panic!("an effect without a PERMIT of its own over {digest}:\n{}", capture.head())
+            panic!("an effect without an earlier PERMIT of its own over {digest}:\n{}", capture.head())
         });
         let size = capture.without_secret(slot.secret, slot.name).len() as u64;
         if let Some(sent) = &permit.outcome.sent {
             assert_eq!((sent.digest, sent.size), (digest, size), "the outcome is about what arrived");
         }
-        dated_before(permit, capture);
     }
     let mut left: Vec<_> = free.into_values().flatten().collect();
     for part in captures.iter().filter(|c| !c.is_whole) {
-        let at = left.iter().position(|permit| can_begin(permit, part, slot));
-        let at =
-            at.unwrap_or_else(|| panic!("part of a message that no PERMIT is about:\n{}", part.head()));
-        dated_before(left.remove(at), part);
+        let at = left.iter().position(|p| can_begin(p, part, slot) && is_dated_before(p, part));
+        let at = at.unwrap_or_else(|| panic!("part of a message that no PERMIT is about:\n{}", part.head()));
+        left.remove(at);
     }
     for permit in left {
         assert_eq!(
@@ -170,14 +187,9 @@ fn can_begin(permit: &Permit<'_>, part: &Capture, slot: Slot) -> bool {
         && announced.is_none_or(|length| length == request.size.to_string())
 }
 
-fn dated_before(permit: &Permit<'_>, capture: &Capture) {
+fn is_dated_before(permit: &Permit<'_>, capture: &Capture) -> bool {
     let dated = WallTime::parse_rfc3339(&permit.decision.time).expect("verified above");
-    assert!(
-        dated.unix_ns() <= capture.arrived_unix_ns,
-        "the PERMIT is dated {}, after the effect at {} ns",
-        permit.decision.time,
-        capture.arrived_unix_ns
-    );
+    dated.unix_ns() <= capture.arrived_unix_ns
 }
 
 /// No file of the log holds the secret, whatever the file is.

@@ -6,7 +6,6 @@ pub mod http2;
 pub mod upstream;
 pub mod world;
 
-pub use auditor::Audit;
-pub use client::{Client, Response, request};
-pub use upstream::{Capture, Gate, Reads, Script, Step, Upstream};
+pub use client::{Client, request};
+pub use upstream::{Gate, Reads, Script, Step, Upstream};
 pub use world::{KEY, OTHER_KEY, SLOT, Setup, World};

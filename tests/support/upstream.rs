@@ -18,7 +18,6 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 /// A request as it arrived, or the beginning of one.
 #[derive(Clone, Debug)]
 pub struct Capture {
-    pub connection: usize,
     /// When its first byte was seen, nanoseconds since 1970.
     pub arrived_unix_ns: u64,
     pub bytes: Vec<u8>,
@@ -60,8 +59,6 @@ impl Capture {
 pub enum Reads {
     Message,
     Head,
-    /// This many bytes of the message, and never more.
-    Bytes(usize),
 }
 
 #[derive(Clone)]
@@ -128,8 +125,7 @@ impl Gate {
     fn wait(&self) {
         let mut open = self.0.0.lock().expect("unpoisoned");
         while !*open {
-            let (next, timed_out) =
-                self.0.1.wait_timeout(open, Duration::from_secs(60)).expect("unpoisoned");
+            let (next, timed_out) = self.0.1.wait_timeout(open, Duration::from_secs(60)).expect("unpoisoned");
             open = next;
             assert!(!timed_out.timed_out(), "the test never opened the gate");
         }
@@ -143,7 +139,6 @@ struct Shared {
     next: Mutex<VecDeque<Script>>,
     by_target: Mutex<HashMap<String, Script>>,
     connections: AtomicUsize,
-    open: AtomicUsize,
     stopping: AtomicBool,
 }
 
@@ -172,13 +167,11 @@ impl Upstream {
                     return;
                 }
                 let Ok(stream) = stream else { continue };
-                let id = serving.connections.fetch_add(1, Ordering::SeqCst);
+                serving.connections.fetch_add(1, Ordering::SeqCst);
                 let (shared, tls) = (serving.clone(), tls.clone());
                 thread::spawn(move || {
-                    shared.open.fetch_add(1, Ordering::SeqCst);
                     // A connection that ends in an error has shown in its captures what it got.
-                    let _ = Connection::serve(&shared, id, stream, tls);
-                    shared.open.fetch_sub(1, Ordering::SeqCst);
+                    let _ = Connection::serve(&shared, stream, tls);
                 });
             }
         });
@@ -203,14 +196,15 @@ impl Upstream {
         self.shared.captures.lock().expect("unpoisoned").clone()
     }
 
+    /// Gives out what arrived so far, and forgets it.
+    #[allow(dead_code, reason = "for the fuzz target, which runs without end")]
+    pub fn take_captures(&self) -> Vec<Capture> {
+        std::mem::take(&mut *self.shared.captures.lock().expect("unpoisoned"))
+    }
+
     /// Connections accepted so far.
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
-    }
-
-    /// Connections that are open now.
-    pub fn open_connections(&self) -> usize {
-        self.shared.open.load(Ordering::SeqCst)
     }
 
     /// Waits until this many whole requests have arrived.
@@ -251,7 +245,6 @@ impl<T: Read + Write + Send> Stream for T {}
 
 struct Connection<'a> {
     shared: &'a Shared,
-    id: usize,
     stream: Box<dyn Stream>,
     socket: TcpStream,
     /// Received, not yet part of a capture.
@@ -259,12 +252,7 @@ struct Connection<'a> {
 }
 
 impl Connection<'_> {
-    fn serve(
-        shared: &Shared,
-        id: usize,
-        socket: TcpStream,
-        tls: Option<Arc<ServerConfig>>,
-    ) -> io::Result<()> {
+    fn serve(shared: &Shared, socket: TcpStream, tls: Option<Arc<ServerConfig>>) -> io::Result<()> {
         socket.set_nodelay(true)?;
         // Short, so that a connection notices that the upstream is being dropped.
         socket.set_read_timeout(Some(Duration::from_millis(200)))?;
@@ -276,7 +264,7 @@ impl Connection<'_> {
                 Box::new(StreamOwned::new(session, plain))
             }
         };
-        let mut connection = Connection { shared, id, stream, socket, ahead: Vec::new() };
+        let mut connection = Connection { shared, stream, socket, ahead: Vec::new() };
         while connection.exchange()? {}
         Ok(())
     }
@@ -300,13 +288,6 @@ impl Connection<'_> {
                 }
             }
             Reads::Head => {}
-            Reads::Bytes(n) => {
-                while self.capture(index).bytes.len() < n {
-                    if !self.more(index)? {
-                        return Ok(false);
-                    }
-                }
-            }
         }
         for step in script.steps {
             match step {
@@ -357,13 +338,7 @@ impl Connection<'_> {
     fn begin(&mut self) -> usize {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos() as u64;
         let mut captures = self.shared.captures.lock().expect("unpoisoned");
-        captures.push(Capture {
-            connection: self.id,
-            arrived_unix_ns: now,
-            bytes: Vec::new(),
-            head_len: None,
-            is_whole: false,
-        });
+        captures.push(Capture { arrived_unix_ns: now, bytes: Vec::new(), head_len: None, is_whole: false });
         let index = captures.len() - 1;
         take(&mut captures[index], &mut self.ahead);
         self.shared.changed.notify_all();

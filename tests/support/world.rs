@@ -135,8 +135,7 @@ impl Setup {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::tempdir().expect("a directory");
         let tls = Authority::new();
-        let upstream =
-            if self.upstream_tls { Upstream::tls(tls.server_config()) } else { Upstream::plain() };
+        let upstream = if self.upstream_tls { Upstream::tls(tls.server_config()) } else { Upstream::plain() };
         let (signer, signing_key) =
             FileSigner::generate("interlock.test/log".parse().expect("a name")).expect("a key");
         let world = World {
@@ -171,7 +170,7 @@ impl Setup {
             .upstream_url
             .clone()
             .unwrap_or_else(|| format!("{scheme}://{host}:{}", world.upstream.address().port()));
-        let mut upstream = self.upstream.to_vec();
+        let mut upstream = or_generous(self.upstream, &["lease_wait_ms_max: 20000", "connect_ms_max: 20000"]);
         if self.upstream_tls {
             upstream.push("roots: { file: ./tls.crt }");
         }
@@ -186,9 +185,8 @@ impl Setup {
             self.segment_mib,
             policies.display()
         );
-        if !self.limits.is_empty() {
-            writeln!(yaml, "limits: {{ {} }}", self.limits.join(", ")).expect("a string");
-        }
+        let limits = or_generous(self.limits, &["evaluation_ms_max: 10000"]);
+        writeln!(yaml, "limits: {{ {} }}", limits.join(", ")).expect("a string");
         writeln!(yaml, "listeners:\n  - {{ name: main, address: 127.0.0.1:MAIN_PORT{listener_tls} }}")
             .expect("a string");
         writeln!(yaml, "api_keys:").expect("a string");
@@ -215,11 +213,18 @@ impl Setup {
             self.when_sent
         )
         .expect("a string");
-        for line in self.surface {
+        for line in or_generous(self.surface, &["permit_age_ms_max: 20000"]) {
             writeln!(yaml, "    {line}").expect("a string");
         }
         yaml + "    routes:" + &self.routes
     }
+}
+
+/// Bounds on time that hold on a slow and busy machine, unless the test is about them.
+fn or_generous(given: &[&'static str], generous: &[&'static str]) -> Vec<&'static str> {
+    let name = |line: &&str| line.split(':').next().map(str::to_owned);
+    let missing = generous.iter().filter(|line| !given.iter().any(|g| name(g) == name(line)));
+    given.iter().chain(missing).copied().collect()
 }
 
 enum Running {
@@ -231,6 +236,7 @@ enum Running {
 /// The gateway as a process.
 pub struct Program {
     child: Child,
+    is_under: bool,
     pub log: Arc<Mutex<String>>,
 }
 
@@ -273,8 +279,11 @@ impl World {
         let clock = Clock::system();
         let surroundings = Surroundings { clock: &clock, variable: &|_| None, secrets: SecretsAre::Needed };
         let config = Config::load(&file, surroundings).unwrap_or_else(|invalid| panic!("{invalid}"));
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build().expect("built");
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .worker_threads(2)
+            .build()
+            .expect("built");
         let gateway = runtime
             .block_on(Gateway::start(config, clock))
             .unwrap_or_else(|error| panic!("the gateway starts: {error}"));
@@ -295,9 +304,19 @@ impl World {
 
     /// Starts the real program; `false` if it ended before it was ready.
     pub fn try_run_program(&mut self, under: &[&str]) -> bool {
+        self.spawn(under);
+        self.becomes_ready()
+    }
+
+    pub fn start_without_waiting(&mut self) {
+        self.spawn(&[]);
+    }
+
+    fn spawn(&mut self, under: &[&str]) {
         let (main, admin) = free_ports();
         let file = self.config_file(main, admin);
-        let program = env!("CARGO_BIN_EXE_interlock");
+        // Not in a fuzz target, which includes this file and stays inside its process.
+        let Some(program) = option_env!("CARGO_BIN_EXE_interlock") else { panic!("no program was built") };
         let mut command = match under.split_first() {
             None => Command::new(program),
             Some((first, rest)) => {
@@ -314,8 +333,7 @@ impl World {
         collect(child.stderr.take().expect("piped"), log.clone());
         self.addresses =
             Some((SocketAddr::from(([127, 0, 0, 1], main)), SocketAddr::from(([127, 0, 0, 1], admin))));
-        self.running = Running::Program(Program { child, log });
-        self.becomes_ready()
+        self.running = Running::Program(Program { child, is_under: !under.is_empty(), log });
     }
 
     pub fn program(&mut self) -> &mut Program {
@@ -495,8 +513,14 @@ impl Drop for World {
 }
 
 impl Program {
+    /// Of the gateway itself, also when it runs under another program.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        let own = self.child.id();
+        if !self.is_under {
+            return own;
+        }
+        let children = fs::read_to_string(format!("/proc/{own}/task/{own}/children")).unwrap_or_default();
+        children.split(' ').next().and_then(|pid| pid.parse().ok()).unwrap_or(own)
     }
 
     /// SIGTERM.
@@ -506,6 +530,9 @@ impl Program {
 
     pub fn kill(&mut self) {
         // It may have ended already.
+        if self.is_under && self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
+            let _ = Command::new("kill").args(["-KILL", &self.pid().to_string()]).status();
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -580,11 +607,12 @@ impl Authority {
     pub fn client_config(&self, protocols: &[&[u8]]) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(self.der.0.clone().into()).expect("a root");
-        let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let mut config =
+            ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .expect("versions")
+                .with_root_certificates(roots)
+                .with_no_client_auth();
         config.alpn_protocols = protocols.iter().map(|p| p.to_vec()).collect();
         Arc::new(config)
     }

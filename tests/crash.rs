@@ -1,0 +1,221 @@
+//! The real program, killed and starved of its disk. Whatever the moment: no effect without a durable PERMIT, the log
+//! opens, and what was open ends as `not_sent` or `indeterminate`.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use interlock::gateway::Stopped;
+
+use crate::support::{KEY, Setup, request};
+
+const KILLS: u32 = 200;
+/// Worlds that are killed side by side; the machine has few cores, and most of a restart is waiting.
+const LANES: u32 = 4;
+
+static REQUESTS: AtomicUsize = AtomicUsize::new(0);
+
+/// xorshift64*: the same moments on every run.
+struct Moments(u64);
+
+impl Moments {
+    fn next(&mut self, below: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) % below
+    }
+}
+
+/// Agents that ask until they are stopped, and do not mind dying connections.
+struct Load {
+    stop: Arc<AtomicBool>,
+    answered: Arc<AtomicUsize>,
+    agents: Vec<JoinHandle<()>>,
+}
+
+impl Load {
+    fn start(address: SocketAddr, agents: usize) -> Self {
+        let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let spawn = |agent| {
+            let (stop, answered) = (stop.clone(), answered.clone());
+            thread::spawn(move || {
+                while !stop.load(Ordering::SeqCst) {
+                    // Each a message of its own, so that every effect names its PERMIT.
+                    let n = REQUESTS.fetch_add(1, Ordering::SeqCst);
+                    let want = if n.is_multiple_of(5) { "deny" } else { "permit" };
+                    let body = format!("{{\"agent\":{agent},\"n\":{n}}}");
+                    if ask(address, want, &body).is_some() {
+                        answered.fetch_add(1, Ordering::SeqCst);
+                    }
+                }
+            })
+        };
+        let agents = (0..agents).map(spawn).collect();
+        Self { stop, answered, agents }
+    }
+
+    fn stop(self) -> usize {
+        self.stop.store(true, Ordering::SeqCst);
+        for agent in self.agents {
+            agent.join().expect("agents do not panic");
+        }
+        self.answered.load(Ordering::SeqCst)
+    }
+}
+
+fn ask(address: SocketAddr, want: &str, body: &str) -> Option<()> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    let headers =
+        [("x-api-key", KEY), ("x-want", want), ("content-type", "application/json"), ("connection", "close")];
+    stream.write_all(&request("POST", "/v1/things", &headers, body)).ok()?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).ok()?;
+    answer.starts_with(b"HTTP/1.1 ").then_some(())
+}
+
+fn killed_again_and_again(seed: u64, kills: u32) {
+    let mut moments = Moments(seed);
+    let mut world = Setup::default().lay_out();
+    let mut answered = 0;
+    for _ in 0..kills {
+        // A start that is killed by the clock below it is a moment like any other.
+        world.run_program(&[]);
+        let load = Load::start(world.address(), 3);
+        thread::sleep(Duration::from_micros(moments.next(60_000)));
+        world.kill();
+        answered += load.stop();
+    }
+    world.run_program(&[]);
+    assert_eq!(world.ask("POST", "/v1/things", "permit", "{}").status, 200);
+    let audit = world.finish_here(Stopped::Clean);
+    let recovered = audit.outcomes().iter().filter(|o| o.cause.as_deref() == Some("recovered")).count();
+    eprintln!(
+        "{kills} kills, {answered} answers, {} effects, {recovered} outcomes by recovery",
+        audit.effects
+    );
+    assert!(audit.effects > 0 && answered > 0, "the kills came under load");
+    assert!(recovered > 0, "some kill found a permit open");
+}
+
+#[test]
+fn a_kill_at_any_moment_leaves_no_effect_without_a_permit() {
+    let lanes = (0..LANES).map(|lane| {
+        thread::spawn(move || {
+            killed_again_and_again(0x9e37_79b9_7f4a_7c15 ^ u64::from(lane) << 7, KILLS / LANES)
+        })
+    });
+    for lane in lanes.collect::<Vec<_>>() {
+        lane.join().expect("every lane is in order");
+    }
+}
+
+#[test]
+fn a_kill_while_it_starts_is_one_more_restart() {
+    let mut world = Setup::default().start_program();
+    assert_eq!(world.ask("POST", "/v1/things", "permit", "{}").status, 200);
+    world.kill();
+    for ms in [1, 3, 5, 10, 20, 40, 80, 160] {
+        world.start_without_waiting();
+        thread::sleep(Duration::from_millis(ms));
+        world.kill();
+    }
+    world.run_program(&[]);
+    let audit = world.finish_here(Stopped::Clean);
+    assert_eq!(audit.effects, 1);
+}
+
+/// Under load, with the n-th call of this kind failing: the program ends, and says so.
+fn starved(call: &str, error: &str, when: &str) {
+    let mut world = Setup::default().lay_out();
+    let inject = format!("inject={call}:error={error}:when={when}");
+    let trace = format!("trace={call}");
+    let started =
+        world.try_run_program(&["strace", "-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject]);
+    if started {
+        let load = Load::start(world.address(), 3);
+        let (status, log) = world.wait_for_end();
+        load.stop();
+        assert_eq!(status.code(), Some(4), "{call} {when}: a poisoned log ends the program: {log}");
+    } else {
+        let (status, log) = world.wait_for_end();
+        assert_eq!(status.code(), Some(5), "{call} {when}: {log}");
+    }
+    // The disk is well again.
+    let before = world.upstream.captures().len();
+    world.run_program(&[]);
+    assert_eq!(world.ask("POST", "/v1/things", "permit", "{}").status, 200);
+    let audit = world.finish_here(Stopped::Clean);
+    assert_eq!(audit.effects, before + 1);
+}
+
+#[test]
+fn a_failed_sync_ends_the_program_and_nothing_unrecorded_was_sent() {
+    for when in ["1+", "2+", "3+", "5+", "8+", "13+", "40+"] {
+        starved("fdatasync", "EIO", when);
+    }
+    // The error is reported once; the next sync would claim success (as Linux does).
+    for when in ["4", "9", "20"] {
+        starved("fdatasync", "EIO", when);
+    }
+}
+
+#[test]
+fn a_failed_write_ends_the_program_and_nothing_unrecorded_was_sent() {
+    for when in ["1+", "2+", "6+", "25+"] {
+        starved("pwrite64", "EIO", when);
+    }
+    starved("pwrite64", "ENOSPC", "7");
+}
+
+#[test]
+fn a_log_that_was_changed_is_not_continued() {
+    use std::os::unix::fs::FileExt;
+    let mut world = Setup::default().start_program();
+    for _ in 0..3 {
+        assert_eq!(world.ask("POST", "/v1/things", "permit", "{}").status, 200);
+    }
+    world.finish_here(Stopped::Clean);
+    let segment = world.path("ledger/frames/00000000000000000000.frames");
+    let file = std::fs::File::options().read(true).write(true).open(&segment).expect("a segment");
+    let mut byte = [0];
+    // Inside the second frame.
+    file.read_exact_at(&mut byte, 4096 + 200).expect("read");
+    file.write_all_at(&[byte[0] ^ 1], 4096 + 200).expect("written");
+    assert!(!world.try_run_program(&[]));
+    let (status, log) = world.wait_for_end();
+    assert_eq!(status.code(), Some(5), "{log}");
+    assert!(log.contains("offset 4096"), "it says where: {log}");
+    // Put right, it goes on.
+    file.write_all_at(&byte, 4096 + 200).expect("written");
+    world.run_program(&[]);
+    world.finish_here(Stopped::Clean);
+}
+
+#[test]
+fn a_torn_last_frame_is_set_aside() {
+    use std::os::unix::fs::FileExt;
+    let mut world = Setup::default().start_program();
+    assert_eq!(world.ask("POST", "/v1/things", "permit", "{}").status, 200);
+    world.wait_for_metric("interlock_ledger_open_permits", 0.0);
+    world.kill();
+    let segment = world.path("ledger/frames/00000000000000000000.frames");
+    let file = std::fs::File::options().read(true).write(true).open(&segment).expect("a segment");
+    let bytes = std::fs::read(&segment).expect("readable");
+    let end = bytes.chunks(4096).position(|block| block.iter().all(|&b| b == 0)).expect("room") * 4096;
+    // A write of which one sector arrived, and not the first one.
+    file.write_all_at(&bytes[end - 3584..end - 3072], end as u64 + 512).expect("written");
+    world.run_program(&[]);
+    assert_eq!(world.ask("POST", "/v1/things", "permit", "{}").status, 200);
+    let audit = world.finish_here(Stopped::Clean);
+    let torn = audit
+        .entries
+        .iter()
+        .any(|e| matches!(e, interlock::model::entry::Entry::Epoch(e) if e.torn_bytes > 0 && !e.clean));
+    assert!(torn, "the start says what it found");
+    assert!(std::fs::read_dir(world.path("ledger/quarantine")).expect("a directory").count() > 0);
+}
