@@ -6,5 +6,6 @@ mod configuration;
 mod demo;
 mod deployment;
 mod documentation;
+mod ledger_attacks;
 mod ledger_faults;
 mod policy_packages;

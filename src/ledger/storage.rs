@@ -63,6 +63,7 @@ impl Disk {
     /// Creates what is missing and takes the lock.
     pub fn open(root: &Path) -> Result<Self, Unusable> {
         let at = |path: PathBuf| move |source| Unusable::Io { path, source };
+        let missing: Vec<&Path> = root.ancestors().take_while(|dir| !dir.exists()).collect();
         for dir in [root.to_owned(), root.join(FRAMES_DIR), root.join(QUARANTINE_DIR)] {
             let made = DirBuilder::new().recursive(true).mode(DIR_MODE).create(&dir);
             made.map_err(at(dir))?;
@@ -74,8 +75,14 @@ impl Disk {
             Err(fs::TryLockError::WouldBlock) => return Err(Unusable::Locked(root.to_owned())),
             Err(fs::TryLockError::Error(source)) => return Err(Unusable::Io { path, source }),
         }
-        sync_dir(root).map_err(at(root.to_owned()))?;
         let frames = File::open(root.join(FRAMES_DIR)).map_err(at(root.join(FRAMES_DIR)))?;
+        // The last process may have died between giving a segment its name and making the name durable. What is
+        // seen here is built on, so it must outlive a power cut; and so must the directories made just now.
+        frames.sync_all().map_err(at(root.join(FRAMES_DIR)))?;
+        sync_dir(root).map_err(at(root.to_owned()))?;
+        for parent in missing.iter().filter_map(|dir| dir.parent()).filter(|p| !p.as_os_str().is_empty()) {
+            sync_dir(parent).map_err(at(parent.to_owned()))?;
+        }
         Ok(Self { root: root.to_owned(), frames, current: Mutex::new(None), _lock: lock })
     }
 
@@ -141,6 +148,8 @@ impl Storage for Disk {
     #[expect(clippy::disallowed_methods, reason = "the ledger's storage owns its files")]
     fn promote_spare(&self, first: LeafIndex) -> io::Result<()> {
         fs::rename(self.spare(), self.root.join(segment_file(first)))?;
+        // An empty file of that name, open here, is no longer the one in the directory.
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.frames.sync_all()
     }
 
