@@ -1,12 +1,15 @@
 //! Attempts to make the log lie: odd directories, forged logs, chance damage.
 
 use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
 use interlock::ledger::Closed;
 
+use interlock::merkle::note::Signer;
+use interlock::verify::{Directory, verify_log};
 
-use super::ledger_faults::{Log, write};
+use super::ledger_faults::{FIRST_SEGMENT, Log, write};
 
 #[tokio::test]
 async fn an_empty_file_in_the_next_segments_place_takes_no_leaf_with_it() {
@@ -20,4 +23,16 @@ async fn an_empty_file_in_the_next_segments_place_takes_no_leaf_with_it() {
     let report = log.verify();
     assert!(report.passed() && report.size.0 == 69, "{report}");
     assert!(fs::metadata(log.path("frames/00000000000000000064.frames")).expect("there").len() > 0);
+}
+
+#[tokio::test]
+async fn a_pipe_in_a_files_place_is_an_error_and_not_a_wait() {
+    for file in ["checkpoint", FIRST_SEGMENT] {
+        let log = Log::with_leaves(3).await;
+        fs::remove_file(log.path(file)).expect("removed");
+        assert!(Command::new("mkfifo").arg(log.path(file)).status().expect("runs").success());
+        let source = Directory::open(log.dir.path()).expect("a directory");
+        let refused = verify_log(&source, log.key.verifier()).expect_err("refused").to_string();
+        assert!(refused.contains("is no file"), "{refused}");
+    }
 }
