@@ -132,8 +132,7 @@ impl Ledger {
         (digest, input): (Digest, Bytes),
     ) -> Result<Done, Unrecorded> {
         debug_assert_eq!(Digest::of(&input), digest, "evidence is what its digest names");
-        let evidence = Some((digest, input)).filter(|(_, bytes)| !bytes.is_empty());
-        let leaf = Leaf::new(entries::bytes(&entry), evidence, Duty::Optional);
+        let leaf = Leaf::new(entries::bytes(&entry), Some((digest, input)), Duty::Optional);
         self.append(leaf, Kind::Decision(id, decision)).await
     }
 

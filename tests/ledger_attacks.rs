@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use interlock::ledger::Closed;
 
+use interlock::merkle::frame::Evidence;
 use interlock::merkle::note::Signer;
-use interlock::verify::{Directory, verify_log};
+use interlock::model::Digest;
+use interlock::verify::{Check, Directory, verify_log};
 
-use super::ledger_faults::{FIRST_SEGMENT, Log, write};
+use super::ledger_faults::{FIRST_SEGMENT, Forged, Log, assert_named, golden, write};
 
 #[tokio::test]
 async fn an_empty_file_in_the_next_segments_place_takes_no_leaf_with_it() {
@@ -34,5 +36,23 @@ async fn a_pipe_in_a_files_place_is_an_error_and_not_a_wait() {
         let source = Directory::open(log.dir.path()).expect("a directory");
         let refused = verify_log(&source, log.key.verifier()).expect_err("refused").to_string();
         assert!(refused.contains("is no file"), "{refused}");
+    }
+}
+
+#[test]
+fn a_decision_whose_policy_input_is_gone_exchanged_or_doubled_is_named() {
+    let record = |bytes| Evidence { digest: Digest::of(bytes), bytes };
+    let cases = [
+        ("gone", "decision", vec![], 1),
+        ("exchanged", "decision", vec![record(&b"{\"surface\":\"other\"}"[..])], 2),
+        ("of no decision", "refusal", vec![record(b"{}")], 1),
+    ];
+    for (name, leaf, evidence, problems) in cases {
+        let mut forged = Forged::new();
+        let leaf = serde_json_canonicalizer::to_vec(&golden(leaf)).expect("canonical");
+        forged.add_frame(&leaf, None, Some(evidence));
+        let report = forged.verify();
+        assert_named(&report, Check::Evidence, 1, 4_096);
+        assert_eq!(report.problem_count, problems, "{name}:\n{report}");
     }
 }

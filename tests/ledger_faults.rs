@@ -428,14 +428,27 @@ impl Forged {
 
     /// One frame with one entry; `root` replaces the right one.
     pub fn add_bytes(&mut self, entry: &[u8], root: Option<Digest>) -> u64 {
+        self.add_frame(entry, root, None)
+    }
+
+    /// The same; `evidence` replaces the policy input of a decision.
+    pub fn add_frame(
+        &mut self,
+        entry: &[u8],
+        root: Option<Digest>,
+        evidence: Option<Vec<Evidence<'_>>>,
+    ) -> u64 {
         let index = self.edge.size().0;
         self.edge.append(leaf_hash(entry));
+        let value: Value = serde_json::from_slice(entry).unwrap_or_default();
+        let input =
+            (value["type"] == "decision").then_some(Evidence { digest: Digest::of(b"{}"), bytes: b"{}" });
         let (bytes, chain) = frame::encode(&FrameParts {
             first: LeafIndex(index),
             previous: self.chain,
             root: root.unwrap_or_else(|| self.edge.root()),
             entries: vec![entry],
-            evidence: vec![Evidence { digest: Digest::of(b"input"), bytes: b"input" }],
+            evidence: evidence.unwrap_or_else(|| input.into_iter().collect()),
         });
         self.chain = chain;
         self.segment.extend(bytes);

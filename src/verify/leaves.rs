@@ -1,10 +1,13 @@
 //! What the leaves of a log owe each other: every PERMIT one outcome, every start the tree it found.
 //!
-//! Memory grows with open permits only.
+//! Memory grows with open permits only. So ids are not compared across the log: an outcome names its decision by
+//! index and id, and the index is what tells two decisions apart.
 
 use std::collections::BTreeMap;
+use std::slice;
 
 use crate::clock::WallTime;
+use crate::merkle::frame::Evidence;
 use crate::merkle::tree::RightEdge;
 use crate::model::entry::{
     DecisionEntry, Entry, EpochEntry, EpochEvent, EvaluationStatus, OutcomeEntry, SPEC,
@@ -41,8 +44,15 @@ impl Leaves {
         self.stopped
     }
 
-    /// Reads one leaf. `tree` is the tree before it, `vkey` the pinned key as text.
-    pub fn read(&mut self, bytes: &[u8], tree: &RightEdge, vkey: &str) -> Vec<Complaint> {
+    /// Reads one leaf. `tree` is the tree before it, `evidence` what no earlier leaf of the frame has taken,
+    /// `vkey` the pinned key as text.
+    pub fn read(
+        &mut self,
+        bytes: &[u8],
+        tree: &RightEdge,
+        evidence: &mut slice::Iter<'_, Evidence<'_>>,
+        vkey: &str,
+    ) -> Vec<Complaint> {
         let mut complaints = Vec::new();
         if let Err(why) = strict_canonical(bytes) {
             complaints.push((Check::WellFormed, why.to_string()));
@@ -72,15 +82,31 @@ impl Leaves {
             }
         }
         match entry {
-            Entry::Decision(d) => self.read_decision(index, &d, &mut complaints),
+            Entry::Decision(d) => self.read_decision(index, &d, evidence, &mut complaints),
             Entry::Outcome(o) => self.read_outcome(index, &o, &mut complaints),
             Entry::Epoch(_) | Entry::Policy(_) | Entry::Refusal(_) => {}
         }
         complaints
     }
 
-    fn read_decision(&mut self, index: LeafIndex, d: &DecisionEntry, complaints: &mut Vec<Complaint>) {
+    fn read_decision(
+        &mut self,
+        index: LeafIndex,
+        d: &DecisionEntry,
+        evidence: &mut slice::Iter<'_, Evidence<'_>>,
+        complaints: &mut Vec<Complaint>,
+    ) {
         self.decisions += 1;
+        // Records stand in the order of their decisions, and a frame's digests of them were checked.
+        match evidence.as_slice().first() {
+            Some(record) if record.digest == d.evaluation.input_digest => {
+                *evidence = evidence.as_slice()[1..].iter()
+            }
+            Some(_) | None => {
+                let what = "the policy input that its `input_digest` names is not beside it";
+                complaints.push((Check::Evidence, what.into()));
+            }
+        }
         let not_evaluated = d.evaluation.status == EvaluationStatus::NotEvaluated;
         if d.decision == Decision::Permit {
             self.permits += 1;
