@@ -11,6 +11,8 @@ use interlock::merkle::note::Signer;
 use interlock::model::Digest;
 use interlock::verify::{Check, Directory, verify_log};
 
+use serde_json::json;
+
 use super::ledger_faults::{FIRST_SEGMENT, Forged, Log, assert_named, golden, write};
 
 #[tokio::test]
@@ -54,5 +56,51 @@ fn a_decision_whose_policy_input_is_gone_exchanged_or_doubled_is_named() {
         let report = forged.verify();
         assert_named(&report, Check::Evidence, 1, 4_096);
         assert_eq!(report.problem_count, problems, "{name}:\n{report}");
+    }
+}
+
+#[test]
+fn a_list_in_a_structs_place_is_not_well_formed() {
+    let mut decision = golden("decision");
+    let actor = decision["actor"].clone();
+    decision["actor"] = json!([actor["credential_digest"], actor["id"], actor["method"]]);
+    let mut forged = Forged::new();
+    forged.add(&decision);
+    assert_named(&forged.verify(), Check::WellFormed, 1, 4_096);
+}
+
+#[test]
+fn a_run_that_goes_on_without_settling_the_last_ones_permits_is_named() {
+    let mut forged = Forged::new();
+    forged.add(&golden("decision"));
+    let start = forged.epoch("start", 2, false);
+    forged.add(&start);
+    assert!(forged.verify().passed(), "killed before it could settle anything");
+    let start = forged.epoch("start", 3, false);
+    forged.add(&start);
+    let mut refusal = golden("refusal");
+    refusal["epoch"] = json!(3);
+    forged.add(&refusal);
+    forged.add(&refusal);
+    let report = forged.verify();
+    assert_named(&report, Check::Paired, 4, 4 * 4_096);
+    assert_eq!(report.problem_count, 1, "{report}");
+}
+
+#[test]
+fn decisions_that_contradict_themselves_are_named() {
+    let mut unreasoned = golden("decision");
+    unreasoned["reasons"] = json!([]);
+    let mut uncaused = golden("decision");
+    uncaused["decision"] = json!("SILENCE");
+    uncaused["evaluation"]["status"] = json!("not_evaluated");
+    let mut both = golden("decision");
+    both["evaluation"]["cause"] = json!("evaluation_timeout");
+    for decision in [unreasoned, uncaused, both] {
+        let mut forged = Forged::new();
+        forged.add(&decision);
+        let report = forged.verify();
+        assert_named(&report, Check::WellFormed, 1, 4_096);
+        assert_eq!(report.problem_count, 1, "{report}");
     }
 }

@@ -30,6 +30,8 @@ pub struct Leaves {
     pub open: BTreeMap<LeafIndex, OpenDecision>,
     epoch: Option<Epoch>,
     stopped: bool,
+    /// The last start, until the first leaf after it that is no outcome: what earlier runs owe is due between.
+    due_since: Option<LeafIndex>,
     pub epochs: u64,
     pub decisions: u64,
     pub permits: u64,
@@ -54,7 +56,8 @@ impl Leaves {
         vkey: &str,
     ) -> Vec<Complaint> {
         let mut complaints = Vec::new();
-        if let Err(why) = strict_canonical(bytes) {
+        let strict = strict_canonical(bytes);
+        if let Err(why) = &strict {
             complaints.push((Check::WellFormed, why.to_string()));
         }
         let entry = match Entry::from_bytes_unverified(bytes) {
@@ -65,6 +68,10 @@ impl Leaves {
                 return complaints;
             }
         };
+        // Reading is more generous than writing: a list of the right values is taken for a struct.
+        if strict.is_ok() && entry.to_bytes() != bytes {
+            complaints.push((Check::WellFormed, "its members are not written as the format says".into()));
+        }
         complaints.extend(common(&entry).map(|what| (Check::WellFormed, what)));
         let index = LeafIndex(tree.size().0);
         let after_stop = std::mem::take(&mut self.stopped);
@@ -79,6 +86,7 @@ impl Leaves {
                 } else if after_stop {
                     complaints.push((Check::Epochs, "a leaf between a stop and the next start".into()));
                 }
+                complaints.extend(self.unsettled(&entry).map(|what| (Check::Paired, what)));
             }
         }
         match entry {
@@ -87,6 +95,16 @@ impl Leaves {
             Entry::Epoch(_) | Entry::Policy(_) | Entry::Refusal(_) => {}
         }
         complaints
+    }
+
+    /// A run settles what earlier ones left open before it does anything else.
+    fn unsettled(&mut self, entry: &Entry) -> Option<String> {
+        if matches!(entry, Entry::Outcome(_)) {
+            return None;
+        }
+        let start = self.due_since.take()?;
+        let left = self.open.range(..start).count();
+        (left > 0).then(|| format!("{left} permits of earlier runs have no outcome, and the run goes on"))
     }
 
     fn read_decision(
@@ -114,6 +132,13 @@ impl Leaves {
             if not_evaluated {
                 complaints.push((Check::WellFormed, "a PERMIT that was not evaluated".into()));
             }
+            if d.reasons.is_empty() {
+                complaints.push((Check::WellFormed, "a PERMIT without a reason".into()));
+            }
+        }
+        if not_evaluated != d.evaluation.cause.is_some() {
+            let what = "a decision names a cause exactly if policy was not evaluated";
+            complaints.push((Check::WellFormed, what.into()));
         }
     }
 
@@ -169,6 +194,7 @@ impl Leaves {
                 }
                 self.epoch = Some(e.epoch);
                 self.epochs += 1;
+                self.due_since = Some(LeafIndex(tree.size().0));
             }
             EpochEvent::Stop => {
                 if self.epoch != Some(e.epoch) || after_stop {
