@@ -1,6 +1,8 @@
 //! Attempts to make the log lie: odd directories, forged logs, chance damage.
 
+use std::cell::Cell;
 use std::fs;
+use std::io;
 use std::process::Command;
 use std::time::Duration;
 
@@ -8,8 +10,8 @@ use interlock::ledger::Closed;
 
 use interlock::merkle::frame::Evidence;
 use interlock::merkle::note::Signer;
-use interlock::model::Digest;
-use interlock::verify::{Check, Directory, verify_log};
+use interlock::model::{Digest, LeafIndex};
+use interlock::verify::{Check, Directory, Source, verify_log};
 
 use serde_json::json;
 
@@ -102,5 +104,58 @@ fn decisions_that_contradict_themselves_are_named() {
         let report = forged.verify();
         assert_named(&report, Check::WellFormed, 1, 4_096);
         assert_eq!(report.problem_count, 1, "{report}");
+    }
+}
+
+/// A log that is being written: the first look at one block sees it as it was before.
+struct Live {
+    directory: Directory,
+    offset: u64,
+    looks: Cell<usize>,
+}
+
+impl Source for Live {
+    fn segments(&self) -> io::Result<Vec<LeafIndex>> {
+        self.directory.segments()
+    }
+
+    fn length(&self, segment: LeafIndex) -> io::Result<u64> {
+        self.directory.length(segment)
+    }
+
+    fn read_at(&self, segment: LeafIndex, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.directory.read_at(segment, offset, buffer)?;
+        if offset == self.offset && self.looks.replace(self.looks.get() + 1) == 0 {
+            buffer.fill(0);
+        }
+        Ok(())
+    }
+
+    fn checkpoint(&self) -> io::Result<Option<Vec<u8>>> {
+        self.directory.checkpoint()
+    }
+}
+
+#[tokio::test]
+async fn frames_that_are_written_while_the_log_is_verified_are_no_damage() {
+    let log = Log::with_leaves(6).await;
+    let directory = Directory::open(log.dir.path()).expect("a log");
+    let live = Live { directory, offset: 3 * 4_096, looks: Cell::new(0) };
+    let report = verify_log(&live, log.key.verifier()).expect("readable");
+    assert!(report.passed() && report.size.0 == 6, "{report}");
+}
+
+#[tokio::test]
+async fn a_log_without_its_checkpoint_is_not_signed_anew() {
+    let log = Log::with_leaves(3).await;
+    fs::remove_file(log.path("checkpoint")).expect("removed");
+    assert!(log.refused().contains("the checkpoint is gone"), "{}", log.refused());
+
+    // Killed twice before the first checkpoint could be written: nobody was served.
+    let log = Log::new();
+    for epoch in 1..=3 {
+        drop(log.open().expect("opens"));
+        assert_eq!(log.open().expect("opens").1.epoch.0, 2 * epoch);
+        fs::remove_file(log.path("checkpoint")).expect("removed");
     }
 }

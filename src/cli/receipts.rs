@@ -314,6 +314,7 @@ fn each_leaf(log: &Path, mut visit: impl FnMut(LeafIndex, &[u8], &Entry) -> Resu
     let source = Directory::open(log).with_context(cannot_read)?;
     let origin = log_origin(&source).with_context(cannot_read)?;
     let mut walk = Walk::new(&source, &origin).with_context(cannot_read)?;
+    let mut looked_again = None;
     loop {
         match walk.step().with_context(cannot_read)? {
             Step::Frame(frame, spot) => {
@@ -327,6 +328,7 @@ fn each_leaf(log: &Path, mut visit: impl FnMut(LeafIndex, &[u8], &Entry) -> Resu
                 }
             }
             Step::End(_) => return Ok(()),
+            Step::Damaged(damage) if damage.may_be_whole_now(&mut looked_again) => {}
             Step::Damaged(damage) if damage.is_torn_tail() => {
                 eprintln!("interlock: {}: an unfinished frame, not shown", damage.spot);
                 return Ok(());

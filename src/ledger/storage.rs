@@ -194,7 +194,10 @@ impl Storage for Disk {
         file.write_all(note)?;
         // The content before the name: a crash never shows an empty checkpoint.
         file.sync_data()?;
-        fs::rename(new, place)
+        let is_first = !place.exists();
+        fs::rename(new, place)?;
+        // From the first one on there always is one; which of two a crash leaves does not matter.
+        if is_first { sync_dir(&self.root) } else { Ok(()) }
     }
 }
 

@@ -19,10 +19,12 @@ use crate::model::{Digest, LeafIndex, TreeSize};
 pub fn verify_log<S: Source + ?Sized>(source: &S, key: &VerifierKey) -> io::Result<Report> {
     let mut pass = Pass::new(source, key)?;
     let mut walk = Walk::new(source, key.name())?;
+    let mut looked_again = None;
     loop {
         match walk.step()? {
             Step::Frame(frame, spot) => pass.frame(&frame, spot),
             Step::End(_) => break,
+            Step::Damaged(damage) if damage.may_be_whole_now(&mut looked_again) => {}
             Step::Damaged(damage) => {
                 pass.damage(&damage);
                 break;
