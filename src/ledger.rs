@@ -22,6 +22,8 @@ mod statistics;
 mod storage;
 
 #[cfg(test)]
+mod attacks;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod simulated;

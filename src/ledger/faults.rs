@@ -2,6 +2,7 @@
 //!
 //! After each fault: nothing that was released is lost or changed, the log opens again, verifies, and goes on.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use crate::verify::{Verdict, verify_log};
 
 /// What was released, and must be in the log for ever.
 #[derive(Default)]
-struct Model {
+pub(super) struct Model {
     released: Vec<Receipt>,
     refused: usize,
 }
@@ -39,7 +40,7 @@ impl Model {
     }
 }
 
-fn leaf_hashes(storage: &Simulated) -> Vec<Digest> {
+pub(super) fn leaf_hashes(storage: &Simulated) -> Vec<Digest> {
     let mut walk = Walk::new(storage, signer().verifier().name()).expect("readable");
     let mut hashes = Vec::new();
     while let Step::Frame(frame, _) = walk.step().expect("readable") {
@@ -48,13 +49,13 @@ fn leaf_hashes(storage: &Simulated) -> Vec<Digest> {
     hashes
 }
 
-fn open(storage: &Arc<Simulated>) -> Result<(Ledger, Opened), OpenError> {
+pub(super) fn open(storage: &Arc<Simulated>) -> Result<(Ledger, Opened), OpenError> {
     let storage: Arc<Simulated> = Arc::clone(storage);
     Ledger::open_on(storage, settings("/nowhere".as_ref()), signer(), clock(), start())
 }
 
 /// A small life: all kinds of leaves, large evidence that fills segments, a clean end.
-async fn live(storage: &Arc<Simulated>, model: &mut Model) -> Option<Closed> {
+pub(super) async fn live(storage: &Arc<Simulated>, model: &mut Model) -> Option<Closed> {
     let (ledger, _) = open(storage).ok()?;
     let large = Bytes::from(vec![b'1'; 100_000]);
     for input in [Bytes::from_static(b"{}"), large.clone(), large.clone(), large] {
@@ -290,7 +291,10 @@ async fn decisions_never_take_the_room_that_an_open_permit_needs() {
 async fn a_frame_damaged_before_others_refuses_the_start_and_names_both() {
     let storage = Arc::new(Simulated::new());
     live(&storage, &mut Model::default()).await;
-    storage.flip(LeafIndex(0), 200);
+    let flip = |segments: &mut BTreeMap<LeafIndex, Vec<u8>>, _: &mut _| {
+        segments.get_mut(&LeafIndex(0)).expect("the first")[200] ^= 0x40;
+    };
+    let storage = Arc::new(storage.changed(flip));
     let error = open(&storage).expect_err("refused").to_string();
     let file = "frames/00000000000000000000.frames";
     assert!(error.contains(&format!("{file} at offset 0: ")), "{error}");
