@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::fs;
 use std::io;
+use std::os::unix::fs::symlink;
 use std::process::Command;
 use std::time::Duration;
 
@@ -158,4 +159,16 @@ async fn a_log_without_its_checkpoint_is_not_signed_anew() {
         assert_eq!(log.open().expect("opens").1.epoch.0, 2 * epoch);
         fs::remove_file(log.path("checkpoint")).expect("removed");
     }
+}
+
+#[tokio::test]
+async fn a_full_disk_keeps_no_checkpoint_from_its_place() {
+    let log = Log::with_leaves(3).await;
+    // Every write through it fails as on a full disk.
+    symlink("/dev/full", log.path("checkpoint.new")).expect("made");
+    let (ledger, _) = log.open().expect("opens");
+    symlink("/dev/full", log.path("checkpoint.new")).expect("used, and gone");
+    assert_eq!(ledger.close(Duration::ZERO).await, Closed::Clean);
+    assert_eq!(ledger.statistics().publish_failures, 0);
+    assert!(log.verify().passed(), "{}", log.verify());
 }

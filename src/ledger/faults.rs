@@ -15,7 +15,7 @@ use crate::merkle::note::Signer;
 use crate::merkle::tree::leaf_hash;
 use crate::model::LeafIndex;
 use crate::verify::walk::{Step, Walk};
-use crate::verify::{Verdict, verify_log};
+use crate::verify::{Source, Verdict, verify_log};
 
 /// What was released, and must be in the log for ever.
 #[derive(Default)]
@@ -164,6 +164,24 @@ async fn a_checkpoint_that_cannot_be_published_stops_nothing() {
             stands(&storage, &model, &format!("checkpoint {write} {failure:?}")).await;
         }
     }
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_was_not_published_is_tried_again_without_a_new_leaf() {
+    let storage = Arc::new(Simulated::new());
+    let (ledger, _) = open(&storage).expect("opens");
+    // The start leaf's checkpoint is offered once more, and then one a commit.
+    while storage.history().1 < 2 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    storage.plan(Target::Checkpoint(2), Failure::FailsAndNotPersisted);
+    ledger.decide(Decision::Deny).await.expect("recorded");
+    while storage.checkpoint().expect("readable").as_deref()
+        != ledger.checkpoint().map(|c| c.as_bytes().to_vec()).as_deref()
+    {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(ledger.statistics().publish_failures, 1);
 }
 
 #[tokio::test]

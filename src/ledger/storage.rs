@@ -9,7 +9,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{CWD, FallocateFlags, RenameFlags, fallocate, renameat_with};
 
 use crate::model::LeafIndex;
 use crate::verify::source::{
@@ -189,16 +189,36 @@ impl Storage for Disk {
 
     #[expect(clippy::disallowed_methods, reason = "the ledger's storage owns its files")]
     fn write_checkpoint(&self, note: &[u8]) -> io::Result<()> {
-        let (new, place) = (self.root.join("checkpoint.new"), self.root.join(CHECKPOINT_FILE));
-        let mut file = options().create(true).truncate(true).open(&new)?;
-        file.write_all(note)?;
+        let (new, spare) = (self.root.join("checkpoint.new"), self.root.join("checkpoint.spare"));
+        let place = self.root.join(CHECKPOINT_FILE);
         // The content before the name: a crash never shows an empty checkpoint.
-        file.sync_data()?;
+        match write_whole(&new, note) {
+            Ok(()) => {}
+            // What was acknowledged must be covered also when the disk is full: the spare has its room already. It
+            // changes places with the checkpoint, whose file is the next spare.
+            Err(e) if e.kind() == io::ErrorKind::StorageFull && spare.exists() => {
+                remove_if_there(&new)?;
+                write_whole(&spare, note)?;
+                return Ok(renameat_with(CWD, &spare, CWD, &place, RenameFlags::EXCHANGE)?);
+            }
+            Err(e) => return Err(e),
+        }
         let is_first = !place.exists();
         fs::rename(new, place)?;
+        if !spare.exists() {
+            write_whole(&spare, note)?;
+        }
         // From the first one on there always is one; which of two a crash leaves does not matter.
         if is_first { sync_dir(&self.root) } else { Ok(()) }
     }
+}
+
+/// Writes over what is there, so that no room is needed that the file has; durable, but not its name.
+fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
+    let file = options().create(true).truncate(false).open(path)?;
+    file.write_all_at(content, 0)?;
+    file.set_len(content.len() as u64)?;
+    file.sync_data()
 }
 
 fn options() -> OpenOptions {
