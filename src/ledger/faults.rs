@@ -241,6 +241,16 @@ async fn after_a_failed_sync_nothing_is_built_on_bytes_that_only_memory_shows() 
 }
 
 #[tokio::test]
+async fn a_frame_that_the_checkpoint_covers_is_not_written_again() {
+    let storage = Arc::new(Simulated::new());
+    live(&storage, &mut Model::default()).await;
+    let before = storage.history().0.len();
+    let (ledger, _) = open(&storage).expect("opens");
+    drop(ledger);
+    assert_eq!(storage.history().0[before..], ["write_at", "sync"], "the start leaf and nothing else");
+}
+
+#[tokio::test]
 async fn a_full_disk_turns_decisions_away_but_takes_outcomes_and_ends_when_there_is_room() {
     let storage = Arc::new(Simulated::new());
     storage.set_room(2);

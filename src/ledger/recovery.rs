@@ -156,7 +156,9 @@ pub fn recover(
     let torn_bytes = damage.as_ref().map_or(0, |d| d.bytes);
     let quarantined =
         damage.map(|d| set_aside(storage, &d)).transpose().map_err(Unrecoverable::Quarantine)?;
-    if let Some((spot, bytes)) = last {
+    // What the checkpoint covers was durable before it was signed.
+    let unsigned = signed.is_none_or(|(size, _)| size < edge.size());
+    if let Some((spot, bytes)) = last.filter(|_| unsigned) {
         rewrite(storage, spot, bytes).map_err(Unrecoverable::Read)?;
     }
     let spare = has_whole_spare(storage, segment_bytes).map_err(Unrecoverable::Read)?;
