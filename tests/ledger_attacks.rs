@@ -16,7 +16,7 @@ use interlock::verify::{Check, Directory, Source, verify_log};
 
 use serde_json::json;
 
-use super::ledger_faults::{FIRST_SEGMENT, Forged, Log, assert_named, golden, write};
+use super::ledger_faults::{FIRST_SEGMENT, Forged, Log, assert_named, golden, interlock, stdout, write};
 
 #[tokio::test]
 async fn an_empty_file_in_the_next_segments_place_takes_no_leaf_with_it() {
@@ -167,8 +167,21 @@ async fn a_full_disk_keeps_no_checkpoint_from_its_place() {
     // Every write through it fails as on a full disk.
     symlink("/dev/full", log.path("checkpoint.new")).expect("made");
     let (ledger, _) = log.open().expect("opens");
-    symlink("/dev/full", log.path("checkpoint.new")).expect("used, and gone");
+    assert!(!log.path("checkpoint.new").is_symlink(), "tried, and removed");
     assert_eq!(ledger.close(Duration::ZERO).await, Closed::Clean);
     assert_eq!(ledger.statistics().publish_failures, 0);
     assert!(log.verify().passed(), "{}", log.verify());
+}
+
+#[test]
+fn a_leaf_that_spans_lines_is_not_listed_as_lines() {
+    let refusal = serde_json_canonicalizer::to_string(&golden("refusal")).expect("canonical");
+    let mut forged = Forged::new();
+    forged.add_bytes(refusal.replacen("\"actor\":", "\"actor\":\n", 1).as_bytes(), None);
+    forged.verify();
+    let log = forged.log.dir.path().to_str().expect("UTF-8");
+    let listed = interlock(&["receipts", "list", "--log", log]);
+    assert_eq!((listed.status.code(), stdout(&listed).lines().count()), (Some(1), 1), "the start alone");
+    let why = String::from_utf8(listed.stderr).expect("UTF-8");
+    assert!(why.contains("entry 1 in frames/00000000000000000000.frames at offset 4096"), "{why}");
 }

@@ -319,6 +319,10 @@ fn each_leaf(log: &Path, mut visit: impl FnMut(LeafIndex, &[u8], &Entry) -> Resu
         match walk.step().with_context(cannot_read)? {
             Step::Frame(frame, spot) => {
                 for (index, bytes) in (frame.first.0..).map(LeafIndex).zip(&frame.entries) {
+                    // Canonical JSON has none; a line feed between members would make one leaf look like two.
+                    if bytes.iter().any(|&byte| byte < b' ') {
+                        bail!("entry {index} in {spot} is not canonical JSON; `verify` says more");
+                    }
                     let entry = Entry::from_bytes_unverified(bytes).with_context(|| {
                         format!("entry {index} in {spot} is not one this version can read")
                     })?;
