@@ -21,7 +21,7 @@ pub mod schema;
 pub mod target;
 pub mod template;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use message::{Slot, Wire};
 pub use request::{

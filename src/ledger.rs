@@ -22,6 +22,8 @@ mod statistics;
 mod storage;
 
 #[cfg(test)]
+mod attacks;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod simulated;
@@ -84,7 +86,7 @@ struct Handle {
 
 struct Threads {
     committer: JoinHandle<Closed>,
-    publisher: JoinHandle<()>,
+    publisher: JoinHandle<bool>,
     /// Resolves when the committer is done.
     done: oneshot::Receiver<()>,
 }
@@ -132,8 +134,7 @@ impl Ledger {
         (digest, input): (Digest, Bytes),
     ) -> Result<Done, Unrecorded> {
         debug_assert_eq!(Digest::of(&input), digest, "evidence is what its digest names");
-        let evidence = Some((digest, input)).filter(|(_, bytes)| !bytes.is_empty());
-        let leaf = Leaf::new(entries::bytes(&entry), evidence, Duty::Optional);
+        let leaf = Leaf::new(entries::bytes(&entry), Some((digest, input)), Duty::Optional);
         self.append(leaf, Kind::Decision(id, decision)).await
     }
 
@@ -234,13 +235,15 @@ fn note(bytes: Vec<u8>) -> Leaf {
     Leaf::new(bytes, None, Duty::Optional)
 }
 
-fn join(committer: JoinHandle<Closed>, publisher: JoinHandle<()>) -> Closed {
+fn join(committer: JoinHandle<Closed>, publisher: JoinHandle<bool>) -> Closed {
     // The committer catches its panics, so an error here is one outside its loop.
     let closed = committer.join().unwrap_or(Closed::Poisoned);
-    if publisher.join().is_err() {
-        tracing::error!("the publisher panicked; the checkpoint file may be old");
+    // An error is a panic.
+    if publisher.join().unwrap_or(false) {
+        return closed;
     }
-    closed
+    tracing::error!("the last checkpoint is not in place");
+    Closed::Poisoned
 }
 
 impl Handle {

@@ -5,8 +5,8 @@
 //! are open, not with the log. The ledger's recovery walks frames with the same [`walk`].
 //!
 //! Exit codes of `interlock verify`: 0 everything passed; 1 cannot be read; 2 wrong usage; 10 frames or
-//! leaves malformed; 11 a leaf is not included; 12 not signed; 13 permits and outcomes not paired; 14 epochs.
-//! The lowest failing one wins (`the_first_failing_check_decides_the_exit_code`).
+//! leaves malformed; 11 a leaf is not included; 12 not signed; 13 permits and outcomes not paired; 14 epochs;
+//! 15 evidence. The lowest failing one wins (`the_first_failing_check_decides_the_exit_code`).
 
 mod leaves;
 mod log;

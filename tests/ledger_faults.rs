@@ -19,20 +19,20 @@ use interlock::model::{Actor, AuthenticationMethod, Digest, Json, LeafIndex, Rea
 use interlock::verify::{Check, Directory, Report, Verdict, verify_log};
 use serde_json::{Value, json};
 
-const ORIGIN: &str = "example.org/log";
-const SEGMENT_BYTES: u64 = interlock::limits::SEGMENT_BYTES_MIN;
-const FIRST_SEGMENT: &str = "frames/00000000000000000000.frames";
+pub(super) const ORIGIN: &str = "example.org/log";
+pub(super) const SEGMENT_BYTES: u64 = interlock::limits::SEGMENT_BYTES_MIN;
+pub(super) const FIRST_SEGMENT: &str = "frames/00000000000000000000.frames";
 
 /// One key for a test, as often as it is needed.
 #[derive(Clone)]
-struct Key(Arc<FileSigner>);
+pub(super) struct Key(Arc<FileSigner>);
 
 impl Key {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self::named(ORIGIN)
     }
 
-    fn named(name: &str) -> Self {
+    pub fn named(name: &str) -> Self {
         Self(Arc::new(FileSigner::generate(name.parse().expect("a name")).expect("a key").0))
     }
 }
@@ -47,30 +47,30 @@ impl Signer for Key {
     }
 }
 
-struct Log {
-    dir: tempfile::TempDir,
-    key: Key,
+pub(super) struct Log {
+    pub dir: tempfile::TempDir,
+    pub key: Key,
 }
 
 impl Log {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self { dir: tempfile::tempdir().expect("a directory"), key: Key::new() }
     }
 
-    fn path(&self, file: &str) -> PathBuf {
+    pub fn path(&self, file: &str) -> PathBuf {
         self.dir.path().join(file)
     }
 
-    fn open(&self) -> Result<(Ledger, Opened), OpenError> {
+    pub fn open(&self) -> Result<(Ledger, Opened), OpenError> {
         open(self.dir.path(), &self.key)
     }
 
-    fn refused(&self) -> String {
+    pub fn refused(&self) -> String {
         self.open().expect_err("refused").to_string()
     }
 
     /// A log of `leaves` frames with one leaf each, ended by a clean stop.
-    async fn with_leaves(leaves: usize) -> Self {
+    pub async fn with_leaves(leaves: usize) -> Self {
         let log = Self::new();
         let (ledger, _) = log.open().expect("opens");
         log.fill(&ledger, leaves - 2).await;
@@ -78,40 +78,40 @@ impl Log {
         log
     }
 
-    async fn fill(&self, ledger: &Ledger, leaves: usize) {
+    pub async fn fill(&self, ledger: &Ledger, leaves: usize) {
         for n in 0..leaves {
             ledger.record_policy(activation(n)).await.expect("recorded");
         }
     }
 
-    fn verify(&self) -> Report {
+    pub fn verify(&self) -> Report {
         verify(self.dir.path(), self.key.verifier())
     }
 
-    fn change(&self, file: &str, change: impl FnOnce(&mut Vec<u8>)) {
+    pub fn change(&self, file: &str, change: impl FnOnce(&mut Vec<u8>)) {
         let mut bytes = fs::read(self.path(file)).expect("readable");
         change(&mut bytes);
         write(&self.path(file), &bytes);
     }
 
-    fn frame(&self, number: usize) -> Vec<u8> {
+    pub fn frame(&self, number: usize) -> Vec<u8> {
         fs::read(self.path(FIRST_SEGMENT)).expect("readable")[number * 4_096..][..4_096].to_vec()
     }
 }
 
 #[expect(clippy::disallowed_methods, reason = "the tests change logs")]
-fn write(path: &Path, bytes: &[u8]) {
+pub(super) fn write(path: &Path, bytes: &[u8]) {
     fs::write(path, bytes).expect("written");
 }
 
-fn open(dir: &Path, key: &Key) -> Result<(Ledger, Opened), OpenError> {
+pub(super) fn open(dir: &Path, key: &Key) -> Result<(Ledger, Opened), OpenError> {
     let settings =
         Settings { dir: dir.to_owned(), origin: key.verifier().name().clone(), segment_bytes: SEGMENT_BYTES };
     let clock = Clock::manual(WallTime::from_unix_ns(1_763_643_600_000_000_000));
     Ledger::open(settings, Box::new(key.clone()), clock, start())
 }
 
-fn start() -> Start {
+pub(super) fn start() -> Start {
     Start {
         binary_digest: Digest::of(b"binary"),
         config_digest: Digest::of(b"config"),
@@ -119,11 +119,11 @@ fn start() -> Start {
     }
 }
 
-fn verify(dir: &Path, key: &VerifierKey) -> Report {
+pub(super) fn verify(dir: &Path, key: &VerifierKey) -> Report {
     verify_log(&Directory::open(dir).expect("a log"), key).expect("readable")
 }
 
-fn activation(n: usize) -> PolicyActivation {
+pub(super) fn activation(n: usize) -> PolicyActivation {
     PolicyActivation {
         activated_by: format!("operator-{n}").into(),
         engine: "regorus/0.14.1 strict".into(),
@@ -149,7 +149,7 @@ fn rejection() -> Rejection {
 }
 
 /// Fails with a problem of this check at this entry of the first segment, in the frame at this offset.
-fn assert_named(report: &Report, check: Check, index: u64, offset: u64) {
+pub(super) fn assert_named(report: &Report, check: Check, index: u64, offset: u64) {
     assert_eq!(report.verdicts.of(check), Verdict::Fail, "{report}");
     assert_eq!(report.exit_code(), check.exit_code(), "{report}");
     let problem = report.problems.iter().find(|p| p.check == check).expect("named");
@@ -395,15 +395,15 @@ fn write_is_refused(dir: &Path) -> bool {
 }
 
 /// A log made by hand, to say what the ledger would never write.
-struct Forged {
-    log: Log,
-    edge: RightEdge,
-    chain: Digest,
-    segment: Vec<u8>,
+pub(super) struct Forged {
+    pub log: Log,
+    pub edge: RightEdge,
+    pub chain: Digest,
+    pub segment: Vec<u8>,
 }
 
 impl Forged {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let log = Log::new();
         let chain = frame::genesis(log.key.verifier().name());
         let mut forged = Self { log, edge: RightEdge::empty(), chain, segment: Vec::new() };
@@ -412,7 +412,7 @@ impl Forged {
         forged
     }
 
-    fn epoch(&self, event: &str, epoch: u64, clean: bool) -> Value {
+    pub fn epoch(&self, event: &str, epoch: u64, clean: bool) -> Value {
         json!({
             "type": "epoch", "event": event, "clean": clean, "torn_bytes": 0,
             "previous": {"size": self.edge.size(), "root": self.edge.root()},
@@ -422,27 +422,40 @@ impl Forged {
         })
     }
 
-    fn add(&mut self, entry: &Value) -> u64 {
+    pub fn add(&mut self, entry: &Value) -> u64 {
         self.add_bytes(&serde_json_canonicalizer::to_vec(entry).expect("canonical"), None)
     }
 
     /// One frame with one entry; `root` replaces the right one.
-    fn add_bytes(&mut self, entry: &[u8], root: Option<Digest>) -> u64 {
+    pub fn add_bytes(&mut self, entry: &[u8], root: Option<Digest>) -> u64 {
+        self.add_frame(entry, root, None)
+    }
+
+    /// The same; `evidence` replaces the policy input of a decision.
+    pub fn add_frame(
+        &mut self,
+        entry: &[u8],
+        root: Option<Digest>,
+        evidence: Option<Vec<Evidence<'_>>>,
+    ) -> u64 {
         let index = self.edge.size().0;
         self.edge.append(leaf_hash(entry));
+        let value: Value = serde_json::from_slice(entry).unwrap_or_default();
+        let input =
+            (value["type"] == "decision").then_some(Evidence { digest: Digest::of(b"{}"), bytes: b"{}" });
         let (bytes, chain) = frame::encode(&FrameParts {
             first: LeafIndex(index),
             previous: self.chain,
             root: root.unwrap_or_else(|| self.edge.root()),
             entries: vec![entry],
-            evidence: vec![Evidence { digest: Digest::of(b"input"), bytes: b"input" }],
+            evidence: evidence.unwrap_or_else(|| input.into_iter().collect()),
         });
         self.chain = chain;
         self.segment.extend(bytes);
         index
     }
 
-    fn verify(&mut self) -> Report {
+    pub fn verify(&mut self) -> Report {
         fs::create_dir_all(self.log.path("frames")).expect("made");
         write(&self.log.path(FIRST_SEGMENT), &self.segment);
         let size = self.edge.size();
@@ -452,14 +465,14 @@ impl Forged {
     }
 }
 
-fn golden(name: &str) -> Value {
+pub(super) fn golden(name: &str) -> Value {
     let path = format!("{}/tests/golden/{name}.json", env!("CARGO_MANIFEST_DIR"));
     let mut value: Value = serde_json::from_slice(&fs::read(path).expect("readable")).expect("json");
     value["epoch"] = json!(1);
     value
 }
 
-fn outcome_of(index: u64) -> Value {
+pub(super) fn outcome_of(index: u64) -> Value {
     let mut outcome = golden("outcome");
     outcome["decision_index"] = json!(index);
     outcome
@@ -611,11 +624,11 @@ fn epochs_that_do_not_follow_each_other_are_named() {
     assert_named(&stopped.verify(), Check::Epochs, 2, 2 * 4_096);
 }
 
-fn interlock(args: &[&str]) -> Output {
+pub(super) fn interlock(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_interlock")).args(args).output().expect("runs")
 }
 
-fn stdout(output: &Output) -> String {
+pub(super) fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).expect("UTF-8")
 }
 

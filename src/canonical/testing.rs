@@ -1,4 +1,4 @@
-//! Heads, rules and shorthands for the tests of this folder.
+//! Heads, rules and shorthands for tests that need a canonical request.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use super::target::CanonicalTarget;
 use super::*;
 
-pub(super) fn rules(body: BodyRules) -> Rules {
+pub(crate) fn rules(body: BodyRules) -> Rules {
     Rules {
         upstream_authority: "upstream.example".into(),
         body,
@@ -28,11 +28,11 @@ pub(super) fn rules(body: BodyRules) -> Rules {
     }
 }
 
-pub(super) const JSON: BodyRules =
+pub(crate) const JSON: BodyRules =
     BodyRules::Json { forward: Forward::Canonical, required: Required::Required };
 
 /// A request on HTTP/1.1 with a host.
-pub(super) fn received(method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> Received {
+pub(crate) fn received(method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> Received {
     let mut map = HeaderMap::new();
     map.append("host", HeaderValue::from_static("gateway.example"));
     for (name, value) in headers {
@@ -51,13 +51,13 @@ pub(super) fn received(method: &str, target: &str, headers: &[(&str, &str)], bod
     }
 }
 
-pub(super) fn read(received: Received, rules: &Rules) -> Result<CanonicalRequest, Malformed> {
+pub(crate) fn read(received: Received, rules: &Rules) -> Result<CanonicalRequest, Malformed> {
     let target = CanonicalTarget::parse(&received.head)?;
     canonicalize(received, target, Vec::new(), rules)
 }
 
 /// The code, and the place in words.
-pub(super) fn refusal(received: Received, rules: &Rules) -> (ReasonCode, String) {
+pub(crate) fn refusal(received: Received, rules: &Rules) -> (ReasonCode, String) {
     let malformed = read(received, rules).expect_err("a refusal");
     (malformed.code, malformed.place.map(|place| place.to_string()).unwrap_or_default())
 }

@@ -9,7 +9,7 @@ use interlock::merkle::note::VerifierKey;
 use interlock::verify::{Directory, escape_json, verify_log};
 
 /// Exit codes: 0 everything passed; 1 cannot be read; 2 wrong usage; 10 frames or leaves malformed; 11 not
-/// included; 12 not signed; 13 not paired; 14 epochs. The lowest one that failed is given.
+/// included; 12 not signed; 13 not paired; 14 epochs; 15 evidence. The lowest one that failed is given.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct VerifyArgs {

@@ -194,3 +194,79 @@ pub fn epoch_bytes(event: EpochEvent, facts: EpochFacts<'_>) -> Vec<u8> {
         vkeys: vec![facts.vkey],
     })))
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::canonical::testing::{JSON, read, received, rules};
+    use crate::clock::Clock;
+    use crate::model::{AuthenticationMethod, Decision, Json, PolicyReason, ReadItem, ReadSet, ReasonCode};
+    use crate::policy::{Evaluation, Permit, Refusal};
+
+    const SENT: &str = "POST /v1/charges?limit=2 HTTP/1.1\r\nhost: upstream.example\r\n\
+        authorization: Bearer {credential:stripe}\r\ncontent-length: 12\r\n\
+        content-type: application/json\r\nidempotency-key: order-9\r\n\r\n{\"amount\":5}";
+    const RECEIVED: &str = "{ \"amount\": 5 }";
+
+    fn now() -> WallTime {
+        WallTime::from_unix_ns(1_763_643_600_123_456_000)
+    }
+
+    fn evaluated<V>(verdict: V, not_evaluated: Option<ReasonCode>) -> Evaluated<V> {
+        let headers = [("content-type", "application/json"), ("idempotency-key", "order-9")];
+        let request = read(received("POST", "/v1/charges?limit=2", &headers, RECEIVED), &rules(JSON));
+        let execution = ExecutionRequest {
+            surface: "payments".parse().expect("a name"),
+            action: "charge.create".parse().expect("a name"),
+            actor: Arc::new(Actor {
+                id: "agent-7".parse().expect("an id"),
+                method: AuthenticationMethod::ApiKey,
+                credential_digest: Some(Digest::of(b"credential")),
+                claims: Json::object([("role", Json::string("never in the leaf"))]),
+            }),
+            trace: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
+            request: request.expect("canonical"),
+        };
+        let items = vec![ReadItem { age_ms: 0, name: "policy".into(), version: "v1".into() }];
+        let read_set = ReadSet { items, captured_at: Clock::system().monotonic() };
+        let evaluation = Evaluation {
+            not_evaluated,
+            input: Bytes::from_static(b"{}"),
+            input_digest: Digest::of(b"{}"),
+            package: "gateway.payments".parse().expect("a package"),
+            revision: Digest::of(b"bundle"),
+            engine: "regorus/0.14.1 strict".into(),
+            at: now(),
+        };
+        Evaluated::for_test(execution, read_set, evaluation, verdict)
+    }
+
+    fn leaf<V: Obliges>(evaluated: &Evaluated<V>, supersedes: Option<ReceiptId>) -> String {
+        let id = ReceiptId::new(now(), [7; 10]);
+        let entry = decision(evaluated, id, supersedes, Epoch(3), now());
+        String::from_utf8(bytes(&Entry::Decision(Box::new(entry)))).expect("UTF-8")
+    }
+
+    #[test]
+    fn a_permit_becomes_its_golden_leaf_over_exactly_the_bytes_that_leave() {
+        let detail = Some(Json::object([("limit", Json::string("100.00"))]));
+        let reason = PolicyReason { code: "within_limit".into(), detail, message: Some("Small.".into()) };
+        let permit = evaluated(Permit::for_test(vec![reason]), None);
+        let written = leaf(&permit, Some(ReceiptId::new(now(), [1; 10])));
+        assert_eq!(written, include_str!("../../tests/golden/decision_of_permit.json").trim_end());
+        for of in [SENT, RECEIVED, "{\"amount\":5}", "{}", "bundle", "credential"] {
+            assert!(written.contains(&Digest::of(of.as_bytes()).to_string()), "the digest of {of:?}");
+        }
+        assert!(!written.contains("never in the leaf"));
+    }
+
+    #[test]
+    fn a_refusal_that_was_not_evaluated_becomes_its_golden_leaf() {
+        let code = ReasonCode::EvaluationTimeout;
+        let refusal = Refusal::for_test(Decision::Silence, vec![code.into()], code);
+        let written = leaf(&evaluated(refusal, Some(code)), None);
+        assert_eq!(written, include_str!("../../tests/golden/decision_of_refusal.json").trim_end());
+    }
+}

@@ -2,6 +2,7 @@
 //!
 //! After each fault: nothing that was released is lost or changed, the log opens again, verifies, and goes on.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,11 +15,11 @@ use crate::merkle::note::Signer;
 use crate::merkle::tree::leaf_hash;
 use crate::model::LeafIndex;
 use crate::verify::walk::{Step, Walk};
-use crate::verify::{Verdict, verify_log};
+use crate::verify::{Source, Verdict, verify_log};
 
 /// What was released, and must be in the log for ever.
 #[derive(Default)]
-struct Model {
+pub(super) struct Model {
     released: Vec<Receipt>,
     refused: usize,
 }
@@ -39,7 +40,7 @@ impl Model {
     }
 }
 
-fn leaf_hashes(storage: &Simulated) -> Vec<Digest> {
+pub(super) fn leaf_hashes(storage: &Simulated) -> Vec<Digest> {
     let mut walk = Walk::new(storage, signer().verifier().name()).expect("readable");
     let mut hashes = Vec::new();
     while let Step::Frame(frame, _) = walk.step().expect("readable") {
@@ -48,13 +49,13 @@ fn leaf_hashes(storage: &Simulated) -> Vec<Digest> {
     hashes
 }
 
-fn open(storage: &Arc<Simulated>) -> Result<(Ledger, Opened), OpenError> {
+pub(super) fn open(storage: &Arc<Simulated>) -> Result<(Ledger, Opened), OpenError> {
     let storage: Arc<Simulated> = Arc::clone(storage);
     Ledger::open_on(storage, settings("/nowhere".as_ref()), signer(), clock(), start())
 }
 
 /// A small life: all kinds of leaves, large evidence that fills segments, a clean end.
-async fn live(storage: &Arc<Simulated>, model: &mut Model) -> Option<Closed> {
+pub(super) async fn live(storage: &Arc<Simulated>, model: &mut Model) -> Option<Closed> {
     let (ledger, _) = open(storage).ok()?;
     let large = Bytes::from(vec![b'1'; 100_000]);
     for input in [Bytes::from_static(b"{}"), large.clone(), large.clone(), large] {
@@ -166,6 +167,24 @@ async fn a_checkpoint_that_cannot_be_published_stops_nothing() {
 }
 
 #[tokio::test]
+async fn a_checkpoint_that_was_not_published_is_tried_again_without_a_new_leaf() {
+    let storage = Arc::new(Simulated::new());
+    let (ledger, _) = open(&storage).expect("opens");
+    // The start leaf's checkpoint is offered once more, and then one a commit.
+    while storage.history().1 < 2 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    storage.plan(Target::Checkpoint(2), Failure::FailsAndNotPersisted);
+    ledger.decide(Decision::Deny).await.expect("recorded");
+    while storage.checkpoint().expect("readable").as_deref()
+        != ledger.checkpoint().map(|c| c.as_bytes().to_vec()).as_deref()
+    {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(ledger.statistics().publish_failures, 1);
+}
+
+#[tokio::test]
 async fn recovery_itself_may_fail_at_any_operation_and_be_tried_again() {
     // A log with a torn end and an open permit.
     let torn = || async {
@@ -219,6 +238,16 @@ async fn after_a_failed_sync_nothing_is_built_on_bytes_that_only_memory_shows() 
     assert_eq!(leaf_hashes(&storage).len(), 3);
     let report = verify_log(&*storage, signer().verifier()).expect("readable");
     assert_eq!(report.verdicts.frames, Verdict::Pass, "{report}");
+}
+
+#[tokio::test]
+async fn a_frame_that_the_checkpoint_covers_is_not_written_again() {
+    let storage = Arc::new(Simulated::new());
+    live(&storage, &mut Model::default()).await;
+    let before = storage.history().0.len();
+    let (ledger, _) = open(&storage).expect("opens");
+    drop(ledger);
+    assert_eq!(storage.history().0[before..], ["write_at", "sync"], "the start leaf and nothing else");
 }
 
 #[tokio::test]
@@ -290,7 +319,10 @@ async fn decisions_never_take_the_room_that_an_open_permit_needs() {
 async fn a_frame_damaged_before_others_refuses_the_start_and_names_both() {
     let storage = Arc::new(Simulated::new());
     live(&storage, &mut Model::default()).await;
-    storage.flip(LeafIndex(0), 200);
+    let flip = |segments: &mut BTreeMap<LeafIndex, Vec<u8>>, _: &mut _| {
+        segments.get_mut(&LeafIndex(0)).expect("the first")[200] ^= 0x40;
+    };
+    let storage = Arc::new(storage.changed(flip));
     let error = open(&storage).expect_err("refused").to_string();
     let file = "frames/00000000000000000000.frames";
     assert!(error.contains(&format!("{file} at offset 0: ")), "{error}");

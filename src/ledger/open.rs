@@ -1,5 +1,6 @@
 //! Opening a log: lock, recovery, the start leaf, the outcomes that a crash left owing, the threads.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -120,15 +121,14 @@ impl Ledger {
             quarantined: recovered.quarantined.clone(),
             recovered_permits: recovered.fold.open.len() as u64,
         };
-        let mut leaves =
+        let mut leaves: VecDeque<Leaf> =
             first_leaves(&recovered, &opened, signer.verifier().to_string().into(), &clock, &start);
         let mut appender =
             Appender::new(Arc::clone(&storage), signer, clock.clone(), segment_bytes, recovered.tail);
         // The start leaf first, then what the last run owes: a crash in between leaves the rest to the next.
         while !leaves.is_empty() {
-            let rest = leaves.split_off(leaves.len().min(limits::FRAME_ENTRIES_MAX));
-            appender.append(&leaves).map_err(|e| not_writable(e.to_string()))?;
-            leaves = rest;
+            let frame = take_frame(&mut leaves, batch_bytes_max(segment_bytes));
+            appender.append(&frame).map_err(|e| not_writable(e.to_string()))?;
         }
         opened.size = appender.edge().size();
         let checkpoint = appender.checkpoint().map_err(|e| not_writable(e.to_string()))?;
@@ -200,7 +200,7 @@ fn first_leaves(
     vkey: Arc<str>,
     clock: &Clock,
     start: &Start,
-) -> Vec<Leaf> {
+) -> VecDeque<Leaf> {
     let owed = |bytes| Leaf::new(bytes, None, Duty::Owed);
     let facts = EpochFacts {
         epoch: opened.epoch,
@@ -211,7 +211,7 @@ fn first_leaves(
         clean: opened.clean,
         torn_bytes: opened.torn_bytes,
     };
-    let mut leaves = vec![owed(entries::epoch_bytes(EpochEvent::Start, facts))];
+    let mut leaves = VecDeque::from([owed(entries::epoch_bytes(EpochEvent::Start, facts))]);
     for (&index, &id) in &recovered.fold.open {
         let outcome = Outcome {
             status: OutcomeStatus::Indeterminate,
@@ -222,9 +222,21 @@ fn first_leaves(
             duration: Duration::ZERO,
         };
         let entry = entries::outcome(outcome, id, index, opened.epoch, clock.wall());
-        leaves.push(owed(entries::outcome_bytes(entry)));
+        leaves.push_back(owed(entries::outcome_bytes(entry)));
     }
     leaves
+}
+
+/// What one frame can hold off the front. The last run may have had larger segments, and more permits open.
+fn take_frame(leaves: &mut VecDeque<Leaf>, bytes_max: usize) -> Vec<Leaf> {
+    let mut frame = Vec::new();
+    let mut bytes = 0;
+    while bytes < bytes_max && frame.len() < limits::FRAME_ENTRIES_MAX {
+        let Some(leaf) = leaves.pop_front() else { break };
+        bytes += leaf.cost();
+        frame.push(leaf);
+    }
+    frame
 }
 
 /// Half of a segment's blocks hold the outcomes of all open permits, each alone in its frame.

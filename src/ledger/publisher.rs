@@ -51,19 +51,30 @@ impl Publisher {
         self.changed.notify_one();
     }
 
-    /// The publisher's thread.
-    pub fn run(&self, storage: &dyn Storage, counters: &Counters) {
-        while let Some(checkpoint) = self.next() {
-            if let Err(error) = storage.write_checkpoint(checkpoint.as_bytes()) {
-                // Not fatal: the frames hold the tree, and the next commit or start tries again.
-                Counters::add(&counters.publish_failures, 1);
-                tracing::warn!(%error, "the checkpoint file was not written");
+    /// The publisher's thread. Returns whether the newest checkpoint is in place.
+    pub fn run(&self, storage: &dyn Storage, counters: &Counters) -> bool {
+        let mut in_place = true;
+        while let Some((checkpoint, is_last_try)) = self.next() {
+            let written = storage.write_checkpoint(checkpoint.as_bytes());
+            in_place = written.is_ok();
+            let Err(error) = written else {
+                self.pause(limits::PUBLISH_INTERVAL_MS);
+                continue;
+            };
+            // Not fatal: the frames hold the tree, and the newest one is tried again.
+            Counters::add(&counters.publish_failures, 1);
+            tracing::warn!(%error, "the checkpoint file was not written");
+            if is_last_try {
+                break;
             }
-            self.pause();
+            self.lock().unpublished = true;
+            self.pause(limits::ROOM_RETRY_MS);
         }
+        in_place
     }
 
-    fn next(&self) -> Option<Arc<str>> {
+    /// The newest checkpoint that is not published, and whether the ledger is closing.
+    fn next(&self) -> Option<(Arc<str>, bool)> {
         let mut slot = self.lock();
         slot.idle = true;
         let mut slot = self
@@ -71,11 +82,12 @@ impl Publisher {
             .wait_while(slot, |s| !s.unpublished && !s.closing)
             .unwrap_or_else(PoisonError::into_inner);
         slot.idle = false;
-        std::mem::take(&mut slot.unpublished).then(|| slot.newest.clone()).flatten()
+        let closing = slot.closing;
+        std::mem::take(&mut slot.unpublished).then(|| slot.newest.clone()).flatten().map(|c| (c, closing))
     }
 
-    fn pause(&self) {
-        let interval = Duration::from_millis(limits::PUBLISH_INTERVAL_MS);
+    fn pause(&self, interval_ms: u64) {
+        let interval = Duration::from_millis(interval_ms);
         let slot = self.lock();
         drop(self.changed.wait_timeout_while(slot, interval, |s| !s.closing));
     }

@@ -36,6 +36,10 @@ pub enum Unrecoverable {
     Entry { spot: Spot, index: LeafIndex, why: String },
     #[error("the checkpoint is not one of this log and key: {0}")]
     Checkpoint(CheckpointError),
+    #[error(
+        "the checkpoint is gone: {found} entries are there that it was signed for; bring it back, or any older one of this log"
+    )]
+    CheckpointGone { found: TreeSize },
     #[error("the log was cut: the checkpoint was signed for {signed} entries, the frames hold {found}")]
     Cut { signed: TreeSize, found: TreeSize },
     #[error(
@@ -57,6 +61,8 @@ pub struct Fold {
     pub open: BTreeMap<LeafIndex, ReceiptId>,
     pub last_epoch: Option<Epoch>,
     pub ends_with_stop: bool,
+    /// Whether anything but starts is there: then somebody was served, and a checkpoint was in place before.
+    pub served: bool,
 }
 
 /// A log that was read to its end.
@@ -86,6 +92,7 @@ impl Fold {
         let seen: Glance = serde_json::from_slice(entry).map_err(|e| e.to_string())?;
         self.ends_with_stop = false;
         self.last_epoch = Some(seen.epoch);
+        self.served |= seen.event != Some(EpochEvent::Start);
         match seen.entry_type {
             EntryType::Decision => match (seen.decision, seen.id) {
                 (Some(Decision::Permit), Some(id)) => {
@@ -143,10 +150,15 @@ pub fn recover(
     let chain = walk.chain();
     // Before anything is changed: a cut log stays as it was found, for whoever looks into it.
     compare(signed, &edge)?;
+    if signed.is_none() && fold.served {
+        return Err(Unrecoverable::CheckpointGone { found: edge.size() });
+    }
     let torn_bytes = damage.as_ref().map_or(0, |d| d.bytes);
     let quarantined =
         damage.map(|d| set_aside(storage, &d)).transpose().map_err(Unrecoverable::Quarantine)?;
-    if let Some((spot, bytes)) = last {
+    // What the checkpoint covers was durable before it was signed.
+    let unsigned = signed.is_none_or(|(size, _)| size < edge.size());
+    if let Some((spot, bytes)) = last.filter(|_| unsigned) {
         rewrite(storage, spot, bytes).map_err(Unrecoverable::Read)?;
     }
     let spare = has_whole_spare(storage, segment_bytes).map_err(Unrecoverable::Read)?;

@@ -115,14 +115,18 @@ impl Simulated {
         self.state().seen.quarantined.clone()
     }
 
-    /// Changes a byte behind everybody's back.
-    pub fn flip(&self, segment: LeafIndex, offset: usize) {
-        let mut state = self.state();
-        for files in [&mut *state].into_iter().flat_map(|s| [&mut s.seen, &mut s.durable]) {
-            if let Some(bytes) = files.segments.get_mut(&segment) {
-                bytes[offset] ^= 0x40;
-            }
-        }
+    /// Another storage of the same files, with segments and checkpoint changed behind everybody's back.
+    pub fn changed(
+        &self,
+        change: impl FnOnce(&mut BTreeMap<LeafIndex, Vec<u8>>, &mut Option<Vec<u8>>),
+    ) -> Self {
+        let copy = Self::new();
+        let mut files = self.state().durable.clone();
+        change(&mut files.segments, &mut files.checkpoint);
+        let mut state = copy.state();
+        (state.seen, state.durable) = (files.clone(), files);
+        drop(state);
+        copy
     }
 }
 

@@ -9,7 +9,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{CWD, FallocateFlags, RenameFlags, fallocate, renameat_with};
 
 use crate::model::LeafIndex;
 use crate::verify::source::{
@@ -63,6 +63,7 @@ impl Disk {
     /// Creates what is missing and takes the lock.
     pub fn open(root: &Path) -> Result<Self, Unusable> {
         let at = |path: PathBuf| move |source| Unusable::Io { path, source };
+        let missing: Vec<&Path> = root.ancestors().take_while(|dir| !dir.exists()).collect();
         for dir in [root.to_owned(), root.join(FRAMES_DIR), root.join(QUARANTINE_DIR)] {
             let made = DirBuilder::new().recursive(true).mode(DIR_MODE).create(&dir);
             made.map_err(at(dir))?;
@@ -74,8 +75,14 @@ impl Disk {
             Err(fs::TryLockError::WouldBlock) => return Err(Unusable::Locked(root.to_owned())),
             Err(fs::TryLockError::Error(source)) => return Err(Unusable::Io { path, source }),
         }
-        sync_dir(root).map_err(at(root.to_owned()))?;
         let frames = File::open(root.join(FRAMES_DIR)).map_err(at(root.join(FRAMES_DIR)))?;
+        // The last process may have died between giving a segment its name and making the name durable. What is
+        // seen here is built on, so it must outlive a power cut; and so must the directories made just now.
+        frames.sync_all().map_err(at(root.join(FRAMES_DIR)))?;
+        sync_dir(root).map_err(at(root.to_owned()))?;
+        for parent in missing.iter().filter_map(|dir| dir.parent()).filter(|p| !p.as_os_str().is_empty()) {
+            sync_dir(parent).map_err(at(parent.to_owned()))?;
+        }
         Ok(Self { root: root.to_owned(), frames, current: Mutex::new(None), _lock: lock })
     }
 
@@ -141,6 +148,8 @@ impl Storage for Disk {
     #[expect(clippy::disallowed_methods, reason = "the ledger's storage owns its files")]
     fn promote_spare(&self, first: LeafIndex) -> io::Result<()> {
         fs::rename(self.spare(), self.root.join(segment_file(first)))?;
+        // An empty file of that name, open here, is no longer the one in the directory.
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.frames.sync_all()
     }
 
@@ -180,13 +189,36 @@ impl Storage for Disk {
 
     #[expect(clippy::disallowed_methods, reason = "the ledger's storage owns its files")]
     fn write_checkpoint(&self, note: &[u8]) -> io::Result<()> {
-        let (new, place) = (self.root.join("checkpoint.new"), self.root.join(CHECKPOINT_FILE));
-        let mut file = options().create(true).truncate(true).open(&new)?;
-        file.write_all(note)?;
+        let (new, spare) = (self.root.join("checkpoint.new"), self.root.join("checkpoint.spare"));
+        let place = self.root.join(CHECKPOINT_FILE);
         // The content before the name: a crash never shows an empty checkpoint.
-        file.sync_data()?;
-        fs::rename(new, place)
+        match write_whole(&new, note) {
+            Ok(()) => {}
+            // What was acknowledged must be covered also when the disk is full: the spare has its room already. It
+            // changes places with the checkpoint, whose file is the next spare.
+            Err(e) if e.kind() == io::ErrorKind::StorageFull && spare.exists() => {
+                remove_if_there(&new)?;
+                write_whole(&spare, note)?;
+                return Ok(renameat_with(CWD, &spare, CWD, &place, RenameFlags::EXCHANGE)?);
+            }
+            Err(e) => return Err(e),
+        }
+        let is_first = !place.exists();
+        fs::rename(new, place)?;
+        if !spare.exists() {
+            write_whole(&spare, note)?;
+        }
+        // From the first one on there always is one; which of two a crash leaves does not matter.
+        if is_first { sync_dir(&self.root) } else { Ok(()) }
     }
+}
+
+/// Writes over what is there, so that no room is needed that the file has; durable, but not its name.
+fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
+    let file = options().create(true).truncate(false).open(path)?;
+    file.write_all_at(content, 0)?;
+    file.set_len(content.len() as u64)?;
+    file.sync_data()
 }
 
 fn options() -> OpenOptions {

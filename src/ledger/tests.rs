@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::queue::Done;
 use super::*;
 use crate::clock::{Clock, WallTime};
+use crate::merkle::note::Signer;
 use crate::merkle::note::tests::SeedSigner;
 use crate::model::entry::{
     ActorEntry, BodyForm, DecisionEntry, EntryType, EvaluationEntry, EvaluationStatus, Mode, PolicyFile,
@@ -332,6 +333,27 @@ async fn many_callers_share_frames_and_each_gets_its_own_leaf() {
     let checkpoint = ledger.checkpoint().expect("signed");
     assert!(checkpoint.starts_with(&format!("{ORIGIN}\n201\n")), "{checkpoint}");
     assert_eq!(ledger.close(Duration::ZERO).await, Closed::Clean);
+}
+
+#[tokio::test]
+async fn permits_of_a_run_with_large_segments_are_settled_in_small_ones() {
+    let storage = Arc::new(super::simulated::Simulated::new());
+    let open = |segment_bytes| {
+        let on: Arc<super::simulated::Simulated> = Arc::clone(&storage);
+        let settings = Settings { segment_bytes, ..settings("/nowhere".as_ref()) };
+        Ledger::open_on(on, settings, signer(), clock(), start()).expect("opens")
+    };
+    let (ledger, _) = open(32 * SEGMENT_BYTES);
+    let mut permits = Vec::new();
+    for _ in 0..1_000 {
+        permits.push(ledger.decide(Decision::Permit).await.expect("recorded"));
+    }
+    drop(ledger);
+    drop(permits);
+    let (ledger, opened) = open(SEGMENT_BYTES);
+    assert_eq!((opened.recovered_permits, opened.size.0), (1_000, 2_002));
+    assert_eq!(ledger.close(Duration::ZERO).await, Closed::Clean);
+    assert!(crate::verify::verify_log(&*storage, signer().verifier()).expect("readable").passed());
 }
 
 /// Every leaf type with all its members, as it is written.

@@ -139,4 +139,37 @@ mod tests {
             assert_eq!(parse_text(&spelling), Err(CheckpointError::Malformed), "{spelling:?}");
         }
     }
+
+    #[test]
+    fn a_note_with_any_bit_changed_or_anything_added_is_refused() {
+        let signer = SeedSigner::new("example.org/log", 1);
+        let note = checkpoint().sign(&signer).expect("signs");
+        let refused = |bytes: &[u8]| parse_checkpoint(bytes, signer.verifier()).is_err();
+        for at in 0..note.len() {
+            for bit in 0..8 {
+                let mut bent = note.clone().into_bytes();
+                bent[at] ^= 1 << bit;
+                assert!(refused(&bent), "byte {at} bit {bit}");
+            }
+            assert!(refused(&note.as_bytes()[..at]), "cut at {at}");
+        }
+        let (text, line) = note.split_once("\n\n").expect("two parts");
+        let spellings = [
+            note.replace('\n', "\r\n"),
+            format!("{text}\n\n{}\r\n", line.trim_end()),
+            format!("{note}\n"),
+            format!("{note} "),
+            format!("{note}\0"),
+            format!("\u{feff}{note}"),
+            format!(" {note}"),
+            note.replace("\u{2014} ", "\u{2014}  "),
+            format!("{text}\n\n\n{line}"),
+            format!("{text}\n\n{}=\n", line.trim_end()),
+            format!("{text}\n\n{}\n", line.trim_end().trim_end_matches('=')),
+            format!("{text}\n\n{}", line.replacen(' ', "\u{a0}", 1)),
+        ];
+        for spelling in spellings {
+            assert!(refused(spelling.as_bytes()), "{spelling:?}");
+        }
+    }
 }

@@ -14,7 +14,7 @@
 //! | 40  | 32 | closing digest of the previous frame; of the first frame, [`genesis`] of the log's name |
 //! | 72  | 32 | root of the tree after this frame |
 //! | 104 | .. | entries, each `u16 length, bytes`, exactly as in a C2SP entry bundle |
-//! | ..  | .. | evidence, each `SHA-256 of the bytes, u32 length, bytes`; not in the tree |
+//! | ..  | .. | evidence, each `SHA-256 of the bytes, u32 length, bytes`; not in the tree, one record a decision, in their order |
 //! | ..  | 32 | closing digest: SHA-256 of all before it |
 //!
 //! Zero bytes follow up to the next multiple of 4,096, where the next frame may start: no later write

@@ -198,6 +198,7 @@ mod tests {
     use super::super::tree::leaf_hash;
     use super::super::tree::tests::root_by_definition;
     use super::*;
+    use proptest::prelude::*;
 
     /// RFC 6962 section 2.1.1, word for word.
     fn path_by_definition(index: usize, leaves: &[Vec<u8>]) -> Vec<Digest> {
@@ -285,6 +286,35 @@ mod tests {
                     assert!(verify_consistency((a, old_root), (b, new_root), &bent).is_err());
                 }
             }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn proofs_of_any_size_are_the_defined_ones_and_show_nothing_else(
+            size in 1..1_200usize, a in any::<prop::sample::Index>(), b in any::<prop::sample::Index>(),
+        ) {
+            let all = Leaves((0..size as u32).map(|n| n.to_be_bytes().to_vec()).collect());
+            let (index, old) = (a.index(size), b.index(size) + 1);
+            let (root, old_root) = (root_by_definition(&all.0), root_by_definition(&all.0[..old]));
+            let (at, of, from) = (LeafIndex(index as u64), TreeSize(size as u64), TreeSize(old as u64));
+            let leaf = leaf_hash(&all.0[index]);
+
+            let path = prove_inclusion(&all, at, of).expect("in range");
+            prop_assert_eq!(&path, &path_by_definition(index, &all.0));
+            prop_assert_eq!(verify_inclusion(leaf, at, of, &path, root), Ok(()));
+            for other in [index ^ 1, index + 1, size - 1 - index].into_iter().filter(|i| *i != index) {
+                let other = LeafIndex(other as u64);
+                prop_assert!(verify_inclusion(leaf, other, of, &path, root).is_err(), "at another index");
+            }
+
+            let path = prove_consistency(&all, from, of).expect("in range");
+            prop_assert_eq!(&path, &subproof_by_definition(old, &all.0, true));
+            prop_assert_eq!(verify_consistency((from, old_root), (of, root), &path), Ok(()));
+            let longer = TreeSize(old as u64 + 1);
+            prop_assert!(verify_consistency((longer, old_root), (of, root), &path).is_err(), "of another size");
         }
     }
 

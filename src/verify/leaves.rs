@@ -1,10 +1,13 @@
 //! What the leaves of a log owe each other: every PERMIT one outcome, every start the tree it found.
 //!
-//! Memory grows with open permits only.
+//! Memory grows with open permits only. So ids are not compared across the log: an outcome names its decision by
+//! index and id, and the index is what tells two decisions apart.
 
 use std::collections::BTreeMap;
+use std::slice;
 
 use crate::clock::WallTime;
+use crate::merkle::frame::Evidence;
 use crate::merkle::tree::RightEdge;
 use crate::model::entry::{
     DecisionEntry, Entry, EpochEntry, EpochEvent, EvaluationStatus, OutcomeEntry, SPEC,
@@ -27,6 +30,8 @@ pub struct Leaves {
     pub open: BTreeMap<LeafIndex, OpenDecision>,
     epoch: Option<Epoch>,
     stopped: bool,
+    /// The last start, until the first leaf after it that is no outcome: what earlier runs owe is due between.
+    due_since: Option<LeafIndex>,
     pub epochs: u64,
     pub decisions: u64,
     pub permits: u64,
@@ -41,10 +46,18 @@ impl Leaves {
         self.stopped
     }
 
-    /// Reads one leaf. `tree` is the tree before it, `vkey` the pinned key as text.
-    pub fn read(&mut self, bytes: &[u8], tree: &RightEdge, vkey: &str) -> Vec<Complaint> {
+    /// Reads one leaf. `tree` is the tree before it, `evidence` what no earlier leaf of the frame has taken,
+    /// `vkey` the pinned key as text.
+    pub fn read(
+        &mut self,
+        bytes: &[u8],
+        tree: &RightEdge,
+        evidence: &mut slice::Iter<'_, Evidence<'_>>,
+        vkey: &str,
+    ) -> Vec<Complaint> {
         let mut complaints = Vec::new();
-        if let Err(why) = strict_canonical(bytes) {
+        let strict = strict_canonical(bytes);
+        if let Err(why) = &strict {
             complaints.push((Check::WellFormed, why.to_string()));
         }
         let entry = match Entry::from_bytes_unverified(bytes) {
@@ -55,6 +68,10 @@ impl Leaves {
                 return complaints;
             }
         };
+        // Reading is more generous than writing: a list of the right values is taken for a struct.
+        if strict.is_ok() && entry.to_bytes() != bytes {
+            complaints.push((Check::WellFormed, "its members are not written as the format says".into()));
+        }
         complaints.extend(common(&entry).map(|what| (Check::WellFormed, what)));
         let index = LeafIndex(tree.size().0);
         let after_stop = std::mem::take(&mut self.stopped);
@@ -69,18 +86,45 @@ impl Leaves {
                 } else if after_stop {
                     complaints.push((Check::Epochs, "a leaf between a stop and the next start".into()));
                 }
+                complaints.extend(self.unsettled(&entry).map(|what| (Check::Paired, what)));
             }
         }
         match entry {
-            Entry::Decision(d) => self.read_decision(index, &d, &mut complaints),
+            Entry::Decision(d) => self.read_decision(index, &d, evidence, &mut complaints),
             Entry::Outcome(o) => self.read_outcome(index, &o, &mut complaints),
             Entry::Epoch(_) | Entry::Policy(_) | Entry::Refusal(_) => {}
         }
         complaints
     }
 
-    fn read_decision(&mut self, index: LeafIndex, d: &DecisionEntry, complaints: &mut Vec<Complaint>) {
+    /// A run settles what earlier ones left open before it does anything else.
+    fn unsettled(&mut self, entry: &Entry) -> Option<String> {
+        if matches!(entry, Entry::Outcome(_)) {
+            return None;
+        }
+        let start = self.due_since.take()?;
+        let left = self.open.range(..start).count();
+        (left > 0).then(|| format!("{left} permits of earlier runs have no outcome, and the run goes on"))
+    }
+
+    fn read_decision(
+        &mut self,
+        index: LeafIndex,
+        d: &DecisionEntry,
+        evidence: &mut slice::Iter<'_, Evidence<'_>>,
+        complaints: &mut Vec<Complaint>,
+    ) {
         self.decisions += 1;
+        // Records stand in the order of their decisions, and a frame's digests of them were checked.
+        match evidence.as_slice().first() {
+            Some(record) if record.digest == d.evaluation.input_digest => {
+                *evidence = evidence.as_slice()[1..].iter()
+            }
+            Some(_) | None => {
+                let what = "the policy input that its `input_digest` names is not beside it";
+                complaints.push((Check::Evidence, what.into()));
+            }
+        }
         let not_evaluated = d.evaluation.status == EvaluationStatus::NotEvaluated;
         if d.decision == Decision::Permit {
             self.permits += 1;
@@ -88,6 +132,13 @@ impl Leaves {
             if not_evaluated {
                 complaints.push((Check::WellFormed, "a PERMIT that was not evaluated".into()));
             }
+            if d.reasons.is_empty() {
+                complaints.push((Check::WellFormed, "a PERMIT without a reason".into()));
+            }
+        }
+        if not_evaluated != d.evaluation.cause.is_some() {
+            let what = "a decision names a cause exactly if policy was not evaluated";
+            complaints.push((Check::WellFormed, what.into()));
         }
     }
 
@@ -143,6 +194,7 @@ impl Leaves {
                 }
                 self.epoch = Some(e.epoch);
                 self.epochs += 1;
+                self.due_since = Some(LeafIndex(tree.size().0));
             }
             EpochEvent::Stop => {
                 if self.epoch != Some(e.epoch) || after_stop {

@@ -19,10 +19,12 @@ use crate::model::{Digest, LeafIndex, TreeSize};
 pub fn verify_log<S: Source + ?Sized>(source: &S, key: &VerifierKey) -> io::Result<Report> {
     let mut pass = Pass::new(source, key)?;
     let mut walk = Walk::new(source, key.name())?;
+    let mut looked_again = None;
     loop {
         match walk.step()? {
             Step::Frame(frame, spot) => pass.frame(&frame, spot),
             Step::End(_) => break,
+            Step::Damaged(damage) if damage.may_be_whole_now(&mut looked_again) => {}
             Step::Damaged(damage) => {
                 pass.damage(&damage);
                 break;
@@ -52,6 +54,7 @@ impl Pass {
             signed: Verdict::Pass,
             paired: Verdict::Pass,
             epochs: Verdict::Pass,
+            evidence: Verdict::Pass,
         };
         let edge = RightEdge::empty();
         let mut report = Report {
@@ -89,15 +92,20 @@ impl Pass {
     }
 
     fn frame(&mut self, frame: &Frame<'_>, spot: Spot) {
+        let mut evidence = frame.evidence.iter();
         for entry in &frame.entries {
             let index = LeafIndex(self.edge.size().0);
-            for (check, what) in self.leaves.read(entry, &self.edge, &self.vkey) {
+            for (check, what) in self.leaves.read(entry, &self.edge, &mut evidence, &self.vkey) {
                 self.report.problem(at(check, index, spot, what));
             }
             self.edge.append(leaf_hash(entry));
             if self.signed.as_ref().is_some_and(|c| c.size == self.edge.size()) {
                 self.root_at_signed = Some(self.edge.root());
             }
+        }
+        if evidence.len() > 0 {
+            let what = format!("{} evidence records of the frame belong to no decision", evidence.len());
+            self.report.problem(at(Check::Evidence, frame.first, spot, what));
         }
         if self.edge.root() != frame.root {
             let what = format!("the leaves give root {}, the frame names {}", self.edge.root(), frame.root);

@@ -23,11 +23,20 @@ pub enum Check {
     Paired,
     /// Starts and stops follow each other and name the tree they found.
     Epochs,
+    /// Beside each decision stand the bytes that policy judged, as its `input_digest` names them, and no others.
+    Evidence,
 }
 
 impl Check {
-    pub const ALL: [Check; 6] =
-        [Self::Frames, Self::WellFormed, Self::Included, Self::Signed, Self::Paired, Self::Epochs];
+    pub const ALL: [Check; 7] = [
+        Self::Frames,
+        Self::WellFormed,
+        Self::Included,
+        Self::Signed,
+        Self::Paired,
+        Self::Epochs,
+        Self::Evidence,
+    ];
 
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -37,6 +46,7 @@ impl Check {
             Self::Signed => "signed",
             Self::Paired => "paired",
             Self::Epochs => "epochs",
+            Self::Evidence => "evidence",
         }
     }
 
@@ -48,6 +58,7 @@ impl Check {
             Self::Signed => 12,
             Self::Paired => 13,
             Self::Epochs => 14,
+            Self::Evidence => 15,
         }
     }
 }
@@ -127,6 +138,7 @@ pub struct Verdicts {
     pub signed: Verdict,
     pub paired: Verdict,
     pub epochs: Verdict,
+    pub evidence: Verdict,
 }
 
 impl Verdicts {
@@ -138,6 +150,7 @@ impl Verdicts {
             Check::Signed => self.signed,
             Check::Paired => self.paired,
             Check::Epochs => self.epochs,
+            Check::Evidence => self.evidence,
         }
     }
 
@@ -149,6 +162,7 @@ impl Verdicts {
             Check::Signed => &mut self.signed,
             Check::Paired => &mut self.paired,
             Check::Epochs => &mut self.epochs,
+            Check::Evidence => &mut self.evidence,
         }
     }
 }
@@ -277,6 +291,6 @@ mod tests {
     #[test]
     fn the_first_failing_check_decides_the_exit_code() {
         let codes: Vec<_> = Check::ALL.iter().map(|c| c.exit_code()).collect();
-        assert_eq!(codes, [10, 10, 11, 12, 13, 14]);
+        assert_eq!(codes, [10, 10, 11, 12, 13, 14, 15]);
     }
 }

@@ -74,6 +74,14 @@ impl Damage {
     pub fn is_torn_tail(&self) -> bool {
         self.fault.can_be_torn() && self.followed_by.is_none()
     }
+
+    /// Whether to ask for the same step once more: a gateway that was writing this frame when it was read has
+    /// made it whole before it wrote what follows.
+    pub fn may_be_whole_now(&self, looked_again: &mut Option<Spot>) -> bool {
+        self.fault.can_be_torn()
+            && self.followed_by.is_some()
+            && looked_again.replace(self.spot) != Some(self.spot)
+    }
 }
 
 #[derive(Debug)]
@@ -114,7 +122,7 @@ impl<'s, S: Source + ?Sized> Walk<'s, S> {
         self.previous
     }
 
-    /// The next frame. After anything but a frame there is nothing more to ask for.
+    /// The next frame. After an end there is nothing more to ask for; after damage, the same place again.
     pub fn step(&mut self) -> io::Result<Step<'_>> {
         let Some((spot, length)) = self.next_block()? else { return Ok(Step::End(self.end())) };
         if spot.offset == 0 && spot.segment != self.next {
