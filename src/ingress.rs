@@ -6,6 +6,7 @@
 mod connection;
 mod guard;
 mod head;
+mod patience;
 mod request;
 
 pub use connection::{Bounds, Listener, serve};

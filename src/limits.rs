@@ -206,5 +206,7 @@ pub const BODIES_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// How long a client may take to accept one piece of an answer.
 pub const CLIENT_STALL_MS_MAX: u64 = 30_000;
 
+/// How long the rest of an answer is read, for its outcome, after the client has left.
+pub const ANSWER_WITHOUT_CLIENT_MS_MAX: u64 = 5_000;
 const _: () = assert!(BODY_BYTES_MAX_HARD <= BODIES_BYTES_MAX);
 const _: () = assert!(BODIES_BYTES_MAX <= u32::MAX as usize);

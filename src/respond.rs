@@ -227,12 +227,29 @@ pub fn answered(answer: &Answer) -> (Response<ResponseBody>, mpsc::Sender<Piece>
     let headers = response.headers_mut();
     headers.reserve(answer.headers().len() + 1);
     for (name, value) in answer.headers() {
-        if !is_hop_by_hop(name) && !nominated.contains(name) && *name != RECEIPT_HEADER {
+        // A length beside another framing is not the body's (RFC 9112 section 6.3).
+        let is_false_length = *name == header::CONTENT_LENGTH && answer.announced_len().is_none();
+        if !is_hop_by_hop(name) && !nominated.contains(name) && !is_ours(name) && !is_false_length {
             headers.append(name, value.clone());
         }
     }
     headers.insert(RECEIPT_HEADER, receipt_header(answer.receipt()));
     (response, pieces)
+}
+
+/// What the gateway alone says: nobody else's receipt or replay.
+fn is_ours(name: &HeaderName) -> bool {
+    name.as_str().starts_with("interlock-")
+}
+
+/// The trailers of an answer as they may be passed on.
+pub fn trailers(received: HeaderMap) -> HeaderMap {
+    let mut trailers = received;
+    let names: Vec<_> = trailers.keys().filter(|name| is_hop_by_hop(name) || is_ours(name)).cloned().collect();
+    for name in names {
+        trailers.remove(name);
+    }
+    trailers
 }
 
 /// RFC 9110 section 7.6.1, and what was in use before it.
@@ -343,6 +360,13 @@ mod tests {
         let body = json(response).await;
         assert_eq!(body["reason"], "json_duplicate_name");
         assert_eq!(body["place"]["json"]["pointer"], "/amount");
+    }
+
+    #[test]
+    fn trailers_neither_speak_for_the_gateway_nor_of_the_connection() {
+        let of = |name: &'static str| (HeaderName::from_static(name), HeaderValue::from_static("x"));
+        let received = HeaderMap::from_iter(["x-sum", "interlock-receipt", "connection"].map(of));
+        assert_eq!(trailers(received), HeaderMap::from_iter([of("x-sum")]));
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //!
 //! Nothing here retries, follows, decompresses or edits.
 
+mod departed;
 mod exchange;
 mod lease;
 mod permit;

@@ -76,7 +76,6 @@ impl fmt::Debug for PolicyBody {
 }
 
 /// The request in its one form. Owns the bytes that will be written; nothing can change them.
-#[derive(Debug)]
 pub struct CanonicalRequest {
     wire: Wire,
     path: Arc<str>,
@@ -90,6 +89,16 @@ pub struct CanonicalRequest {
     digest: Digest,
     body_digest: Digest,
     received_digest: Digest,
+}
+
+/// Without path, query, headers and body: any of them may hold what no log may.
+impl fmt::Debug for CanonicalRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CanonicalRequest")
+            .field("method", &self.wire.method)
+            .field("digest", &self.digest)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Takes what was received into its one form under the rules of its route.
@@ -330,7 +339,8 @@ mod tests {
 
     #[test]
     fn debugging_a_request_never_prints_values() {
-        let request = received("POST", "/", &[JSON_TYPE, ("x-api-key", "hunter2")], "\"hunter2\"");
+        let headers = [JSON_TYPE, ("x-api-key", "hunter2"), ("accept", "hunter2")];
+        let request = received("POST", "/hunter2?a=hunter2", &headers, "\"hunter2\"");
         assert!(!format!("{request:?}").contains("hunter2"));
         let request = read(request, &rules(JSON)).expect("accepted");
         assert!(!format!("{request:?}").contains("hunter2"));

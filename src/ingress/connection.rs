@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::guard::Guard;
+use super::patience::{Impatient, Requests};
 use super::request;
 use crate::limits;
 use crate::pep::{Gate, Surface};
@@ -163,7 +164,7 @@ async fn http1<T>(listener: &Arc<Listener>, io: T) -> io::Result<()>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (guard, heads) = Guard::new(io);
+    let (guard, heads) = Guard::new(Impatient::new(io, listener.bounds.client_stall_max));
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(listener.bounds.head_max)
@@ -174,7 +175,8 @@ where
             TokioIo::new(guard),
             // Whatever happens is an answer: the service itself never fails.
             service_fn(|incoming| {
-                request::answer(listener.clone(), Some(heads.clone()), incoming).map(Ok::<_, Infallible>)
+                request::answer(listener.clone(), Some(heads.clone()), None, incoming)
+                    .map(Ok::<_, Infallible>)
             }),
         );
     let mut serving = pin!(serving);
@@ -189,6 +191,7 @@ async fn http2<T>(listener: &Arc<Listener>, io: T) -> io::Result<()>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let requests = Requests::new();
     let serving = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits::HTTP2_STREAMS_MAX)
@@ -196,13 +199,23 @@ where
         .keep_alive_interval(listener.bounds.head_max)
         .keep_alive_timeout(listener.bounds.head_max)
         .serve_connection(
-            TokioIo::new(io),
-            service_fn(|incoming| request::answer(listener.clone(), None, incoming).map(Ok::<_, Infallible>)),
+            TokioIo::new(Impatient::new(io, listener.bounds.client_stall_max)),
+            service_fn(|incoming| {
+                let open = Some(requests.begin());
+                request::answer(listener.clone(), None, open, incoming).map(Ok::<_, Infallible>)
+            }),
         );
     let mut serving = pin!(serving);
     tokio::select! {
         ended = serving.as_mut() => return ended.map_err(io::Error::other),
         () = listener.drain.cancelled() => serving.as_mut().graceful_shutdown(),
+        () = requests.idle(listener.bounds.head_max) => serving.as_mut().graceful_shutdown(),
     }
-    serving.await.map_err(io::Error::other)
+    // Nobody has to be told if nothing was asked. Else what is left may take its time, but not without progress:
+    // a stream whose window the client keeps shut is no request any more.
+    let left_max = if requests.begun() == 0 { Duration::ZERO } else { listener.bounds.client_stall_max };
+    tokio::select! {
+        ended = serving.as_mut() => ended.map_err(io::Error::other),
+        () = requests.idle(left_max) => Err(io::ErrorKind::TimedOut.into()),
+    }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, header};
-use http_body::Body;
+use http_body::{Body, Frame};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -16,36 +16,41 @@ use tokio::time::timeout;
 
 use super::connection::Listener;
 use super::guard::Heads;
+use super::patience::Open;
 use crate::authority::Presented;
 use crate::canonical::target::CanonicalTarget;
 use crate::canonical::{
     BodyRules, ExecutionRequest, Malformed, Received, ReceivedHead, Rules, Version, canonicalize,
 };
 use crate::ledger::Rejection;
+use crate::limits;
 use crate::model::{Actor, Digest, ReasonCode};
 use crate::pep::{self, NoRoute, Surface};
 use crate::respond::{self, Piece, Rejected, ResponseBody};
-use crate::telemetry::Alarm;
-use crate::upstream::Answer;
+use crate::telemetry::{Alarm, Metrics};
+use crate::upstream::{Answer, Cut};
 
-/// Always a response.
+/// Always a response. `heads` is the guard's word on HTTP/1.1; `open` marks the request on an HTTP/2 connection.
 pub(super) async fn answer(
     listener: Arc<Listener>,
     heads: Option<Heads>,
+    open: Option<Open>,
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
-    // Before anything is read or allocated for it.
+    // First of all, and for every head: a verdict left behind would be taken for the next head's.
+    let head = received_head(&listener, heads.as_ref(), &request);
+    // Before anything more is read or allocated for it.
     let Ok(slot) = listener.in_flight.clone().try_acquire_owned() else {
         listener.gate.metrics.refused(None, ReasonCode::Overloaded);
         return respond::rejected(&ReasonCode::Overloaded.into());
     };
-    let result = match received_head(&listener, heads.as_ref(), &request) {
+    let result = match head {
         Err(malformed) => Err(unattributed(&listener, None, malformed)),
         Ok(head) => admissible(&listener, heads.as_ref(), head, request.into_body()).await,
     };
     match result {
         Err(rejected) => respond::rejected(&rejected),
-        Ok(admissible) => run(listener, admissible, slot).await,
+        Ok(admissible) => run(listener, admissible, slot, open).await,
     }
 }
 
@@ -258,13 +263,13 @@ async fn run(
     listener: Arc<Listener>,
     admissible: Admissible,
     slot: OwnedSemaphorePermit,
+    open: Option<Open>,
 ) -> Response<ResponseBody> {
     let (head, answered) = oneshot::channel();
-    let metrics = listener.gate.metrics.clone();
     let tasks = listener.tasks.clone();
     let task = tasks.spawn(async move {
         listener.gate.metrics.in_flight.inc();
-        let _in_flight = InFlight { listener: listener.clone(), _slot: slot };
+        let _in_flight = InFlight { metrics: listener.gate.metrics.clone(), _slot: slot, _open: open };
         // When this is dropped by the gateway going away, what it holds records its own outcome.
         tokio::select! {
             () = execute(&listener, admissible, head) => {}
@@ -276,7 +281,6 @@ async fn run(
         Err(_dropped) => {
             // Either the gateway is going away, or the task has panicked: its outcome is in the log either way.
             if task.await.is_err_and(|error| error.is_panic()) {
-                metrics.alarm(Alarm::RequestPanic);
                 return respond::rejected(&ReasonCode::InternalError.into());
             }
             respond::rejected(&ReasonCode::Draining.into())
@@ -284,14 +288,19 @@ async fn run(
     }
 }
 
+/// Held by a request's own task. Sees a panic also when nobody waits for the answer any more.
 struct InFlight {
-    listener: Arc<Listener>,
+    metrics: Arc<Metrics>,
     _slot: OwnedSemaphorePermit,
+    _open: Option<Open>,
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.listener.gate.metrics.in_flight.dec();
+        if std::thread::panicking() {
+            self.metrics.alarm(Alarm::RequestPanic);
+        }
+        self.metrics.in_flight.dec();
     }
 }
 
@@ -309,40 +318,75 @@ async fn execute(listener: &Listener, admissible: Admissible, head: oneshot::Sen
     }
 }
 
-/// Passes the answer's body on as it comes, to its end: also when the client is gone, because how the answer ends
-/// is the outcome.
+/// Passes the answer's body on as it comes, to its end: for a while also when the client is gone, because how the
+/// answer ends is the outcome. An answer that goes on for longer without a client is given up: it may have no end.
 async fn stream(
     listener: &Listener,
     surface: &Surface,
     mut answer: Answer,
     mut client: Option<tokio::sync::mpsc::Sender<Piece>>,
 ) {
-    let is_whole = loop {
-        match answer.frame().await {
-            Ok(Some(frame)) => {
-                if let Some(pieces) = client.take()
-                    && send_piece(&pieces, Piece::Frame(frame), listener.bounds.client_stall_max).await
-                {
-                    client = Some(pieces);
-                }
-            }
-            Ok(None) => break true,
-            Err(cut) => {
-                tracing::warn!(surface = %surface.name, %cut, "answer cut");
-                break false;
-            }
+    let passed = match &client {
+        Some(pieces) => pass_on(&mut answer, pieces, listener.bounds.client_stall_max).await,
+        None => Passed::ClientGone,
+    };
+    let ended = match passed {
+        Passed::Ended(ended) => ended,
+        Passed::ClientGone => {
+            client = None;
+            let alone_max = Duration::from_millis(limits::ANSWER_WITHOUT_CLIENT_MS_MAX);
+            timeout(alone_max, read_on(&mut answer)).await.unwrap_or(Err(Cut::Unwanted))
         }
     };
+    if let Err(cut) = &ended {
+        tracing::warn!(surface = %surface.name, %cut, "answer cut");
+    }
     let (status, recorded) = answer.conclude();
     listener.gate.metrics.settled(&surface.name, status);
-    if let Some(pieces) = client.take()
-        && is_whole
+    if let Some(pieces) = client
+        && ended.is_ok()
     {
         send_piece(&pieces, Piece::End, listener.bounds.client_stall_max).await;
     }
     if let Err(error) = recorded.durable().await {
         tracing::error!(%error, outcome = status.as_str(), "outcome not recorded");
     }
+}
+
+enum Passed {
+    Ended(Result<(), Cut>),
+    ClientGone,
+}
+
+async fn pass_on(
+    answer: &mut Answer,
+    pieces: &tokio::sync::mpsc::Sender<Piece>,
+    stall_max: Duration,
+) -> Passed {
+    loop {
+        let frame = tokio::select! {
+            frame = answer.frame() => frame,
+            () = pieces.closed() => return Passed::ClientGone,
+        };
+        let frame = match frame {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return Passed::Ended(Ok(())),
+            Err(cut) => return Passed::Ended(Err(cut)),
+        };
+        let frame = match frame.into_trailers() {
+            Ok(trailers) => Frame::trailers(respond::trailers(trailers)),
+            Err(data) => data,
+        };
+        if !send_piece(pieces, Piece::Frame(frame), stall_max).await {
+            return Passed::ClientGone;
+        }
+    }
+}
+
+/// To the end, for nobody.
+async fn read_on(answer: &mut Answer) -> Result<(), Cut> {
+    while answer.frame().await?.is_some() {}
+    Ok(())
 }
 
 /// Whether the client is still there.
@@ -354,6 +398,23 @@ async fn send_piece(pieces: &tokio::sync::mpsc::Sender<Piece>, piece: Piece, sta
 mod tests {
     use super::*;
     use http::HeaderValue;
+
+    #[tokio::test]
+    async fn a_panic_in_a_requests_task_is_an_alarm_although_nobody_waits() {
+        let metrics = Arc::new(Metrics::new().expect("distinct names"));
+        let slots = Arc::new(tokio::sync::Semaphore::new(1));
+        let slot = slots.clone().acquire_owned().await.expect("open");
+        let held = InFlight { metrics: metrics.clone(), _slot: slot, _open: None };
+        let task = tokio::spawn(async move {
+            let _held = held;
+            panic!("as a test");
+        });
+        task.await.expect_err("it panics");
+        assert_eq!(slots.available_permits(), 1);
+        let text = String::from_utf8(metrics.render().expect("rendered")).expect("UTF-8");
+        let alarm = text.lines().find(|line| line.contains("request_panic")).expect("a series");
+        assert!(alarm.ends_with(" 1"), "{alarm}");
+    }
 
     #[test]
     fn only_a_well_formed_traceparent_is_taken() {

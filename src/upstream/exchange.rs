@@ -74,6 +74,8 @@ pub struct Answer {
     digester: Digester,
     size: u64,
     is_whole: bool,
+    /// The answer's end is where its head says, by every reading of it.
+    has_one_end: bool,
     idle_max: Duration,
 }
 
@@ -84,6 +86,8 @@ pub enum Cut {
     Silent,
     #[error("the upstream's answer broke off: {0}")]
     Broken(hyper::Error),
+    #[error("nobody has been reading the answer for too long")]
+    Unwanted,
 }
 
 impl InFlight {
@@ -111,6 +115,7 @@ impl InFlight {
             Ok(Ok(response)) => {
                 let (parts, body) = response.into_parts();
                 let digester = Digester::new();
+                let has_one_end = has_one_end(&parts.headers, &body);
                 return Ok(Answer {
                     exchange,
                     parts,
@@ -119,6 +124,7 @@ impl InFlight {
                     digester,
                     size: 0,
                     is_whole: false,
+                    has_one_end,
                     idle_max,
                 });
             }
@@ -170,7 +176,8 @@ impl Answer {
         }
     }
 
-    /// Records the outcome. The connection is used again only if the exchange was whole in both directions.
+    /// Records the outcome. The connection is used again only if the exchange was whole in both directions, and
+    /// no byte of this answer can still be on its way.
     pub fn conclude(mut self) -> (OutcomeStatus, OutcomeRecorded) {
         let response = ResponseSeen {
             status_code: self.parts.status.as_u16(),
@@ -189,12 +196,24 @@ impl Answer {
         let recorded = self.exchange.close(status, cause, Some(response));
         if self.is_whole
             && sent_whole
+            && self.has_one_end
             && let Some(lease) = self.exchange.lease.take()
         {
             lease.give_back();
         }
         (status, recorded)
     }
+}
+
+/// An answer to HEAD, a 204 or a 304 ends with its head, whatever length it announces (RFC 9112 section 6.3); an
+/// upstream that sends that body all the same would send it into the next exchange. Two framings are as bad.
+fn has_one_end(headers: &http::HeaderMap, body: &Incoming) -> bool {
+    let exact = http_body::Body::size_hint(body).exact();
+    let is_exact = |length: &http::HeaderValue| {
+        exact.is_some_and(|exact| length.to_str().is_ok_and(|text| text == exact.to_string()))
+    };
+    let is_announced_by_length = headers.get_all(http::header::CONTENT_LENGTH).iter().all(is_exact);
+    is_announced_by_length && !(exact.is_some() && headers.contains_key(http::header::TRANSFER_ENCODING))
 }
 
 impl Exchange {

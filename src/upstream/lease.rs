@@ -20,6 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use super::departed::{Counted, Departed};
 use super::sealed_io::{Seal, SealedIo};
 use super::{InvalidRoots, Scheme, Settings, tls};
 use crate::clock::{Clock, Moment};
@@ -41,6 +42,7 @@ struct Pool {
 
 struct Idle {
     connection: Connection,
+    /// Since when the upstream has seen nothing on it.
     since: Moment,
 }
 
@@ -53,6 +55,8 @@ struct Connection {
 pub struct Lease {
     pub(super) sender: SendRequest<Full<Bytes>>,
     pub(super) seal: Seal,
+    /// Since when the upstream has seen nothing on it.
+    idle_since: Moment,
     pool: Upstream,
     _slot: OwnedSemaphorePermit,
 }
@@ -156,8 +160,8 @@ impl Upstream {
         let mut queue = self.idle();
         while let Some(idle) = queue.pop_back() {
             if self.is_fresh(&idle, now) {
-                let Connection { sender, seal } = idle.connection;
-                return Ok(Lease { sender, seal, pool: self.clone(), _slot: slot });
+                let Idle { connection: Connection { sender, seal }, since: idle_since } = idle;
+                return Ok(Lease { sender, seal, idle_since, pool: self.clone(), _slot: slot });
             }
         }
         Err(slot)
@@ -169,7 +173,8 @@ impl Upstream {
             .await
             .unwrap_or_else(|_elapsed| Err(late()))
             .map_err(LeaseError::Unreachable)?;
-        Ok(Lease { sender, seal, pool: self.clone(), _slot: slot })
+        let idle_since = self.0.clock.monotonic();
+        Ok(Lease { sender, seal, idle_since, pool: self.clone(), _slot: slot })
     }
 }
 
@@ -178,18 +183,19 @@ impl Pool {
         #[expect(clippy::disallowed_methods, reason = "the one place that connects")]
         let tcp = TcpStream::connect((&*self.settings.host, self.settings.port)).await?;
         tcp.set_nodelay(true)?;
+        let (tcp, departed) = Counted::new(tcp);
         match &self.tls {
-            None => handshake(tcp).await,
-            Some((connector, name)) => handshake(connector.connect(name.clone(), tcp).await?).await,
+            None => handshake(tcp, departed).await,
+            Some((connector, name)) => handshake(connector.connect(name.clone(), tcp).await?, departed).await,
         }
     }
 }
 
-async fn handshake<T>(io: T) -> io::Result<Connection>
+async fn handshake<T>(io: T, departed: Departed) -> io::Result<Connection>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (io, seal) = SealedIo::new(io);
+    let (io, seal) = SealedIo::new(io, departed);
     let (mut sender, connection) = http1::Builder::new()
         .max_headers(limits::RESPONSE_HEADERS_MAX)
         .max_buf_size(limits::RESPONSE_HEAD_BYTES_MAX)
@@ -208,35 +214,69 @@ where
 
 impl Lease {
     /// Gives the connection back after a whole exchange.
-    pub(super) fn give_back(self) {
-        let Lease { mut sender, seal, pool, _slot } = self;
+    pub(super) fn give_back(mut self) {
+        self.idle_since = self.pool.0.clock.monotonic();
+        self.give_back_unused();
+    }
+
+    /// Gives the connection back as it was taken: not a moment younger, however often it was taken for nothing.
+    pub fn give_back_unused(self) {
+        let Lease { mut sender, seal, idle_since, pool, _slot } = self;
         if seal.is_violated() || sender.is_closed() {
             return;
         }
         if sender.is_ready() {
-            pool.put(Connection { sender, seal });
+            pool.put(Connection { sender, seal }, idle_since);
         } else {
             // hyper is still finishing the exchange: the connection is ready a moment later, or closed.
             tokio::spawn(async move {
                 if let Ok(Ok(())) = timeout(SETTLE_MAX, sender.ready()).await {
-                    pool.put(Connection { sender, seal });
+                    pool.put(Connection { sender, seal }, idle_since);
                 }
                 drop(_slot);
             });
         }
-    }
-
-    /// Gives the connection back unused.
-    pub fn give_back_unused(self) {
-        self.give_back();
     }
 }
 
 const SETTLE_MAX: Duration = Duration::from_millis(100);
 
 impl Upstream {
-    fn put(&self, connection: Connection) {
-        let since = self.0.clock.monotonic();
+    fn put(&self, connection: Connection, since: Moment) {
         self.idle().push_back(Idle { connection, since });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::WallTime;
+
+    #[tokio::test]
+    async fn a_connection_taken_for_nothing_does_not_become_younger() {
+        #[expect(clippy::disallowed_methods, reason = "a test's upstream")]
+        let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let clock = Clock::manual(WallTime::from_unix_ns(0));
+        let second = Duration::from_secs(1);
+        let settings = Settings {
+            scheme: Scheme::Plain,
+            host: "127.0.0.1".into(),
+            port: socket.local_addr().expect("bound").port(),
+            authority: "a".into(),
+            leases_max: 1,
+            idle_max: 3 * second,
+            connect_max: second,
+            lease_wait_max: second,
+            response_head_max: second,
+            response_idle_max: second,
+        };
+        let upstream = Upstream::new(settings, clock.clone()).expect("no roots needed");
+        upstream.lease().await.expect("it listens").give_back_unused();
+        for _ in 0..2 {
+            clock.advance(second);
+            upstream.try_idle().expect("idle for less than its bound").give_back_unused();
+        }
+        clock.advance(second);
+        assert!(upstream.try_idle().is_none(), "the upstream may be about to close it");
     }
 }

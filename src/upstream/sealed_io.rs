@@ -17,6 +17,8 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use zeroize::Zeroizing;
 
+use super::departed::Departed;
+
 /// The exact bytes of one permitted request, credential in place. Wiped when dropped, as far as they hold it.
 pub(super) struct SealedMessage {
     head: Zeroizing<Vec<u8>>,
@@ -70,7 +72,8 @@ impl Seal {
         state.armed = Some(message);
     }
 
-    /// Takes the permission back, for good, and tells how many bytes of the message had left.
+    /// Takes the permission back, for good, and tells how many bytes of the message had left: 0 is certain, and
+    /// so is the whole length.
     pub(super) fn revoke(&self) -> usize {
         let mut state = self.state();
         state.armed = None;
@@ -113,28 +116,53 @@ impl State {
             self.armed = None;
         }
     }
+
+    /// A write failed after something had left: how much of it was the message is not known, only that it is not
+    /// nothing, and not the whole.
+    fn broke_off(&mut self) {
+        self.written = self.written.max(1);
+        self.armed = None;
+    }
 }
 
 pub(super) struct SealedIo<T> {
     io: T,
     seal: Seal,
+    /// What the socket below `io` has taken.
+    departed: Departed,
 }
 
 impl<T> SealedIo<T> {
-    pub(super) fn new(io: T) -> (Self, Seal) {
+    pub(super) fn new(io: T, departed: Departed) -> (Self, Seal) {
         let seal = Seal::default();
-        (Self { io, seal: seal.clone() }, seal)
+        (Self { io, seal: seal.clone(), departed }, seal)
+    }
+
+    /// One checked write, counted by what it took, or by what had left when it failed.
+    fn write_checked<'b>(
+        &mut self,
+        slices: impl Iterator<Item = &'b [u8]>,
+        write: impl FnOnce(Pin<&mut T>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>>
+    where
+        T: Unpin,
+    {
+        let mut state = self.seal.state();
+        state.check(slices)?;
+        let before = self.departed.bytes();
+        let result = ready!(write(Pin::new(&mut self.io)));
+        match &result {
+            Ok(n) => state.advance(*n),
+            Err(_) if self.departed.bytes() != before => state.broke_off(),
+            Err(_) => {}
+        }
+        Poll::Ready(result)
     }
 }
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for SealedIo<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let mut state = this.seal.state();
-        state.check(std::iter::once(buf))?;
-        let n = ready!(Pin::new(&mut this.io).poll_write(cx, buf))?;
-        state.advance(n);
-        Poll::Ready(Ok(n))
+        self.get_mut().write_checked(std::iter::once(buf), |io| io.poll_write(cx, buf))
     }
 
     fn poll_write_vectored(
@@ -142,12 +170,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for SealedIo<T> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let mut state = this.seal.state();
-        state.check(bufs.iter().map(|b| &**b))?;
-        let n = ready!(Pin::new(&mut this.io).poll_write_vectored(cx, bufs))?;
-        state.advance(n);
-        Poll::Ready(Ok(n))
+        let slices = bufs.iter().map(|b| &**b);
+        self.get_mut().write_checked(slices, |io| io.poll_write_vectored(cx, bufs))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -171,6 +195,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for SealedIo<T> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::departed::Counted;
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
@@ -178,13 +203,14 @@ mod tests {
         SealedMessage::new(Zeroizing::new(head.into()), Bytes::copy_from_slice(body.as_bytes()))
     }
 
-    fn sealed() -> (SealedIo<DuplexStream>, Seal, DuplexStream) {
+    fn sealed() -> (SealedIo<Counted<DuplexStream>>, Seal, DuplexStream) {
         let (near, far) = tokio::io::duplex(1024);
-        let (io, seal) = SealedIo::new(near);
+        let (io, departed) = Counted::new(near);
+        let (io, seal) = SealedIo::new(io, departed);
         (io, seal, far)
     }
 
-    async fn arrived(io: SealedIo<DuplexStream>, mut far: DuplexStream) -> String {
+    async fn arrived(io: SealedIo<Counted<DuplexStream>>, mut far: DuplexStream) -> String {
         drop(io);
         let mut text = String::new();
         far.read_to_string(&mut text).await.expect("duplex");

@@ -95,6 +95,20 @@ impl Http2 {
         id
     }
 
+    /// Answers pings and settings; whether the peer closes within this time.
+    pub fn is_closed_within(&mut self, time: Duration) -> bool {
+        let end = std::time::Instant::now() + time;
+        while std::time::Instant::now() < end {
+            match self.read_frame() {
+                Some((4, flags, _, _)) if flags & 1 == 0 => self.frame(4, 1, 0, &[]),
+                Some((6, flags, _, payload)) if flags & 1 == 0 => self.frame(6, 1, 0, &payload),
+                Some(_) => {}
+                None => return true,
+            }
+        }
+        false
+    }
+
     fn ended(&mut self, id: u32) -> Ended {
         let mut body = Vec::new();
         loop {

@@ -62,8 +62,9 @@ pub(in crate::canonical) fn read_segment(
         Undecodable::NotUtf8(offset) => refuse(ReasonCode::TargetNotUtf8, at + offset),
     })?;
     let place = |offset: usize| at + percent::raw_offset(raw, offset);
-    // Some servers drop `;` and what follows before they look for dots.
-    if let Some("." | "..") = decoded.split(';').next() {
+    // Some servers drop `;` and what follows before they look for dots, and some decode `%2F` before that.
+    let is_dots = |part: &str| matches!(part.split(';').next(), Some("." | ".."));
+    if decoded.split('/').any(is_dots) {
         return Err(refuse(ReasonCode::TargetDotSegment, at));
     }
     if let Some((offset, culprit)) = decoded.char_indices().find(|(_, c)| c.is_control() || *c == '\\') {

@@ -62,10 +62,20 @@ fn read_part(raw: &str, at: usize, out: &mut String) -> Result<String, Malformed
     Ok(decoded)
 }
 
-/// A name's type never depends on how often it was sent.
+/// A name's type never depends on how often it was sent, nor on who reads it: many servers make one parameter of
+/// `a` and `a[b]`, and do not agree on which.
 pub(super) fn object(pairs: &Pairs, lists: &BTreeSet<Arc<str>>) -> Result<Json, Malformed> {
     let mut members: BTreeMap<&str, Json> = BTreeMap::new();
+    let mut keys: BTreeMap<&str, &str> = BTreeMap::new();
     for (name, value) in pairs {
+        let (base, key) = name.split_at(name.find('[').unwrap_or(name.len()));
+        let shape = if matches!(key, "" | "[]") { key } else { "[key]" };
+        if *keys.entry(base).or_insert(shape) != shape {
+            let detail = "The same parameter has been sent in another form, with or without brackets.";
+            return Err(
+                Malformed::new(ReasonCode::QueryDuplicate, Place::Query(name.clone())).because(detail)
+            );
+        }
         let value = Json::string(value.as_deref().unwrap_or(""));
         let is_list = name.ends_with("[]") || lists.contains(name.as_str());
         match (members.get_mut(name.as_str()), is_list) {
@@ -164,6 +174,11 @@ mod tests {
             ]))
         );
         assert_eq!(of("id=1"), Ok(Json::object([("id", list(&["1"]))])));
+        for raw in ["a=1&a[]=2", "a[]=2&a=1", "a=1&a%5Bb%5D=2", "a[b]=1&a[]=2", "a&a[b][c]=1"] {
+            let refused = of(raw).expect_err(raw);
+            assert_eq!(refused.code, ReasonCode::QueryDuplicate, "{raw}");
+        }
+        assert!(of("a[b]=1&a[c]=2&b[]=1&b[]=2&c=1").is_ok());
         let twice = Malformed::new(ReasonCode::QueryDuplicate, Place::Query("y".into()));
         assert_eq!(of("y=1&id=1&%79=1"), Err(twice));
     }
