@@ -1,7 +1,7 @@
 //! The edge towards the agents: HTTP/1.1 and HTTP/2, plain and TLS.
 //!
 //! In: connections. Out: whole, bounded, authenticated requests matched to a route, handed to the enforcement point
-//! in a task of their own; and the responses. Before hyper reads an HTTP/1.1 head, [`guard`] has read it strictly.
+//! in a task of their own; and the responses. Before hyper reads an HTTP/1.1 head, `guard` has read it strictly.
 
 mod connection;
 mod guard;
