@@ -195,6 +195,49 @@ fn every_unguarded_negation_that_is_refused_really_fires_on_missing_input() {
 }
 
 #[test]
+fn a_head_that_may_be_undefined_in_a_loop_is_refused() {
+    for body in [
+        "deny contains {\"code\": \"d\", \"name\": x.name} if some x in input.l",
+        "deny contains input.o[x] if some x in input.l",
+        "deny contains sprintf(\"%v\", [input.o[k]]) if input.l[_] == k",
+        "deny contains input.l[_].name",
+        "deny contains {\"code\": \"d\", \"n\": f(x)} if some x in input.l\nf(x) := x.name",
+        "names contains x.name if some x in input.l",
+        "names[k] := x.name if some k, x in input.l",
+        "names[x.name] := 1 if some x in input.l",
+        "bad := x.bad if some x in input.l",
+        "bad := input.l[i].bad if { some i; input.l[i].on }",
+        "bad := 1 if input.n else := x.bad if { some x in input.l }",
+    ] {
+        refused(body, "head_undefined");
+    }
+    for body in [
+        "deny contains {\"code\": \"d\", \"name\": name} if { some x in input.l; name := x.name }",
+        "deny contains {\"code\": \"d\", \"name\": x.name} if { some x in input.l; x.name != \"a\" }",
+        "deny contains {\"code\": x} if some x in input.l",
+        "deny contains {\"code\": \"d\", \"name\": input.name} if input.n",
+        "deny contains {\"code\": \"d\", \"l\": data.ref.limits[k].max} if k := input.k",
+        "names := {x.name | some x in input.l}",
+        "f(k) := x.name if { some x in input.l; x.k == k }",
+    ] {
+        accepted(body);
+    }
+}
+
+/// The reason for the check, shown on the engine itself.
+#[test]
+fn one_undefined_head_takes_the_elements_of_every_other_turn_with_it() {
+    let mut engine = super::super::engine::strict();
+    let text =
+        "package p\nx contains i.n if some i in input.l\ny contains n if { some i in input.l; n := i.n }\n";
+    engine.add_policy("a.rego".into(), text.into()).expect("policy");
+    engine.set_input(regorus::Value::from_json_str(r#"{"l": [{"n": 1}, {}]}"#).expect("JSON"));
+    let mut count =
+        |rule: &str| engine.eval_rule(rule.into()).expect("value").as_set().map_or(0, |set| set.len());
+    assert_eq!((count("data.p.x"), count("data.p.y")), (0, 1));
+}
+
+#[test]
 fn references_to_nothing_or_to_everything_are_refused() {
     refused("x if data.ref.limmits.EUR", "reference_unknown");
     refused("x if data.gateway.p.typo", "reference_unknown");

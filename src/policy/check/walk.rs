@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::fault::Fault;
-use super::super::syntax::{Expr, Literal, Query, Reference, Rule, RuleHead, Span, Step};
+use super::super::syntax::{Expr, Literal, Query, Reference, Rule, RuleHead, Span, Statement, Step};
 use super::builtins;
 use super::names::{Kind, Named, Place, Root, Scope, World, bind, declared};
 use super::negation::{Here, Proofs, dotted, without};
@@ -72,19 +72,50 @@ impl<'a> Walk<'a> {
                 Step::Name(_) => None,
             }));
         }
+        let is_function = matches!(head, RuleHead::Func { .. });
         if bodies.is_empty() {
             heads.iter().for_each(|expr| self.expr(expr, &arguments, &Proofs::new()));
+            if !is_function {
+                self.looping_head(&heads, &[], &arguments);
+            }
         }
         for body in bodies {
             let assigned = body.assign.iter().map(|a| &a.value);
             let terms: Vec<&Expr> = heads.iter().copied().chain(assigned).collect();
             self.query(&terms, &body.query, &arguments, &Proofs::new());
+            if !is_function {
+                self.looping_head(&terms, &body.query.stmts, &arguments);
+            }
+        }
+    }
+
+    /// A head that is undefined in one turn of its rule's loop takes the elements of all other turns with
+    /// it; in OPA it is only left out itself. Functions do not share the fault.
+    fn looping_head(&mut self, terms: &[&'a Expr], body: &'a [Statement], arguments: &Scope) {
+        let scope: Scope = arguments.union(&declared(self.module.parsed, body)).cloned().collect();
+        let here = Here { world: self.world, module: self.module, scope: &scope };
+        if !here.loops(terms, body) {
+            return;
+        }
+        let mut proofs = Proofs::new();
+        body.iter().for_each(|statement| here.prove(&statement.literal, &mut proofs));
+        let undefined: BTreeMap<String, Span> = terms
+            .iter()
+            .flat_map(|term| here.undefined(term, &proofs))
+            .map(|(span, text)| (text, span))
+            .collect();
+        for (text, span) in undefined {
+            let message = format!(
+                "`{text}` may be undefined in one turn of this rule's loop: the elements of every other turn are then \
+                 lost here (OPA: only that one). Bind it in the body: `v := {text}`, and use `v` in the head"
+            );
+            self.fault(span, "head_undefined", message);
         }
     }
 
     /// A query and the terms that see its names.
     fn query(&mut self, terms: &[&Expr], query: &Query, outer: &Scope, proved: &Proofs) {
-        let own = declared(self.module.parsed, query);
+        let own = declared(self.module.parsed, &query.stmts);
         let mut proofs = without(proved, &own);
         let scope: Scope = outer.union(&own).cloned().collect();
         let here = Here { world: self.world, module: self.module, scope: &scope };
