@@ -303,6 +303,26 @@ fn a_package_has_one_directory_and_no_document_over_it() {
 }
 
 #[test]
+fn a_rule_never_stands_at_the_path_of_a_package() {
+    let p = ("a/p.rego", "package gateway.p\npermit contains \"a\" if input.x\ndeny contains \"d\"\n");
+    let rules =
+        |text: &str| load(&[p, ("evil/e.rego", text)]).into_iter().map(|(rule, ..)| rule).collect::<Vec<_>>();
+    for text in [
+        "package gateway\np.permit contains \"evil\" if true\n",
+        "package gateway\np := {\"permit\": {\"evil\"}}\n",
+        "package gateway\np[k] := {\"evil\"} if k := \"permit\"\n",
+        "package gateway\np contains \"deny\"\n",
+        "package gateway.p.deny\nx := true\n",
+        "package gateway.p.deny.x\ny := true\n",
+    ] {
+        assert_eq!(rules(text), ["package_owner"], "{text}");
+    }
+    assert_eq!(rules("package gateway\nq := 1\n"), [""; 0]);
+    assert_eq!(rules("package gateway.p.helpers\npermit := 1 if input.x\n"), ["contract_shape"]);
+    assert_eq!(rules("package gateway.p.helpers\nx := 1\n"), [""; 0]);
+}
+
+#[test]
 fn with_and_hidden_builtins_are_refused() {
     refused("x if permit with input.ok as true", "with_refused");
     refused("count := 3", "builtin_hidden");
