@@ -131,10 +131,10 @@ impl<'a> Walk<'a> {
                 Literal::SomeIn { key, value, collection } => {
                     key.iter().chain([value, collection]).for_each(|e| self.expr(e, &scope, &proofs));
                 }
-                Literal::Expr { expr } => self.expr(expr, &scope, &proofs),
+                Literal::Expr { expr } => self.condition(expr, &scope, &proofs),
                 Literal::NotExpr { expr } => {
                     self.negation(expr, here, &proofs);
-                    self.expr(expr, &scope, &proofs);
+                    self.condition(expr, &scope, &proofs);
                 }
                 Literal::Every { key, value, domain, query } => {
                     self.expr(domain, &scope, &proofs);
@@ -159,6 +159,28 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// A whole statement: whether it is false or undefined is the same to it.
+    fn condition(&mut self, expr: &Expr, scope: &Scope, proofs: &Proofs) {
+        match expr {
+            Expr::Membership { .. } => {
+                expr.parts().into_iter().for_each(|part| self.expr(part, scope, proofs));
+            }
+            other => self.expr(other, scope, proofs),
+        }
+    }
+
+    /// `in` whose value is used: with an undefined operand it is `false` here, and undefined in OPA.
+    fn membership(&mut self, expr: &Expr, scope: &Scope, proofs: &Proofs) {
+        let here = Here { world: self.world, module: self.module, scope };
+        for (span, text) in here.undefined(expr, proofs) {
+            let message = format!(
+                "the value of `in` over `{text}`, which may be undefined, is `false` here (OPA: undefined). Bind it in \
+                 the same body: `v := {text}`, or use `in` as a condition of its own"
+            );
+            self.fault(span, "membership_undefined", message);
+        }
+    }
+
     fn expr(&mut self, expr: &Expr, scope: &Scope, proofs: &Proofs) {
         if let Some(reference) = expr.reference() {
             self.reference(expr, &reference, scope);
@@ -178,7 +200,12 @@ impl<'a> Walk<'a> {
                 self.call(*span, fcn, params, scope);
                 params.iter().for_each(|p| self.expr(p, scope, proofs));
             }
-            other => other.parts().into_iter().for_each(|part| self.expr(part, scope, proofs)),
+            other => {
+                if matches!(other, Expr::Membership { .. }) {
+                    self.membership(other, scope, proofs);
+                }
+                other.parts().into_iter().for_each(|part| self.expr(part, scope, proofs));
+            }
         }
     }
 
