@@ -355,6 +355,28 @@ fn a_rule_never_stands_at_the_path_of_a_package() {
 }
 
 #[test]
+fn nothing_is_named_input_or_data() {
+    for body in [
+        "f(input) if input > 3",
+        "f(data) := data",
+        "x if { some data in [1]; data == 1 }",
+        "x if every input in [1] { input == 1 }",
+    ] {
+        refused(body, "name_shadowed");
+    }
+    let rules = |text: &str| {
+        let limits = ("ref/limits.json", r#"{"EUR": {"max": 100}}"#);
+        load(&[("p/p.rego", text), limits]).into_iter().map(|(rule, ..)| rule).collect::<Vec<_>>()
+    };
+    let text = "package gateway.p\nimport data.ref.limits.EUR as input\npermit contains \"a\" if not input.max > 3\n";
+    assert_eq!(rules(text), ["name_shadowed"]);
+    let text =
+        "package gateway.p\nimport input.request as data\npermit contains \"a\" if data.gateway[input.k]\n";
+    assert_eq!(rules(text), ["name_shadowed"]);
+    assert_eq!(rules("package gateway.p\nimport input\npermit contains \"a\" if input.x\n"), [""; 0]);
+}
+
+#[test]
 fn with_and_hidden_builtins_are_refused() {
     refused("x if permit with input.ok as true", "with_refused");
     refused("count := 3", "builtin_hidden");

@@ -33,6 +33,7 @@ impl<'a> Walk<'a> {
         };
         for (number, module) in world.modules.iter().enumerate() {
             walk.module = module;
+            walk.imports();
             for rule in &module.parsed.module.rules {
                 walk.node = format!("{}.{}", module.package.join("."), rule.name());
                 walk.graph.entry(walk.node.clone()).or_default();
@@ -46,6 +47,24 @@ impl<'a> Walk<'a> {
     fn fault(&mut self, span: Span, rule: &'static str, message: String) {
         let fault = self.module.parsed.fault(span, rule, message);
         self.faults.push(fault);
+    }
+
+    /// The engine goes on reading `input` and `data` as themselves, whatever stands under these names.
+    fn shadows(&mut self, span: Span, names: &Scope) {
+        for name in ["input", "data"].into_iter().filter(|name| names.contains(*name)) {
+            self.fault(
+                span,
+                "name_shadowed",
+                format!("`{name}` cannot be the name of anything else; rename it"),
+            );
+        }
+    }
+
+    fn imports(&mut self) {
+        let itself = |alias: &String, path: &Vec<String>| matches!(&path[..], [only] if only == alias);
+        let aliases = self.module.imports.iter().filter(|(alias, path)| !itself(alias, path));
+        let aliases: Scope = aliases.map(|(alias, _)| alias.clone()).collect();
+        self.shadows(self.module.parsed.module.package.span, &aliases);
     }
 
     fn rule(&mut self, rule: &'a Rule) {
@@ -72,6 +91,7 @@ impl<'a> Walk<'a> {
                 Step::Name(_) => None,
             }));
         }
+        self.shadows(rule.span(), &arguments);
         let is_function = matches!(head, RuleHead::Func { .. });
         if bodies.is_empty() {
             heads.iter().for_each(|expr| self.expr(expr, &arguments, &Proofs::new()));
@@ -116,6 +136,9 @@ impl<'a> Walk<'a> {
     /// A query and the terms that see its names.
     fn query(&mut self, terms: &[&Expr], query: &Query, outer: &Scope, proved: &Proofs) {
         let own = declared(self.module.parsed, &query.stmts);
+        if let Some(first) = query.stmts.first() {
+            self.shadows(first.span, &own);
+        }
         let mut proofs = without(proved, &own);
         let scope: Scope = outer.union(&own).cloned().collect();
         let here = Here { world: self.world, module: self.module, scope: &scope };
@@ -140,6 +163,7 @@ impl<'a> Walk<'a> {
                     self.expr(domain, &scope, &proofs);
                     let spans = key.iter().chain([value]);
                     let bound: Scope = spans.map(|s| self.module.parsed.text(*s).to_string()).collect();
+                    self.shadows(*value, &bound);
                     let inner = scope.union(&bound).cloned().collect();
                     self.query(&[], query, &inner, &without(&proofs, &bound));
                 }
