@@ -227,6 +227,10 @@ impl Here<'_> {
         };
         for step in reference.steps.iter().take(steps) {
             match step {
+                // `["a.b"]` is not `.a.b`.
+                Step::Name(name) if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') => {
+                    key.push_str(&format!("[{name:?}]"));
+                }
                 Step::Name(name) => {
                     key.push('.');
                     key.push_str(name);

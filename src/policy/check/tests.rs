@@ -377,6 +377,26 @@ fn nothing_is_named_input_or_data() {
 }
 
 #[test]
+fn a_name_that_nothing_binds_is_refused() {
+    refused("x if { some v; not v > 3 }", "name_unbound");
+    refused("x if { some v; not startswith(v, \"a\") }", "name_unbound");
+    refused("x if { some i, j; input.l[i] > 3; not j > 3 }", "name_unbound");
+    accepted("x if { some i; input.l[i] > 3; not i > 3 }");
+    accepted("x if { some i, v; input.l[i] = v; v > 3 }");
+    accepted("x if { some v; v = input.n; not v > 3 }");
+    accepted("x if { some v; [v, _] = input.l; not v > 3 }");
+    accepted("x if { some k, v; input.o[k][v].z }");
+}
+
+#[test]
+fn a_member_with_a_dot_in_its_name_proves_nothing_about_a_path() {
+    refused("x if { input[\"a.b\"]; not input.a.b > 3 }", "negation_unguarded");
+    refused("x if { input[\"a[1]\"]; not input.a[1] > 3 }", "negation_unguarded");
+    refused("x if not input[\"request.method\"] == \"a\"", "negation_unguarded");
+    accepted("x if { input[\"a.b\"]; not input[\"a.b\"] > 3 }");
+}
+
+#[test]
 fn with_and_hidden_builtins_are_refused() {
     refused("x if permit with input.ok as true", "with_refused");
     refused("count := 3", "builtin_hidden");

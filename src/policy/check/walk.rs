@@ -150,7 +150,16 @@ impl<'a> Walk<'a> {
                 self.fault(modifier.span, "with_refused", message.into());
             }
             match &statement.literal {
-                Literal::SomeVars { .. } => {}
+                Literal::SomeVars { vars } => {
+                    for span in vars {
+                        let name = self.module.parsed.text(*span);
+                        if !proofs.contains(&format!("${name}")) {
+                            let message =
+                                format!("nothing in this body binds `{name}`, so it never has a value");
+                            self.fault(*span, "name_unbound", message);
+                        }
+                    }
+                }
                 Literal::SomeIn { key, value, collection } => {
                     key.iter().chain([value, collection]).for_each(|e| self.expr(e, &scope, &proofs));
                 }
