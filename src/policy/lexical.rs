@@ -89,9 +89,7 @@ impl Scan<'_> {
                 }
                 '(' | '[' | '{' => self.opens(c),
                 ')' | ']' | '}' => {
-                    if self.open.pop().is_some() {
-                        self.chains.pop();
-                    }
+                    let _ = self.open.pop().and_then(|_| self.chains.pop());
                 }
                 c if c.is_whitespace() => continue,
                 c if c.is_control() || c == '\u{feff}' => {
