@@ -55,6 +55,15 @@ pub(super) fn contract(
         let sets = packages.entry(name).or_default();
         for rule in &parsed.module.rules {
             let Some(set) = ContractSet::ALL.into_iter().find(|set| set.name() == rule.name()) else {
+                // A set that nobody reads would load in silence, and a `deny` in it would never fire.
+                if let Some(meant) = misspelt(rule).filter(|_| wanted.iter().any(|w| w.as_str() == package)) {
+                    let message = format!(
+                        "`{}` is none of the four sets a surface asks for, and looks like `{meant}`; write `{meant}`, or \
+                         give it a name of its own",
+                        rule.name()
+                    );
+                    faults.push(parsed.fault(rule.span(), "contract_misspelt", message));
+                }
                 continue;
             };
             if is_partial_set(rule) {
@@ -92,6 +101,13 @@ pub(super) fn contract(
     // Packages without a single set are libraries; nobody can judge by them.
     packages.retain(|_, sets| !sets.is_empty());
     (packages, faults)
+}
+
+/// The contract's name that the name of a set looks like.
+fn misspelt(rule: &Rule) -> Option<&'static str> {
+    let name = rule.name().to_ascii_lowercase();
+    let mut names = ContractSet::ALL.into_iter().map(ContractSet::name);
+    names.find(|meant| is_partial_set(rule) && strsim::damerau_levenshtein(&name, meant) <= 2)
 }
 
 /// `name contains element`, with nothing after the name.

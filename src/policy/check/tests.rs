@@ -307,6 +307,15 @@ fn contract_names_must_be_partial_sets() {
 }
 
 #[test]
+fn a_set_whose_name_is_almost_one_of_the_four_is_refused() {
+    for name in ["denny", "dney", "Deny", "denys", "permits", "quarantined", "esclate"] {
+        refused(&format!("{name} contains \"a\" if input.action == \"x\""), "contract_misspelt");
+    }
+    accepted("blocked contains \"a\" if input.action == \"x\"");
+    accepted("denny := 1 if input.action == \"x\"");
+}
+
+#[test]
 fn a_surface_needs_its_package_and_a_permit_in_it() {
     let only = |text: &str| load(&[("p.rego", text)]).into_iter().map(|(rule, ..)| rule).collect::<Vec<_>>();
     assert_eq!(only("package gateway.q\npermit contains \"a\"\n"), ["package_missing"]);
