@@ -245,7 +245,8 @@ fn is_ours(name: &HeaderName) -> bool {
 /// The trailers of an answer as they may be passed on.
 pub fn trailers(received: HeaderMap) -> HeaderMap {
     let mut trailers = received;
-    let names: Vec<_> = trailers.keys().filter(|name| is_hop_by_hop(name) || is_ours(name)).cloned().collect();
+    let names: Vec<_> =
+        trailers.keys().filter(|name| is_hop_by_hop(name) || is_ours(name)).cloned().collect();
     for name in names {
         trailers.remove(name);
     }
