@@ -1,7 +1,7 @@
 //! Wiring: from a valid config to a running gateway, and back down in order.
 //!
-//! Up: policy is loaded and checked, the log is opened and recovered, the policy's activation is recorded, and only
-//! then the listeners open. Down: listeners close, what runs is finished (or given up after `drain_max`), the log
+//! Up: sockets are bound, policy is loaded and checked, the log is opened and recovered, the policy's activation is
+//! recorded, and only then the first connection is accepted. Down: listeners close, what runs is finished (or given up after `drain_max`), the log
 //! is closed with its stop leaf. A poisoned log ends the process; recovery decides at the next start.
 
 mod observe;
@@ -87,19 +87,23 @@ pub enum Stopped {
 impl Gateway {
     pub async fn start(config: Config, clock: Clock) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new()?);
+        // What can fail without the log comes before the log: a start that fails leaves no run in it.
+        let surfaces = config.surfaces.iter().map(|s| surface(s, &clock)).collect::<Result<Vec<_>, _>>()?;
+        let (admin_address, admin_socket) = listen(config.admin.listen).await?;
+        let mut sockets = Vec::new();
+        for listener in &config.listeners {
+            sockets.push(listen(listener.address).await?);
+        }
         let (pdp, ledger) = open(&config, &clock, &metrics).await?;
-        let activation = PolicyActivation {
-            activated_by: "start".into(),
-            engine: pdp.engine().into(),
-            files: pdp.files(),
-            revision: pdp.revision(),
-        };
-        ledger.record_policy(activation).await?;
+        if let Err(error) = record_policy(&pdp, &ledger).await {
+            ledger.close(ABANDON_MAX).await;
+            return Err(error.into());
+        }
+        // Nothing below fails, so no part of a gateway is left running.
         metrics.policy_activated_at.set(clock.wall().unix_ms() as f64 / 1_000.0);
         let versions = Versions::new();
         versions.set("policy", &pdp.revision().to_string());
         versions.set("identity", &config.digest.to_string());
-
         let gate = Gate {
             pdp: pdp.clone(),
             ledger: ledger.clone(),
@@ -122,10 +126,7 @@ impl Gateway {
                 client_stall_max: Duration::from_millis(limits::CLIENT_STALL_MS_MAX),
             },
         };
-        let surfaces = config.surfaces.iter().map(|s| surface(s, &clock)).collect::<Result<Vec<_>, _>>()?;
-
         let end = CancellationToken::new();
-        let (admin_address, admin_socket) = listen(config.admin.listen).await?;
         let pools: Vec<_> = surfaces.iter().map(|(_, s)| (s.name.clone(), s.upstream.clone())).collect();
         let admin = Admin {
             metrics: metrics.clone(),
@@ -134,22 +135,17 @@ impl Gateway {
             pools: pools.clone(),
             drain: shared.drain.clone(),
         };
-        let mut sockets = Vec::new();
-        for listener in config.listeners {
-            let (address, socket) = listen(listener.address).await?;
-            let behind = surfaces.iter().filter(|(name, _)| *name == listener.name);
-            let surfaces = behind.map(|(_, surface)| surface.clone()).collect();
-            sockets.push((listener.name, address, socket, shared.listener(surfaces, listener.tls)));
-        }
-        // Every socket is open: nothing below fails, so no part of a gateway is left running.
         tokio::spawn(admin::serve(Arc::new(admin), admin_socket, end.clone()));
         tokio::spawn(close_aged(pools.into_iter().map(|(_, upstream)| upstream).collect(), end.clone()));
         let mut listeners = Vec::new();
         let mut accepting = Vec::new();
-        for (name, address, socket, listener) in sockets {
-            tracing::info!(listener = %name, %address, "listening");
-            accepting.push(tokio::spawn(ingress::serve(Arc::new(listener), socket)));
-            listeners.push((name, address));
+        for (listener, (address, socket)) in config.listeners.into_iter().zip(sockets) {
+            let behind = surfaces.iter().filter(|(name, _)| *name == listener.name);
+            let behind = behind.map(|(_, surface)| surface.clone()).collect();
+            let served = Arc::new(shared.listener(behind, listener.tls));
+            tracing::info!(listener = %listener.name, %address, "listening");
+            accepting.push(tokio::spawn(ingress::serve(served, socket)));
+            listeners.push((listener.name, address));
         }
         Ok(Self {
             ledger,
@@ -236,6 +232,17 @@ impl Shared {
             abandon: self.abandon.clone(),
         }
     }
+}
+
+/// The first leaf after the run's own.
+async fn record_policy(pdp: &Pdp, ledger: &Ledger) -> Result<ledger::Receipt, Unrecorded> {
+    let activation = PolicyActivation {
+        activated_by: "start".into(),
+        engine: pdp.engine().into(),
+        files: pdp.files(),
+        revision: pdp.revision(),
+    };
+    ledger.record_policy(activation).await
 }
 
 /// Policy and log, off the async threads: compiling and recovering take their time.

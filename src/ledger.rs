@@ -160,10 +160,12 @@ impl Ledger {
         }
     }
 
-    /// A policy bundle became the active one.
+    /// A policy bundle became the active one. Written also when the disk is full: what is judged from here on, even
+    /// if only to be refused, is judged by it.
     pub async fn record_policy(&self, activation: PolicyActivation) -> Result<Receipt, Unrecorded> {
         let shared = &self.0.shared;
-        let leaf = note(entries::policy_bytes(activation, shared.epoch, shared.clock.wall()));
+        let bytes = entries::policy_bytes(activation, shared.epoch, shared.clock.wall());
+        let leaf = Leaf::new(bytes, None, Duty::Owed);
         Ok(self.append(leaf, Kind::Note).await?.receipt)
     }
 

@@ -178,6 +178,8 @@ pub const POLICY_LINE_BYTES_MAX: usize = 1_000;
 pub const POLICY_NESTING_MAX: usize = 10;
 /// Open `(` at one place of Rego.
 pub const POLICY_PARENTHESES_MAX: usize = 24;
+/// Operators, dots and opening brackets in a row of one expression: each is a level of the engine's syntax tree.
+pub const POLICY_OPERATORS_MAX: usize = 512;
 pub const POLICY_DIRECTORY_DEPTH_MAX: usize = 16;
 /// Rules that may stand on each other: a longer chain is stack.
 pub const POLICY_RULE_CHAIN_MAX: usize = 64;

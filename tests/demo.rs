@@ -207,7 +207,14 @@ fn a_gateway_that_cannot_have_its_log_exits_with_5() {
     let place = left_by_the_demo(dir.path(), |config| config);
     let config = file(&place, "interlock.yaml");
     let first = Running::start(&["run", "--config", &config], "ready\n");
-    let second = interlock(&["run", "--config", &config]);
+    // The same log, other ports: those of the first are taken.
+    let text_of_config = std::fs::read_to_string(&config).expect("a config");
+    let mut other = text_of_config.clone();
+    for marker in ["name: main, address: \"", "admin: { listen: \""] {
+        other = other.replace(&address(&text_of_config, marker), "127.0.0.1:0");
+    }
+    std::fs::write(place.join("other.yaml"), other).expect("written");
+    let second = interlock(&["run", "--config", &file(&place, "other.yaml")]);
     assert_eq!(second.status.code(), Some(5));
     assert!(text(&second.stderr).contains("another process has the log"), "{}", text(&second.stderr));
     assert_eq!(first.stop(), Some(0));

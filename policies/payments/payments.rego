@@ -25,7 +25,18 @@ amount := value if {
 	value := to_number(text)
 }
 
-currency := upper(input.request.body.currency) if is_string(input.request.body.currency)
+# Three ASCII letters in either case: `upper` alone would make a dollar of `uſd`.
+currency := upper(text) if {
+	text := input.request.body.currency
+	is_string(text)
+	regex.match(`^[A-Za-z]{3}$`, text)
+}
+
+customer := text if {
+	text := input.request.body.customer
+	is_string(text)
+	regex.match(`^cus_[A-Za-z0-9_]{1,64}$`, text)
+}
 
 rules := data.ref.limits[currency]
 
@@ -69,7 +80,20 @@ deny contains {"code": "over_limit", "message": message, "limit": limit} if {
 
 deny contains {"code": "counterparty_blocked", "case": reference} if {
 	spends
-	reference := data.ref.counterparties.blocked[input.request.body.customer]
+	reference := data.ref.counterparties.blocked[customer]
+}
+
+# A charge without one, or with one in another spelling, would pass the lists by.
+deny contains {"code": "customer_invalid", "message": "a charge names its customer: cus_..."} if {
+	input.action == "charge.create"
+	not customer
+}
+
+# So would a refund's, if it names one.
+deny contains {"code": "customer_invalid", "message": "a customer is cus_..."} if {
+	input.action == "refund.create"
+	_ := input.request.body.customer
+	not customer
 }
 
 deny contains {"code": "charge_missing", "message": "a refund names the charge it returns"} if {
@@ -77,7 +101,11 @@ deny contains {"code": "charge_missing", "message": "a refund names the charge i
 	not names_a_charge
 }
 
-names_a_charge if startswith(input.request.body.charge, "ch_")
+# Checked before `startswith`, whose error on a number would be no verdict at all, nor a quarantine.
+names_a_charge if {
+	is_string(input.request.body.charge)
+	startswith(input.request.body.charge, "ch_")
+}
 
 escalate contains {"code": "needs_approval", "message": message, "approvals": count(approvers)} if {
 	spends
@@ -89,5 +117,5 @@ escalate contains {"code": "needs_approval", "message": message, "approvals": co
 
 quarantine contains {"code": "canary_touched"} if {
 	spends
-	data.ref.counterparties.canaries[input.request.body.customer]
+	data.ref.counterparties.canaries[customer]
 }

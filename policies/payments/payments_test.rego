@@ -47,13 +47,15 @@ test_what_is_not_a_positive_integer_is_denied if {
 
 test_a_body_without_members_is_denied if {
 	deny := payments.deny with input as ask("charge.create", ["agent"], {}, [])
-	{"amount_invalid", "currency_unsupported"} == codes(deny)
+	{"amount_invalid", "currency_unsupported", "customer_invalid"} == codes(deny)
 }
 
 test_an_unknown_currency_is_denied if {
-	body := {"amount": 1, "currency": "xxx"}
-	deny := payments.deny with input as ask("charge.create", ["agent"], body, [])
-	codes(deny) == {"currency_unsupported"}
+	every currency in ["xxx", "uſd", "EUR ", "", 978, null] {
+		body := object.union(charge(1), {"currency": currency})
+		deny := payments.deny with input as ask("charge.create", ["agent"], body, [])
+		codes(deny) == {"currency_unsupported"}
+	}
 }
 
 test_a_role_without_a_limit_is_denied if {
@@ -65,6 +67,19 @@ test_a_blocked_counterparty_is_denied if {
 	body := {"amount": 1, "currency": "EUR", "customer": "cus_blocked"}
 	deny := payments.deny with input as ask("charge.create", ["agent"], body, [])
 	codes(deny) == {"counterparty_blocked"}
+}
+
+test_a_charge_names_its_customer if {
+	without := payments.deny with input as ask("charge.create", ["agent"], {"amount": 1, "currency": "EUR"}, [])
+	codes(without) == {"customer_invalid"}
+	every customer in ["", "CUS_BLOCKED", "cus_blocked ", 7, null, false, ["cus_1"], {"id": "cus_1"}] {
+		body := object.union(charge(1), {"customer": customer})
+		charged := payments.deny with input as ask("charge.create", ["agent"], body, [])
+		codes(charged) == {"customer_invalid"}
+		refund := object.union(body, {"charge": "ch_1"})
+		refunded := payments.deny with input as ask("refund.create", ["agent"], refund, [])
+		codes(refunded) == {"customer_invalid"}
+	}
 }
 
 test_a_large_charge_waits_for_somebody_else if {
@@ -90,6 +105,14 @@ test_a_refund_names_its_charge if {
 	named := object.union(charge(1), {"charge": "ch_1"})
 	deny := payments.deny with input as ask("refund.create", ["agent"], named, [])
 	count(deny) == 0
+}
+
+test_a_charge_that_is_no_text_is_no_way_around_the_canary if {
+	body := {"amount": 1, "currency": "EUR", "customer": "cus_canary", "charge": 5}
+	quarantine := payments.quarantine with input as ask("refund.create", ["agent"], body, [])
+	codes(quarantine) == {"canary_touched"}
+	deny := payments.deny with input as ask("refund.create", ["agent"], body, [])
+	codes(deny) == {"charge_missing"}
 }
 
 test_reading_needs_a_role if {

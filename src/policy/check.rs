@@ -143,6 +143,25 @@ fn owners(world: &World<'_>) -> Vec<Fault> {
             );
             faults.push(named.parsed.fault(named.parsed.module.package.span, "package_owner", message));
         }
+        faults.extend(rules_over_packages(world, named));
+    }
+    faults
+}
+
+/// A rule at another package's path, as `p.permit contains ...` in the package above `p`, is one of its rules
+/// to the engine.
+fn rules_over_packages(world: &World<'_>, named: &Named<'_>) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for rule in &named.parsed.module.rules {
+        let path: Vec<String> = named.package.iter().cloned().chain([rule.name().to_string()]).collect();
+        if let Some(package) = world.packages.keys().find(|package| package.starts_with(&path)) {
+            let message = format!(
+                "the rule {} stands where package {} does, and would add to its rules; rename one of them",
+                path.join("."),
+                package.join(".")
+            );
+            faults.push(named.parsed.fault(rule.span(), "package_owner", message));
+        }
     }
     faults
 }

@@ -1,7 +1,8 @@
 //! What is checked on the characters of Rego, before the engine's parser sees them.
 //!
-//! The parser's time doubles with every level of a nested literal, and it reads a line that begins with
-//! `(` as a call of what stood before. Neither may depend on the parser to be found.
+//! The parser's time doubles with every level of a nested literal, a chain of operators is a tree as deep as it
+//! is long, which no stack holds, and a line that begins with `(` is read as a call of what stood before. None of
+//! this may depend on the parser to be found.
 
 use super::fault::Fault;
 use super::source::RegoFile;
@@ -9,7 +10,15 @@ use crate::limits;
 
 /// Everything wrong with the characters of one file.
 pub(super) fn faults(file: &RegoFile) -> Vec<Fault> {
-    let mut scan = Scan { file, faults: Vec::new(), line: 1, column: 0, open: Vec::new(), before: None };
+    let mut scan = Scan {
+        file,
+        faults: Vec::new(),
+        line: 1,
+        column: 0,
+        open: Vec::new(),
+        chains: vec![0],
+        before: None,
+    };
     scan.run();
     let mut faults = scan.faults;
     for (number, line) in (1..).zip(file.text.lines()) {
@@ -26,12 +35,18 @@ fn fault(file: &RegoFile, line: u32, column: u32, rule: &'static str, message: S
     Fault { file: file.name.clone(), line, column, rule, message }
 }
 
+fn ends_a_term(c: char) -> bool {
+    c.is_alphanumeric() || matches!(c, '_' | ']' | '}' | ')' | '"' | '`')
+}
+
 struct Scan<'a> {
     file: &'a RegoFile,
     faults: Vec<Fault>,
     line: u32,
     column: u32,
     open: Vec<char>,
+    /// Links of the chain that runs on, outside all brackets and inside each open one.
+    chains: Vec<usize>,
     /// The last character that was not space or comment, and its line.
     before: Option<(char, u32)>,
 }
@@ -42,6 +57,9 @@ impl Scan<'_> {
         let mut chars = text.chars().peekable();
         while let Some(c) = chars.next() {
             self.advance(c);
+            if !c.is_whitespace() && c != '#' {
+                self.link(c);
+            }
             match c {
                 '#' => {
                     while chars.next_if(|c| *c != '\n').is_some() {}
@@ -71,7 +89,7 @@ impl Scan<'_> {
                 }
                 '(' | '[' | '{' => self.opens(c),
                 ')' | ']' | '}' => {
-                    self.open.pop();
+                    let _ = self.open.pop().and_then(|_| self.chains.pop());
                 }
                 c if c.is_whitespace() => continue,
                 c if c.is_control() || c == '\u{feff}' => {
@@ -96,8 +114,28 @@ impl Scan<'_> {
         self.faults.push(fault(self.file, self.line, self.column, rule, message));
     }
 
+    /// Counts the links of a chain. One ends where a line does, unless the next line goes on with it.
+    fn link(&mut self, c: char) {
+        let Some(chain) = self.chains.last_mut() else { return };
+        let is_operator = |c: char| "+-*/%|&=<>!.:[(".contains(c);
+        let goes_on = |(before, line): (char, u32)| {
+            line == self.line || is_operator(before) || is_operator(c) || ")]}".contains(c)
+        };
+        if !self.before.is_some_and(goes_on) {
+            *chain = 0;
+        }
+        *chain += usize::from(is_operator(c));
+        if is_operator(c) && *chain == limits::POLICY_OPERATORS_MAX + 1 {
+            let max = limits::POLICY_OPERATORS_MAX;
+            self.fault(
+                "expression_too_long",
+                format!("more than {max} operators in one expression; use rules in between"),
+            );
+        }
+    }
+
     fn opens(&mut self, c: char) {
-        let ends_a_term = |b: char| b.is_alphanumeric() || matches!(b, '_' | ']' | '}' | ')' | '"' | '`');
+        self.chains.push(0);
         let begins_a_line = self.before.is_some_and(|(b, line)| line < self.line && ends_a_term(b));
         if begins_a_line && c == '(' {
             let message = "a line that begins with `(` is read as a call of what stands before it; begin the line with \
@@ -139,6 +177,25 @@ mod tests {
         assert_eq!(rules_of(&braces), [("nesting_too_deep", 2)]);
         let round = format!("package p\nx := {}1", "(".repeat(40));
         assert_eq!(rules_of(&round), [("nesting_too_deep", 2)]);
+    }
+
+    #[test]
+    fn a_chain_of_operators_never_overflows_the_stack() {
+        let links = limits::POLICY_OPERATORS_MAX;
+        let refused = |line: u32| vec![("expression_too_long", line)];
+        assert_eq!(rules_of(&format!("package p\nx := 1{}\n", "+1\n".repeat(links - 2))), []);
+        assert_eq!(
+            rules_of(&format!("package p\nx := 1{}\n", "\n+1".repeat(links))),
+            refused(links as u32 + 1)
+        );
+        for text in ["-\n", "1 ==\n", "1 |", "a[1,\n2] +", "f(1\n) +\n", "[\n1] &\n"] {
+            let found = rules_of(&format!("package p\nx := {}1\n", text.repeat(links + 1)));
+            assert!(found.iter().any(|(rule, _)| *rule == "expression_too_long"), "{text:?}: {found:?}");
+        }
+        let body = "\tx[i].y == input.z.v + 1\n".repeat(links);
+        assert_eq!(rules_of(&format!("package p\na if {{\n{body}}}\n")), []);
+        assert_eq!(rules_of(&format!("package p\na := [\n{}]\n", "[1, -1], # +\n".repeat(links))), []);
+        assert_eq!(rules_of(&format!("package p\na := {{\n{}}}\n", "\"a\": -1,\n".repeat(links))), []);
     }
 
     #[test]

@@ -66,6 +66,7 @@ pub(super) struct WithModifier {
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Statement {
+    pub span: Span,
     pub literal: Literal,
     #[serde(default)]
     pub with_mods: Vec<WithModifier>,

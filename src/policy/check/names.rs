@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::source::DataFile;
-use super::super::syntax::{AssignOp, Expr, Literal, Parsed, Query, Reference, Rule, RuleHead, Step};
+use super::super::syntax::{AssignOp, Expr, Literal, Parsed, Reference, Rule, RuleHead, Statement, Step};
 use super::package_of;
 use crate::model::Json;
 
@@ -186,9 +186,9 @@ pub(super) fn bind(pattern: &Expr, scope: &mut Scope) {
 }
 
 /// The names a query declares for itself and what is inside it.
-pub(super) fn declared(parsed: &Parsed, query: &Query) -> Scope {
+pub(super) fn declared(parsed: &Parsed, body: &[Statement]) -> Scope {
     let mut scope = Scope::new();
-    for statement in &query.stmts {
+    for statement in body {
         match &statement.literal {
             Literal::SomeVars { vars } => {
                 scope.extend(vars.iter().map(|span| parsed.text(*span).to_string()));

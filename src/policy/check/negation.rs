@@ -7,9 +7,9 @@
 
 use std::collections::BTreeSet;
 
-use super::super::syntax::{Expr, Literal, Reference, Span, Step};
+use super::super::syntax::{AssignOp, Expr, Literal, Reference, Span, Statement, Step};
 use super::builtins;
-use super::names::{Kind, Named, Place, Root, Scope, World};
+use super::names::{Kind, Named, Place, Root, Scope, World, bind};
 
 /// References that have a value wherever the whole body holds, as canonical text.
 pub(super) type Proofs = BTreeSet<String>;
@@ -103,6 +103,51 @@ impl Here<'_> {
         missing
     }
 
+    /// What of `expr` may have no value: the place and the text of each such operand.
+    pub(super) fn undefined(&self, expr: &Expr, proofs: &Proofs) -> Vec<(Span, String)> {
+        let mut missing = Vec::new();
+        self.operand(expr, proofs, &mut missing);
+        missing
+    }
+
+    /// Whether a body, or the terms that see its names, may hold in more than one way.
+    pub(super) fn loops(&self, terms: &[&Expr], body: &[Statement]) -> bool {
+        let mut bound = Scope::new();
+        let mut seen: Vec<&Expr> = terms.to_vec();
+        for statement in body {
+            match &statement.literal {
+                Literal::SomeIn { .. } => return true,
+                Literal::Expr { expr } => {
+                    if let Expr::AssignExpr { op: AssignOp::ColEq, lhs, .. } = expr {
+                        bind(lhs, &mut bound);
+                    }
+                    seen.push(expr);
+                }
+                Literal::Every { domain, .. } => seen.push(domain),
+                Literal::NotExpr { .. } | Literal::SomeVars { .. } => {}
+            }
+        }
+        seen.into_iter().any(|expr| self.ranges(expr, &bound))
+    }
+
+    /// Whether an index in `expr` stands for every index there is: `_`, or a name only its use binds.
+    fn ranges(&self, expr: &Expr, bound: &Scope) -> bool {
+        let is_free = |index: &Expr| match index {
+            Expr::Var { value, .. } => {
+                !bound.contains(value)
+                    && matches!(self.world.root(self.module, self.scope, value), Root::Local)
+            }
+            other => self.ranges(other, bound),
+        };
+        if let Some(reference) = expr.reference() {
+            return reference.steps.iter().any(|step| matches!(step, Step::Index(index) if is_free(index)));
+        }
+        match expr {
+            Expr::ArrayCompr { .. } | Expr::SetCompr { .. } | Expr::ObjectCompr { .. } => false,
+            other => other.parts().into_iter().any(|part| self.ranges(part, bound)),
+        }
+    }
+
     fn parts(&self, expr: &Expr, proofs: &Proofs, missing: &mut Vec<(Span, String)>) {
         match expr {
             Expr::ArrayCompr { .. } | Expr::SetCompr { .. } | Expr::ObjectCompr { .. } => {}
@@ -182,6 +227,10 @@ impl Here<'_> {
         };
         for step in reference.steps.iter().take(steps) {
             match step {
+                // `["a.b"]` is not `.a.b`.
+                Step::Name(name) if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') => {
+                    key.push_str(&format!("[{name:?}]"));
+                }
                 Step::Name(name) => {
                     key.push('.');
                     key.push_str(name);

@@ -147,7 +147,6 @@ fn negation_over_an_operand_that_may_be_undefined_is_refused() {
         "x if { y := input.l[_]; not input.l[_] == y }",
         "x if not count(input.l) > 3",
         "x if not g(input.request.size) > 3\ng(v) := 4 if v > 10",
-        "x if { y := input.n in [1]; not input.n > 3 }",
         "x if { some input_n in [1]; y := {n | n := input.n}; not input.n > 3 }",
     ] {
         refused(body, "negation_unguarded");
@@ -192,6 +191,82 @@ fn every_unguarded_negation_that_is_refused_really_fires_on_missing_input() {
         let value = engine.eval_rule("data.p.x".into()).expect("value");
         assert_eq!(value.as_set().expect("set").len(), 1, "{body}");
     }
+}
+
+#[test]
+fn a_head_that_may_be_undefined_in_a_loop_is_refused() {
+    for body in [
+        "deny contains {\"code\": \"d\", \"name\": x.name} if some x in input.l",
+        "deny contains input.o[x] if some x in input.l",
+        "deny contains sprintf(\"%v\", [input.o[k]]) if input.l[_] == k",
+        "deny contains input.l[_].name",
+        "deny contains {\"code\": \"d\", \"n\": f(x)} if some x in input.l\nf(x) := x.name",
+        "names contains x.name if some x in input.l",
+        "names[k] := x.name if some k, x in input.l",
+        "names[x.name] := 1 if some x in input.l",
+        "bad := x.bad if some x in input.l",
+        "bad := input.l[i].bad if { some i; input.l[i].on }",
+        "bad := 1 if input.n else := x.bad if { some x in input.l }",
+    ] {
+        refused(body, "head_undefined");
+    }
+    for body in [
+        "deny contains {\"code\": \"d\", \"name\": name} if { some x in input.l; name := x.name }",
+        "deny contains {\"code\": \"d\", \"name\": x.name} if { some x in input.l; x.name != \"a\" }",
+        "deny contains {\"code\": x} if some x in input.l",
+        "deny contains {\"code\": \"d\", \"name\": input.name} if input.n",
+        "deny contains {\"code\": \"d\", \"l\": data.ref.limits[k].max} if k := input.k",
+        "names := {x.name | some x in input.l}",
+        "f(k) := x.name if { some x in input.l; x.k == k }",
+    ] {
+        accepted(body);
+    }
+}
+
+/// The reason for the check, shown on the engine itself.
+#[test]
+fn one_undefined_head_takes_the_elements_of_every_other_turn_with_it() {
+    let mut engine = super::super::engine::strict();
+    let text =
+        "package p\nx contains i.n if some i in input.l\ny contains n if { some i in input.l; n := i.n }\n";
+    engine.add_policy("a.rego".into(), text.into()).expect("policy");
+    engine.set_input(regorus::Value::from_json_str(r#"{"l": [{"n": 1}, {}]}"#).expect("JSON"));
+    let mut count =
+        |rule: &str| engine.eval_rule(rule.into()).expect("value").as_set().map_or(0, |set| set.len());
+    assert_eq!((count("data.p.x"), count("data.p.y")), (0, 1));
+}
+
+#[test]
+fn the_value_of_in_over_what_may_be_undefined_is_refused() {
+    for body in [
+        "blocked := input.c in data.ref.limits.list",
+        "x if (input.c in data.ref.limits.list) == false",
+        "x if { y := 1 in input.l; y == false }",
+        "x if f(input.c in [\"a\"])\nf(v) if v == false",
+        "x := [y | y := input.c in [1]]",
+        "x contains input.c in [1] if input.n",
+    ] {
+        refused(body, "membership_undefined");
+    }
+    for body in [
+        "blocked if input.c in data.ref.limits.list",
+        "x if { c := input.c; y := c in data.ref.limits.list; y == false }",
+        "x if { input.c; y := input.c in [1]; y == false }",
+        "f(v) := v in data.ref.limits.list",
+        "x if { c := input.c; not c in data.ref.limits.list }",
+        "x if every y in input.l { y in [1] }",
+    ] {
+        accepted(body);
+    }
+    let both: Vec<_> =
+        rules("x if { y := input.n in [1]; not input.n > 3 }").into_iter().map(|(r, _)| r).collect();
+    assert_eq!(both, ["membership_undefined", "negation_unguarded"], "such a value proves nothing either");
+    // The reason for the check, shown on the engine itself.
+    let mut engine = super::super::engine::strict();
+    let text = "package p\nx := input.c in [1]\n".to_string();
+    engine.add_policy("a.rego".into(), text).expect("policy");
+    engine.set_input(regorus::Value::new_object());
+    assert_eq!(engine.eval_rule("data.p.x".into()).expect("value"), regorus::Value::from(false));
 }
 
 #[test]
@@ -257,6 +332,68 @@ fn a_package_has_one_directory_and_no_document_over_it() {
     assert_eq!(rules(&[("a/p.rego", p), ("ref.json", "{}"), ("ref/a.json", "{}")]), ["data_overlap"]);
     assert_eq!(rules(&[("a/p.rego", p), ("ref/data.json", "{}")]), ["data_name"]);
     assert_eq!(rules(&[("a/p.rego", p), ("ref/a.json", "{\"a\":1,\"a\":2}")]), ["data_invalid"]);
+}
+
+#[test]
+fn a_rule_never_stands_at_the_path_of_a_package() {
+    let p = ("a/p.rego", "package gateway.p\npermit contains \"a\" if input.x\ndeny contains \"d\"\n");
+    let rules =
+        |text: &str| load(&[p, ("evil/e.rego", text)]).into_iter().map(|(rule, ..)| rule).collect::<Vec<_>>();
+    for text in [
+        "package gateway\np.permit contains \"evil\" if true\n",
+        "package gateway\np := {\"permit\": {\"evil\"}}\n",
+        "package gateway\np[k] := {\"evil\"} if k := \"permit\"\n",
+        "package gateway\np contains \"deny\"\n",
+        "package gateway.p.deny\nx := true\n",
+        "package gateway.p.deny.x\ny := true\n",
+    ] {
+        assert_eq!(rules(text), ["package_owner"], "{text}");
+    }
+    assert_eq!(rules("package gateway\nq := 1\n"), [""; 0]);
+    assert_eq!(rules("package gateway.p.helpers\npermit := 1 if input.x\n"), ["contract_shape"]);
+    assert_eq!(rules("package gateway.p.helpers\nx := 1\n"), [""; 0]);
+}
+
+#[test]
+fn nothing_is_named_input_or_data() {
+    for body in [
+        "f(input) if input > 3",
+        "f(data) := data",
+        "x if { some data in [1]; data == 1 }",
+        "x if every input in [1] { input == 1 }",
+    ] {
+        refused(body, "name_shadowed");
+    }
+    let rules = |text: &str| {
+        let limits = ("ref/limits.json", r#"{"EUR": {"max": 100}}"#);
+        load(&[("p/p.rego", text), limits]).into_iter().map(|(rule, ..)| rule).collect::<Vec<_>>()
+    };
+    let text = "package gateway.p\nimport data.ref.limits.EUR as input\npermit contains \"a\" if not input.max > 3\n";
+    assert_eq!(rules(text), ["name_shadowed"]);
+    let text =
+        "package gateway.p\nimport input.request as data\npermit contains \"a\" if data.gateway[input.k]\n";
+    assert_eq!(rules(text), ["name_shadowed"]);
+    assert_eq!(rules("package gateway.p\nimport input\npermit contains \"a\" if input.x\n"), [""; 0]);
+}
+
+#[test]
+fn a_name_that_nothing_binds_is_refused() {
+    refused("x if { some v; not v > 3 }", "name_unbound");
+    refused("x if { some v; not startswith(v, \"a\") }", "name_unbound");
+    refused("x if { some i, j; input.l[i] > 3; not j > 3 }", "name_unbound");
+    accepted("x if { some i; input.l[i] > 3; not i > 3 }");
+    accepted("x if { some i, v; input.l[i] = v; v > 3 }");
+    accepted("x if { some v; v = input.n; not v > 3 }");
+    accepted("x if { some v; [v, _] = input.l; not v > 3 }");
+    accepted("x if { some k, v; input.o[k][v].z }");
+}
+
+#[test]
+fn a_member_with_a_dot_in_its_name_proves_nothing_about_a_path() {
+    refused("x if { input[\"a.b\"]; not input.a.b > 3 }", "negation_unguarded");
+    refused("x if { input[\"a[1]\"]; not input.a[1] > 3 }", "negation_unguarded");
+    refused("x if not input[\"request.method\"] == \"a\"", "negation_unguarded");
+    accepted("x if { input[\"a.b\"]; not input[\"a.b\"] > 3 }");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::fault::Fault;
-use super::super::syntax::{Expr, Literal, Query, Reference, Rule, RuleHead, Span, Step};
+use super::super::syntax::{Expr, Literal, Query, Reference, Rule, RuleHead, Span, Statement, Step};
 use super::builtins;
 use super::names::{Kind, Named, Place, Root, Scope, World, bind, declared};
 use super::negation::{Here, Proofs, dotted, without};
@@ -33,6 +33,7 @@ impl<'a> Walk<'a> {
         };
         for (number, module) in world.modules.iter().enumerate() {
             walk.module = module;
+            walk.imports();
             for rule in &module.parsed.module.rules {
                 walk.node = format!("{}.{}", module.package.join("."), rule.name());
                 walk.graph.entry(walk.node.clone()).or_default();
@@ -46,6 +47,24 @@ impl<'a> Walk<'a> {
     fn fault(&mut self, span: Span, rule: &'static str, message: String) {
         let fault = self.module.parsed.fault(span, rule, message);
         self.faults.push(fault);
+    }
+
+    /// The engine goes on reading `input` and `data` as themselves, whatever stands under these names.
+    fn shadows(&mut self, span: Span, names: &Scope) {
+        for name in ["input", "data"].into_iter().filter(|name| names.contains(*name)) {
+            self.fault(
+                span,
+                "name_shadowed",
+                format!("`{name}` cannot be the name of anything else; rename it"),
+            );
+        }
+    }
+
+    fn imports(&mut self) {
+        let itself = |alias: &String, path: &Vec<String>| matches!(&path[..], [only] if only == alias);
+        let aliases = self.module.imports.iter().filter(|(alias, path)| !itself(alias, path));
+        let aliases: Scope = aliases.map(|(alias, _)| alias.clone()).collect();
+        self.shadows(self.module.parsed.module.package.span, &aliases);
     }
 
     fn rule(&mut self, rule: &'a Rule) {
@@ -72,19 +91,54 @@ impl<'a> Walk<'a> {
                 Step::Name(_) => None,
             }));
         }
+        self.shadows(rule.span(), &arguments);
+        let is_function = matches!(head, RuleHead::Func { .. });
         if bodies.is_empty() {
             heads.iter().for_each(|expr| self.expr(expr, &arguments, &Proofs::new()));
+            if !is_function {
+                self.looping_head(&heads, &[], &arguments);
+            }
         }
         for body in bodies {
             let assigned = body.assign.iter().map(|a| &a.value);
             let terms: Vec<&Expr> = heads.iter().copied().chain(assigned).collect();
             self.query(&terms, &body.query, &arguments, &Proofs::new());
+            if !is_function {
+                self.looping_head(&terms, &body.query.stmts, &arguments);
+            }
+        }
+    }
+
+    /// A head that is undefined in one turn of its rule's loop takes the elements of all other turns with
+    /// it; in OPA it is only left out itself. Functions do not share the fault.
+    fn looping_head(&mut self, terms: &[&'a Expr], body: &'a [Statement], arguments: &Scope) {
+        let scope: Scope = arguments.union(&declared(self.module.parsed, body)).cloned().collect();
+        let here = Here { world: self.world, module: self.module, scope: &scope };
+        if !here.loops(terms, body) {
+            return;
+        }
+        let mut proofs = Proofs::new();
+        body.iter().for_each(|statement| here.prove(&statement.literal, &mut proofs));
+        let undefined: BTreeMap<String, Span> = terms
+            .iter()
+            .flat_map(|term| here.undefined(term, &proofs))
+            .map(|(span, text)| (text, span))
+            .collect();
+        for (text, span) in undefined {
+            let message = format!(
+                "`{text}` may be undefined in one turn of this rule's loop: the elements of every other turn are then \
+                 lost here (OPA: only that one). Bind it in the body: `v := {text}`, and use `v` in the head"
+            );
+            self.fault(span, "head_undefined", message);
         }
     }
 
     /// A query and the terms that see its names.
     fn query(&mut self, terms: &[&Expr], query: &Query, outer: &Scope, proved: &Proofs) {
-        let own = declared(self.module.parsed, query);
+        let own = declared(self.module.parsed, &query.stmts);
+        if let Some(first) = query.stmts.first() {
+            self.shadows(first.span, &own);
+        }
         let mut proofs = without(proved, &own);
         let scope: Scope = outer.union(&own).cloned().collect();
         let here = Here { world: self.world, module: self.module, scope: &scope };
@@ -96,19 +150,29 @@ impl<'a> Walk<'a> {
                 self.fault(modifier.span, "with_refused", message.into());
             }
             match &statement.literal {
-                Literal::SomeVars { .. } => {}
+                Literal::SomeVars { vars } => {
+                    for span in vars {
+                        let name = self.module.parsed.text(*span);
+                        if !proofs.contains(&format!("${name}")) {
+                            let message =
+                                format!("nothing in this body binds `{name}`, so it never has a value");
+                            self.fault(*span, "name_unbound", message);
+                        }
+                    }
+                }
                 Literal::SomeIn { key, value, collection } => {
                     key.iter().chain([value, collection]).for_each(|e| self.expr(e, &scope, &proofs));
                 }
-                Literal::Expr { expr } => self.expr(expr, &scope, &proofs),
+                Literal::Expr { expr } => self.condition(expr, &scope, &proofs),
                 Literal::NotExpr { expr } => {
                     self.negation(expr, here, &proofs);
-                    self.expr(expr, &scope, &proofs);
+                    self.condition(expr, &scope, &proofs);
                 }
                 Literal::Every { key, value, domain, query } => {
                     self.expr(domain, &scope, &proofs);
                     let spans = key.iter().chain([value]);
                     let bound: Scope = spans.map(|s| self.module.parsed.text(*s).to_string()).collect();
+                    self.shadows(*value, &bound);
                     let inner = scope.union(&bound).cloned().collect();
                     self.query(&[], query, &inner, &without(&proofs, &bound));
                 }
@@ -125,6 +189,28 @@ impl<'a> Walk<'a> {
                  if a missing value should count as well, write a second rule with `not` over the reference alone"
             );
             self.fault(span, "negation_unguarded", message);
+        }
+    }
+
+    /// A whole statement: whether it is false or undefined is the same to it.
+    fn condition(&mut self, expr: &Expr, scope: &Scope, proofs: &Proofs) {
+        match expr {
+            Expr::Membership { .. } => {
+                expr.parts().into_iter().for_each(|part| self.expr(part, scope, proofs));
+            }
+            other => self.expr(other, scope, proofs),
+        }
+    }
+
+    /// `in` whose value is used: with an undefined operand it is `false` here, and undefined in OPA.
+    fn membership(&mut self, expr: &Expr, scope: &Scope, proofs: &Proofs) {
+        let here = Here { world: self.world, module: self.module, scope };
+        for (span, text) in here.undefined(expr, proofs) {
+            let message = format!(
+                "the value of `in` over `{text}`, which may be undefined, is `false` here (OPA: undefined). Bind it in \
+                 the same body: `v := {text}`, or use `in` as a condition of its own"
+            );
+            self.fault(span, "membership_undefined", message);
         }
     }
 
@@ -147,7 +233,12 @@ impl<'a> Walk<'a> {
                 self.call(*span, fcn, params, scope);
                 params.iter().for_each(|p| self.expr(p, scope, proofs));
             }
-            other => other.parts().into_iter().for_each(|part| self.expr(part, scope, proofs)),
+            other => {
+                if matches!(other, Expr::Membership { .. }) {
+                    self.membership(other, scope, proofs);
+                }
+                other.parts().into_iter().for_each(|part| self.expr(part, scope, proofs));
+            }
         }
     }
 
