@@ -14,9 +14,9 @@ use crate::canonical::ExecutionRequest;
 use crate::clock::{Clock, Moment};
 use crate::ledger::{Ledger, Receipt, Recorded, Rejection, Unrecorded};
 use crate::limits;
-use crate::model::{Decision, PolicyReason, ReasonCode, ReceiptId};
+use crate::model::{Decision, OutcomeStatus, PolicyReason, ReasonCode, ReceiptId};
 use crate::policy::{Context, Evaluated, Judgment, Pdp, Permit, Question, Refusal};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Alarm, Metrics};
 use crate::upstream::{self, Answer, Lease, LeaseError, NoAnswer, PermittedRequest};
 
 /// What every request passes: the decision point, the log, and the state both rest on.
@@ -207,15 +207,18 @@ async fn send(
             Ok(Sent::Answered(Box::new(answer)))
         }
         Err(no_answer) => {
-            gate.metrics.settled(&surface.name, no_answer.status());
-            tracing::warn!(surface = %surface.name, outcome = no_answer.status().as_str(),
-                cause = no_answer.cause(), "no answer from the upstream");
-            match *no_answer {
-                NoAnswer::NotSent { execution, receipt, .. } => {
-                    let code = ReasonCode::UpstreamNotSent;
+            let NoAnswer { status, code, receipt, again, is_violation, cause } = *no_answer;
+            gate.metrics.settled(&surface.name, status);
+            if is_violation {
+                gate.metrics.alarm(Alarm::SealViolated);
+            }
+            tracing::warn!(surface = %surface.name, outcome = status.as_str(), cause, "no answer from the upstream");
+            match (again, status) {
+                (Some(execution), _) => {
                     Ok(Sent::Nothing(Box::new(Again { execution: *execution, receipt, code })))
                 }
-                NoAnswer::Unknown { code, receipt, .. } => Err(Refused::NoAnswer { code, receipt }),
+                (None, OutcomeStatus::NotSent) => Err(Refused::NotSent { code, receipt }),
+                (None, _) => Err(Refused::NoAnswer { code, receipt }),
             }
         }
     }

@@ -17,7 +17,8 @@ pub use body::{AnswerCut, Piece, ResponseBody};
 use crate::canonical::Malformed;
 use crate::ledger::{Receipt, Unrecorded};
 use crate::model::{
-    Decision, Digest, LeafIndex, OutcomeStatus, Place, PolicyReason, ReasonCode, ReceiptId, TreeSize,
+    Decision, Digest, LeafIndex, OutcomeStatus, Place, PolicyReason, ReasonClass, ReasonCode, ReceiptId,
+    TreeSize,
 };
 use crate::pep::Refused;
 use crate::upstream::Answer;
@@ -141,8 +142,7 @@ pub fn rejected(rejected: &Rejected) -> Response<ResponseBody> {
     let headers = response.headers_mut();
     match malformed.code {
         ReasonCode::CredentialMissing | ReasonCode::CredentialInvalid | ReasonCode::CredentialAmbiguous => {
-            // RFC 9110 section 15.5.2: a 401 names a scheme.
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            ask_for_credential(headers);
         }
         // RFC 9110 section 15.5.6.
         ReasonCode::RouteMethodNotDeclared => {
@@ -201,7 +201,10 @@ pub fn refused(refused: &Refused) -> Response<ResponseBody> {
             problem.decision = Some(Decision::Permit);
             problem.outcome = Some(OutcomeStatus::NotSent);
             let mut response = problem.response(Some(receipt));
-            retry_later(response.headers_mut());
+            match code.class() {
+                ReasonClass::Unauthenticated => ask_for_credential(response.headers_mut()),
+                _ => retry_later(response.headers_mut()),
+            }
             response
         }
         Refused::NoAnswer { code, receipt } => {
@@ -211,6 +214,11 @@ pub fn refused(refused: &Refused) -> Response<ResponseBody> {
             problem.response(Some(receipt))
         }
     }
+}
+
+/// RFC 9110 section 15.5.2: a 401 names a scheme.
+fn ask_for_credential(headers: &mut HeaderMap) {
+    headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
 }
 
 /// Only where nothing was sent.

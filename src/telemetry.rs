@@ -50,16 +50,19 @@ pub enum Alarm {
     RequestPanic,
     /// hyper and the guard did not agree on how many requests there are.
     FramingDisagreement,
+    /// Something other than permitted bytes asked to leave, and was stopped.
+    SealViolated,
 }
 
 impl Alarm {
-    pub const ALL: [Alarm; 6] = [
+    pub const ALL: [Alarm; 7] = [
         Self::EvaluationPanic,
         Self::EvaluationTimeout,
         Self::LedgerPoisoned,
         Self::LedgerFull,
         Self::RequestPanic,
         Self::FramingDisagreement,
+        Self::SealViolated,
     ];
 
     pub const fn as_str(self) -> &'static str {
@@ -70,6 +73,7 @@ impl Alarm {
             Self::LedgerFull => "ledger_full",
             Self::RequestPanic => "request_panic",
             Self::FramingDisagreement => "framing_disagreement",
+            Self::SealViolated => "seal_violated",
         }
     }
 }

@@ -22,6 +22,6 @@ mod tls;
 
 pub use exchange::{Answer, Cut, InFlight, NoAnswer};
 pub use lease::{Lease, LeaseError, PoolGauge, Upstream};
-pub use permit::{Moved, PermittedRequest, seal};
+pub use permit::{CREDENTIAL_EXPIRED, Moved, PermittedRequest, seal};
 pub use settings::{Roots, Scheme, Settings};
 pub use tls::InvalidRoots;

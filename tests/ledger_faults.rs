@@ -138,6 +138,7 @@ fn rejection() -> Rejection {
         method: AuthenticationMethod::ApiKey,
         credential_digest: None,
         claims: Json::object([]),
+        valid_until: None,
     };
     Rejection {
         actor: Arc::new(actor),

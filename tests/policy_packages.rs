@@ -109,6 +109,7 @@ impl Sample {
                     method: AuthenticationMethod::ApiKey,
                     credential_digest: None,
                     claims: Json::object([("roles", strings(self.roles))]),
+                    valid_until: None,
                 }),
                 trace: None,
                 request,

@@ -101,6 +101,7 @@ fn question(package: &PackageName) -> Question {
                 method: AuthenticationMethod::ApiKey,
                 credential_digest: None,
                 claims: Json::object([("roles", Json::Array(vec![Json::string("agent")]))]),
+                valid_until: None,
             }),
             trace: None,
             request,

@@ -50,8 +50,6 @@ pub struct ApiKey {
     pub actor: Arc<Actor>,
     /// `None`: every surface that reads API keys.
     pub surfaces: Option<BTreeSet<SurfaceName>>,
-    /// From this instant on the key is not valid.
-    pub not_after: Option<WallTime>,
 }
 
 /// All keys.
@@ -90,7 +88,7 @@ impl ApiKeys {
         let known = Choice::from(u8::from(key.is_some()));
         let length = (limits::API_KEY_BYTES_MIN..=limits::API_KEY_BYTES_MAX).contains(&presented.len());
         let here = key.is_some_and(|k| k.surfaces.as_ref().is_none_or(|s| s.contains(surface)));
-        let current = key.is_some_and(|k| k.not_after.is_none_or(|end| now < end));
+        let current = key.is_some_and(|k| k.actor.valid_until.is_none_or(|end| now < end));
         let proved = same
             & known
             & Choice::from(u8::from(length))
@@ -175,6 +173,7 @@ mod tests {
             method: AuthenticationMethod::ApiKey,
             credential_digest: Some(digest),
             claims: Json::Object(Default::default()),
+            valid_until: not_after.map(WallTime::from_unix_ns),
         });
         let mut keys = ApiKeys::new();
         let key = ApiKey {
@@ -182,7 +181,6 @@ mod tests {
             digest,
             actor,
             surfaces: surfaces.map(|s| s.iter().map(|n| n.parse().expect("a name")).collect()),
-            not_after: not_after.map(WallTime::from_unix_ns),
         };
         keys.insert(key.clone()).expect("the first");
         keys.insert(key).expect_err("its prefix is taken");

@@ -72,6 +72,7 @@ mod tests {
                 method: AuthenticationMethod::Jwt,
                 credential_digest: None,
                 claims: Json::Object(Default::default()),
+                valid_until: None,
             };
             Ok(self.0?.map(|id| Arc::new(actor(id))))
         }

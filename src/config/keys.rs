@@ -73,8 +73,14 @@ fn read_key(
     let (at, prefix) = prefix?;
     let digest = digest?;
     let method = AuthenticationMethod::ApiKey;
-    let actor = Arc::new(Actor { id: id?, method, credential_digest: Some(digest), claims: claims? });
-    Some((at, ApiKey { prefix, digest, actor, surfaces, not_after }))
+    let actor = Arc::new(Actor {
+        id: id?,
+        method,
+        credential_digest: Some(digest),
+        claims: claims?,
+        valid_until: not_after,
+    });
+    Some((at, ApiKey { prefix, digest, actor, surfaces }))
 }
 
 fn read_surfaces(

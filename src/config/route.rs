@@ -9,6 +9,7 @@ use http::{HeaderName, Method};
 use super::fields;
 use super::reader::{Fields, Reader};
 use super::yaml::{At, Node, Value};
+use crate::canonical::headers;
 use crate::canonical::schema::Schema;
 use crate::canonical::target::PathAllowances;
 use crate::canonical::template::PathTemplate;
@@ -36,28 +37,6 @@ pub struct Surroundings<'s> {
     pub credential: Option<&'s CredentialSlot>,
 }
 
-/// Headers that frame, route or tunnel a message, or that the gateway writes itself. Never forwarded on
-/// request (RFC 9110 section 7.6.1, RFC 9112 section 6), nor used for an identity or a credential.
-const RESERVED_HEADERS: &[&str] = &[
-    "connection",
-    "content-encoding",
-    "content-length",
-    "content-type",
-    "expect",
-    "host",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "x-http-method",
-    "x-http-method-override",
-    "x-method-override",
-];
-
 /// A lowercase header name that a route, an identity or a credential may use.
 pub fn header_name(reader: &mut Reader<'_>, at: At, text: &str) -> Option<Arc<str>> {
     let valid = HeaderName::from_bytes(text.as_bytes()).is_ok_and(|name| name.as_str() == text);
@@ -65,7 +44,7 @@ pub fn header_name(reader: &mut Reader<'_>, at: At, text: &str) -> Option<Arc<st
         reader.error(at, format!("`{text}` is not a lowercase header name"));
         return None;
     }
-    if RESERVED_HEADERS.contains(&text) {
+    if !headers::is_forwardable(text) {
         reader.error(
             at,
             format!("`{text}` is written or refused by the gateway itself and cannot be named here"),

@@ -58,7 +58,7 @@ pub(super) async fn answer(
 struct Admissible {
     surface: Arc<Surface>,
     execution: ExecutionRequest,
-    _memory: OwnedSemaphorePermit,
+    memory: OwnedSemaphorePermit,
 }
 
 /// The head as it came, after the guard's verdict on it.
@@ -118,7 +118,7 @@ async fn admissible(
         Ok((action, request, trace, memory)) => Ok(Admissible {
             surface: surface.clone(),
             execution: ExecutionRequest { surface: surface.name.clone(), action, actor, trace, request },
-            _memory: memory,
+            memory,
         }),
         Err(rejected) => Err(attributed(listener, surface, actor, rejected, received).await),
     }
@@ -305,9 +305,12 @@ impl Drop for InFlight {
 }
 
 async fn execute(listener: &Listener, admissible: Admissible, head: oneshot::Sender<Response<ResponseBody>>) {
-    let Admissible { surface, execution, _memory } = admissible;
+    let Admissible { surface, execution, memory } = admissible;
     let received = listener.gate.clock.monotonic();
-    match pep::admit(&listener.gate, &surface, execution, received).await {
+    let admitted = pep::admit(&listener.gate, &surface, execution, received).await;
+    // The body has been sent or dropped; the answer may take its time.
+    drop(memory);
+    match admitted {
         // A client that is gone does not want the response; that changes nothing here.
         Err(refused) => drop(head.send(respond::refused(&refused))),
         Ok(answer) => {

@@ -225,6 +225,7 @@ mod tests {
                 method: AuthenticationMethod::ApiKey,
                 credential_digest: Some(Digest::of(b"credential")),
                 claims: Json::object([("role", Json::string("never in the leaf"))]),
+                valid_until: None,
             }),
             trace: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
             request: request.expect("canonical"),

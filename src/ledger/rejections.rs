@@ -127,6 +127,7 @@ mod tests {
                 method: AuthenticationMethod::ApiKey,
                 credential_digest: None,
                 claims: Json::object([]),
+                valid_until: None,
             }),
             surface: None,
             code: ReasonCode::SchemaMismatch,

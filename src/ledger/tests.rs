@@ -119,6 +119,7 @@ pub(super) fn rejection(actor: &str) -> Rejection {
         method: AuthenticationMethod::ApiKey,
         credential_digest: None,
         claims: Json::object([]),
+        valid_until: None,
     };
     Rejection {
         actor: Arc::new(actor),

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{ActorId, Digest, Json};
+use crate::clock::WallTime;
 
 /// How an identity was proved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -33,4 +34,6 @@ pub struct Actor {
     pub credential_digest: Option<Digest>,
     /// What the credential says about the actor; an object.
     pub claims: Json,
+    /// From when on the credential proves nothing. Looked at again at the instant of sending.
+    pub valid_until: Option<WallTime>,
 }

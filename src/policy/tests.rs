@@ -248,6 +248,7 @@ pub(super) fn question(package: &str) -> super::Question {
                 method: crate::model::AuthenticationMethod::ApiKey,
                 credential_digest: None,
                 claims: Json::object([]),
+                valid_until: None,
             }),
             trace: None,
             request,

@@ -41,28 +41,19 @@ pub struct InFlight {
     execution: ExecutionRequest,
 }
 
-/// There is no answer; the outcome is recorded. `cause` is for the log, not for the caller.
+/// There is no answer; the outcome is recorded.
 #[derive(Debug)]
-pub enum NoAnswer {
-    /// No byte left, and none will: the request may be decided again.
-    NotSent { execution: Box<ExecutionRequest>, receipt: Receipt, cause: String },
-    /// Bytes left: `indeterminate`, and never sent again.
-    Unknown { code: ReasonCode, receipt: Receipt, cause: String },
-}
-
-impl NoAnswer {
-    pub const fn status(&self) -> OutcomeStatus {
-        match self {
-            Self::NotSent { .. } => OutcomeStatus::NotSent,
-            Self::Unknown { .. } => OutcomeStatus::Indeterminate,
-        }
-    }
-
-    pub fn cause(&self) -> &str {
-        match self {
-            Self::NotSent { cause, .. } | Self::Unknown { cause, .. } => cause,
-        }
-    }
+pub struct NoAnswer {
+    /// `not_sent`: no byte left, and none will. `indeterminate`: some did, and nothing is sent again.
+    pub status: OutcomeStatus,
+    pub code: ReasonCode,
+    pub receipt: Receipt,
+    /// The request, if it may be decided again.
+    pub again: Option<Box<ExecutionRequest>>,
+    /// Something other than the permitted bytes asked to leave, and was stopped.
+    pub is_violation: bool,
+    /// For the log, not for the caller.
+    pub cause: String,
 }
 
 /// The head of the upstream's answer, and its body as it streams by.
@@ -112,6 +103,9 @@ impl InFlight {
             Ok(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 (ReasonCode::UpstreamMalformed, "101 without an upgrade".to_owned())
             }
+            Ok(Ok(response)) if !is_plainly_framed(response.headers()) => {
+                (ReasonCode::UpstreamMalformed, "a transfer coding other than chunked".to_owned())
+            }
             Ok(Ok(response)) => {
                 let (parts, body) = response.into_parts();
                 let digester = Digester::new();
@@ -132,10 +126,11 @@ impl InFlight {
             Ok(Err(error)) => (ReasonCode::UpstreamSilent, error.to_string()),
             Err(_elapsed) => (ReasonCode::UpstreamSilent, "time-out".to_owned()),
         };
-        Err(Box::new(match exchange.give_up(code) {
-            OutcomeStatus::NotSent => NoAnswer::NotSent { execution: Box::new(execution), receipt, cause },
-            _ => NoAnswer::Unknown { code, receipt, cause },
-        }))
+        let is_violation = exchange.is_violated();
+        let (status, code) = exchange.give_up(code);
+        let may_decide_again = status == OutcomeStatus::NotSent && !is_violation;
+        let again = may_decide_again.then(|| Box::new(execution));
+        Err(Box::new(NoAnswer { status, code, receipt, again, is_violation, cause }))
     }
 }
 
@@ -205,6 +200,15 @@ impl Answer {
     }
 }
 
+/// The only transfer coding that was asked for is `chunked`; what is left of another one could not be told from the
+/// body (RFC 9112 section 6.1).
+fn is_plainly_framed(headers: &http::HeaderMap) -> bool {
+    headers
+        .get_all(http::header::TRANSFER_ENCODING)
+        .iter()
+        .all(|coding| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"))
+}
+
 /// An answer to HEAD, a 204 or a 304 ends with its head, whatever length it announces (RFC 9112 section 6.3); an
 /// upstream that sends that body all the same would send it into the next exchange. Two framings are as bad.
 fn has_one_end(headers: &http::HeaderMap, body: &Incoming) -> bool {
@@ -222,6 +226,10 @@ impl Exchange {
         self.lease.as_ref().map_or(0, |lease| lease.seal.revoke())
     }
 
+    fn is_violated(&self) -> bool {
+        self.lease.as_ref().is_some_and(|lease| lease.seal.is_violated())
+    }
+
     fn close(
         &mut self,
         status: OutcomeStatus,
@@ -236,13 +244,13 @@ impl Exchange {
     }
 
     /// No answer came. If no byte had left, and none can any more, that is certain; else nothing is.
-    fn give_up(mut self, code: ReasonCode) -> OutcomeStatus {
+    fn give_up(mut self, code: ReasonCode) -> (OutcomeStatus, ReasonCode) {
         let (status, code) = match self.revoke() {
             0 => (OutcomeStatus::NotSent, ReasonCode::UpstreamNotSent),
             _ => (OutcomeStatus::Indeterminate, code),
         };
         self.close(status, Some(code.as_str()), None);
-        status
+        (status, code)
     }
 }
 

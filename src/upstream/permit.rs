@@ -38,9 +38,12 @@ pub struct PermittedRequest {
 pub struct Moved {
     pub execution: ExecutionRequest,
     pub receipt: Receipt,
-    /// What moved: the name of a read item, or `permit_age`.
+    /// What moved: the name of a read item, `permit_age`, or [`CREDENTIAL_EXPIRED`].
     pub name: std::sync::Arc<str>,
 }
+
+/// The actor's credential ran out between proving it and sending: deciding again would not help.
+pub const CREDENTIAL_EXPIRED: &str = "credential_expired";
 
 /// From "receipt durable" to "may be sent". Panics if a slot's credential is not there, which config rules out.
 pub fn seal(
@@ -53,8 +56,10 @@ pub fn seal(
     let (evaluated, receipt, permit) = recorded.into_parts();
     let read_set = evaluated.read_set();
     let age = clock.monotonic().since(read_set.captured_at);
+    let is_expired = evaluated.execution().actor.valid_until.is_some_and(|end| clock.wall() >= end);
     let moved = match versions.validate(read_set) {
         Err(moved) => Some(moved.name),
+        Ok(()) if is_expired => Some(CREDENTIAL_EXPIRED.into()),
         Ok(()) if age > permit_age_max => Some("permit_age".into()),
         Ok(()) => None,
     };
