@@ -112,11 +112,6 @@ impl Client {
         self.socket.shutdown(Shutdown::Write).expect("shut down");
     }
 
-    /// How long to wait for bytes before the test fails.
-    pub fn read_timeout(&self, time: Duration) {
-        self.socket.set_read_timeout(Some(time)).expect("set");
-    }
-
     /// The next answer; panics if there is none.
     #[track_caller]
     pub fn response(&mut self) -> Response {
