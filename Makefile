@@ -52,7 +52,7 @@ fuzz: ## Run every fuzz target for FUZZ_SECONDS
 		echo "fuzz $$target, $(FUZZ_SECONDS) s"; \
 		mkdir -p target/fuzz-corpus/$$target; \
 		RUSTC_BOOTSTRAP=1 cargo fuzz run --dev --sanitizer none $$target target/fuzz-corpus/$$target -- \
-			-max_total_time=$(FUZZ_SECONDS) -max_len=8192 -rss_limit_mb=4096 -verbosity=0 || exit 1; \
+			-max_total_time=$(FUZZ_SECONDS) -max_len=8192 -rss_limit_mb=4096 -verbosity=0 -print_funcs=0 || exit 1; \
 	done
 
 -include bench.mk
