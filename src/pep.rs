@@ -86,6 +86,10 @@ pub async fn admit(
             Err(moved) => {
                 lease.give_back_unused();
                 tracing::info!(surface = %surface.name, what = %moved.name, "read set moved");
+                if *moved.name == *upstream::CREDENTIAL_EXPIRED {
+                    let (code, receipt) = (ReasonCode::CredentialInvalid, moved.receipt);
+                    return Err(Refused::NotSent { code, receipt });
+                }
                 Again { execution: moved.execution, receipt: moved.receipt, code: ReasonCode::ReadSetMoved }
             }
             Ok(permitted) => {

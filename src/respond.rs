@@ -211,8 +211,18 @@ pub fn refused(refused: &Refused) -> Response<ResponseBody> {
             let mut problem = Problem::new(*code, Some(receipt));
             problem.decision = Some(Decision::Permit);
             problem.outcome = Some(OutcomeStatus::Indeterminate);
-            problem.response(Some(receipt))
+            let mut response = problem.response(Some(receipt));
+            never_retry(response.headers_mut());
+            response
         }
+    }
+}
+
+/// Bytes have left: client libraries that would send a 504 once more by themselves are told not to, in the headers
+/// that those of payment and model APIs obey.
+fn never_retry(headers: &mut HeaderMap) {
+    for name in ["x-should-retry", "stripe-should-retry"] {
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_static("false"));
     }
 }
 
@@ -354,6 +364,8 @@ mod tests {
         let response = refused(&silent);
         assert_eq!(response.status(), 504);
         assert!(!response.headers().contains_key(header::RETRY_AFTER));
+        assert_eq!(response.headers()["stripe-should-retry"], "false");
+        assert_eq!(response.headers()["x-should-retry"], "false");
         assert_eq!(json(response).await["outcome"], "indeterminate");
     }
 

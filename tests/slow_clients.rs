@@ -92,6 +92,22 @@ fn a_client_that_half_closes_still_gets_its_answer() {
     world.finish();
 }
 
+/// The permit was given while the key was good, or not at all: what counts is the instant of sending.
+#[test]
+fn a_key_that_runs_out_while_its_request_arrives_sends_nothing() {
+    let world = Setup { keys_last: Some(Duration::from_millis(3_000)), ..Setup::default() }.start();
+    let mut client = world.client();
+    let whole = post("{}");
+    client.send(&whole[..whole.len() - 1]);
+    std::thread::sleep(Duration::from_millis(3_500));
+    client.send(&whole[whole.len() - 1..]);
+    let response = client.response();
+    response.assert_refused(401, "credential_invalid");
+    assert_eq!(response.json()["outcome"], "not_sent");
+    let audit = world.finish();
+    assert_eq!((audit.statuses(), audit.effects), (vec!["not_sent"], 0));
+}
+
 #[test]
 fn a_head_that_does_not_come_ends_the_connection() {
     let world = Setup { limits: &["head_ms_max: 200"], ..Setup::default() }.start();

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use interlock::clock::Clock;
+use interlock::clock::{Clock, WallTime};
 use interlock::config::{Config, SecretsAre, Surroundings};
 use interlock::gateway::{Gateway, Stopped};
 use interlock::ledger::FileSigner;
@@ -86,6 +86,8 @@ pub struct Setup {
     pub credential: &'static str,
     pub when_sent: &'static str,
     pub claims: &'static str,
+    /// `not_after` of the keys, from now.
+    pub keys_last: Option<Duration>,
     pub listener_tls: bool,
     pub upstream_tls: bool,
     pub segment_mib: u64,
@@ -106,6 +108,7 @@ impl Default for Setup {
             credential: "authorization",
             when_sent: "refuse",
             claims: "{ roles: [agent] }",
+            keys_last: None,
             listener_tls: false,
             upstream_tls: false,
             segment_mib: 32,
@@ -190,10 +193,14 @@ impl Setup {
         writeln!(yaml, "listeners:\n  - {{ name: main, address: 127.0.0.1:MAIN_PORT{listener_tls} }}")
             .expect("a string");
         writeln!(yaml, "api_keys:").expect("a string");
+        let not_after = self.keys_last.map_or_else(String::new, |last| {
+            let end = Clock::system().wall().unix_ns() + last.as_nanos() as u64;
+            format!(", not_after: \"{}\"", WallTime::from_unix_ns(end).rfc3339())
+        });
         for (id, key) in [("agent-7", KEY), ("agent-8", OTHER_KEY)] {
             writeln!(
                 yaml,
-                "  - {{ id: {id}, prefix: {}, sha256: {}, claims: {} }}",
+                "  - {{ id: {id}, prefix: {}, sha256: {}, claims: {}{not_after} }}",
                 &key[..12],
                 digest(key),
                 self.claims
