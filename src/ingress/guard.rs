@@ -24,6 +24,9 @@ use crate::model::{Place, ReasonCode};
 /// What hyper reads in place of a refused head. It closes the connection after its answer.
 const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nhost: refused.invalid\r\nconnection: close\r\n\r\n";
 
+/// The same for a head that looks like one of HEAD: its answer has no body, whatever else is wrong with it.
+const STAND_IN_HEAD: &[u8] = b"HEAD / HTTP/1.1\r\nhost: refused.invalid\r\nconnection: close\r\n\r\n";
+
 /// As many as a u64 has.
 const CHUNK_SIZE_DIGITS_MAX: usize = 16;
 
@@ -152,7 +155,8 @@ impl<T> Guard<T> {
     }
 
     fn refuse_head(&mut self) {
-        self.released.extend(STAND_IN);
+        let is_head = self.pending.starts_with(b"HEAD ");
+        self.released.extend(if is_head { STAND_IN_HEAD } else { STAND_IN });
         self.phase = Phase::HeadRefused;
     }
 
@@ -384,6 +388,15 @@ mod tests {
             let expected = [b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n", STAND_IN].concat();
             assert!(!failed && out == expected, "{piece}: {}", String::from_utf8_lossy(&out));
             assert_eq!(drain(&heads), [Ok(Framing::None), Err(ReasonCode::HeadBareLf)], "{piece}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_stand_in_of_a_refused_head_request_is_one_too() {
+        for piece in [1, 7, 1000] {
+            let (out, _, heads) = through(b"HEAD /a HTTP/1.1\r\nHost: x\nX: y\r\n\r\n", piece).await;
+            assert_eq!(out, STAND_IN_HEAD, "{piece}");
+            assert_eq!(drain(&heads), [Err(ReasonCode::HeadBareLf)], "{piece}");
         }
     }
 
