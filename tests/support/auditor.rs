@@ -144,7 +144,11 @@ fn match_effects(permits: &[Permit<'_>], slot: Slot, captures: &[Capture]) {
     for same in free.values_mut() {
         same.sort_by_key(|p| (p.outcome.status == OutcomeStatus::Indeterminate, p.decision.time.clone()));
     }
-    for capture in captures.iter().filter(|c| c.is_whole) {
+    // In the order of their arrival, not of the upstream's threads: then the earliest PERMIT that is left is always
+    // a right one to take, and none is taken from an effect that came before.
+    let mut whole: Vec<_> = captures.iter().filter(|c| c.is_whole).collect();
+    whole.sort_by_key(|capture| capture.arrived_unix_ns);
+    for capture in whole {
         let digest = capture.digest(slot.secret, slot.name);
         let same = free.get_mut(&digest);
         let permit = same.and_then(|same| {
