@@ -200,7 +200,6 @@ fn prometheus_scrapes_the_admin_listener_and_every_alert_explains_itself() {
 }
 
 #[test]
-#[ignore = "passes once telemetry names its metrics"]
 fn every_metric_that_an_alert_asks_for_exists() {
     let telemetry = read("src/telemetry.rs");
     for (path, expr) in flat("deploy/alerts.yml").iter().filter(|(p, _)| p.ends_with(".expr")) {
