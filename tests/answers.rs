@@ -121,7 +121,7 @@ fn big_bodies_pass_whole_in_both_directions() {
     let answer = world.ask("PUT", "/v1/blobs/big", "permit", &body);
     assert_eq!(answer.status, 200);
     assert!(answer.is_whole && interlock::model::Digest::of(&answer.body) == digest);
-    assert_eq!(interlock::model::Digest::of(world.upstream.only().body()), digest);
+    assert_eq!(interlock::model::Digest::of(world.upstream.the_one().body()), digest);
     let audit = world.finish();
     let seen = audit.outcomes()[0].response.clone().expect("an answer");
     assert_eq!((seen.size, seen.body_digest), (BIG as u64, digest));

@@ -160,7 +160,8 @@ fn no_unwrap_outside_tests() {
     for (path, text) in sources() {
         let code = code(&text);
         assert!(!code.contains(".unwrap()"), "src/{path} unwraps");
-        assert!(!code.contains("todo!(") && !code.contains("unimplemented!("), "src/{path} is unfinished");
+        let unfinished = ["todo", "unimplemented"].map(|name| format!("{name}!("));
+        assert!(!unfinished.iter().any(|call| code.contains(call)), "src/{path} is unfinished");
     }
 }
 

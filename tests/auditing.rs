@@ -16,7 +16,7 @@ fn complaint(world: World) -> String {
 /// The bytes that a permitted `GET /v1/things` has on the wire.
 fn permitted_bytes(world: &World) -> Vec<u8> {
     assert_eq!(world.ask("GET", "/v1/things", "permit", "").status, 200);
-    world.upstream.only().bytes
+    world.upstream.the_one().bytes
 }
 
 /// Past the gateway.

@@ -14,7 +14,7 @@ fn a_permitted_request_arrives_once_in_its_canonical_form() {
     assert_eq!((answer.status, answer.text().as_str()), (200, r#"{"done":true}"#));
     let receipt = answer.header("interlock-receipt").expect("a receipt").to_owned();
     assert!(receipt.contains("decision=PERMIT") && receipt.contains("id=\""), "{receipt}");
-    let arrived = world.upstream.only();
+    let arrived = world.upstream.the_one();
     let port = world.upstream.address().port();
     assert_eq!(
         String::from_utf8_lossy(&arrived.bytes),
@@ -37,7 +37,7 @@ fn verbatim_routes_forward_the_callers_own_bytes() {
     let world = World::start();
     let own = "{ \"b\": 1,\n  \"a\": [1.0, 2] }";
     assert_eq!(world.ask("POST", "/v1/verbatim", "permit", own).status, 200);
-    assert_eq!(world.upstream.only().body(), own.as_bytes());
+    assert_eq!(world.upstream.the_one().body(), own.as_bytes());
     world.finish();
 }
 
@@ -46,7 +46,7 @@ fn a_form_arrives_in_one_encoding_with_its_order() {
     let world = World::start();
     let answer = world.ask("POST", "/v1/forms", "permit", "b=1&a%5Bx%5D=%7E+z&list[]=1&list[]=2");
     assert_eq!(answer.status, 200, "{}", answer.text());
-    let body = String::from_utf8_lossy(world.upstream.only().body()).into_owned();
+    let body = String::from_utf8_lossy(world.upstream.the_one().body()).into_owned();
     assert!(body.starts_with("b=1&") && body.contains("list%5B%5D=1&list%5B%5D=2"), "{body}");
     world.finish();
 }
@@ -56,7 +56,7 @@ fn an_opaque_body_arrives_byte_for_byte() {
     let world = World::start();
     let body: Vec<u8> = (0..=255).cycle().take(100_000).collect();
     assert_eq!(world.ask("PUT", "/v1/blobs/b1", "permit", &body).status, 200);
-    assert_eq!(world.upstream.only().body(), body);
+    assert_eq!(world.upstream.the_one().body(), body);
     world.finish();
 }
 
@@ -346,7 +346,7 @@ fn a_credential_header_of_the_agent_is_refused_or_dropped_as_declared() {
 
     let world = Setup { credential: "x-upstream-token", when_sent: "drop", ..Setup::default() }.start();
     assert_eq!(sends(&world).status, 200);
-    let arrived = world.upstream.only();
+    let arrived = world.upstream.the_one();
     assert_eq!(arrived.header("x-upstream-token"), Some(format!("Bearer {}", SLOT.secret)));
     assert_eq!(arrived.head().matches("x-upstream-token").count(), 1);
     world.finish();
@@ -359,7 +359,7 @@ fn the_credential_arrives_upstream_and_is_nowhere_else() {
     let permitted = world.ask("POST", "/v1/things", "permit", BODY);
     let denied = world.ask("POST", "/v1/things", "deny", BODY);
     let refused = world.ask("POST", "/v1/things", "permit", "{");
-    assert!(world.upstream.only().head().contains(SLOT.secret));
+    assert!(world.upstream.the_one().head().contains(SLOT.secret));
     for answer in [permitted, denied, refused] {
         let all = format!("{:?} {}", answer.headers, answer.text());
         assert!(!all.contains(SLOT.secret), "{all}");
@@ -385,7 +385,7 @@ fn only_declared_headers_go_on() {
         ("connection", "keep-alive"),
     ];
     assert_eq!(world.send(request("GET", "/v1/things", &headers, "")).status, 200);
-    let arrived = world.upstream.only();
+    let arrived = world.upstream.the_one();
     let names: Vec<_> = arrived.head().trim_end().split("\r\n").skip(1).map(name_of).collect();
     assert_eq!(names, ["host", "accept", "authorization", "x-want"]);
     world.finish();
@@ -426,7 +426,7 @@ fn tls_on_both_sides_changes_nothing() {
     assert_eq!(world.ask("POST", "/v1/things", "permit", BODY).status, 200);
     world.ask("POST", "/v1/things", "deny", BODY).assert_refused(403, "policy_denied");
     assert_eq!(
-        world.upstream.only().header("host"),
+        world.upstream.the_one().header("host"),
         Some(format!("localhost:{}", world.upstream.address().port()))
     );
     world.finish();

@@ -147,7 +147,7 @@ fn a_request_inside_a_body_stays_a_body() {
         inner.len()
     );
     assert_eq!(answers(&world, put.as_bytes()), (vec![200], 1));
-    assert_eq!(world.upstream.only().body(), inner.as_bytes());
+    assert_eq!(world.upstream.the_one().body(), inner.as_bytes());
     let audit = world.finish();
     assert_eq!((audit.effects, audit.decisions().len()), (1, 1));
 }

@@ -224,7 +224,7 @@ impl Upstream {
     }
 
     /// The one request that arrived.
-    pub fn only(&self) -> Capture {
+    pub fn the_one(&self) -> Capture {
         let captures = self.captures();
         assert_eq!(captures.len(), 1, "one request arrived: {captures:?}");
         captures[0].clone()
