@@ -85,6 +85,7 @@ pub async fn admit(
         ) {
             Err(moved) => {
                 lease.give_back_unused();
+                gate.metrics.settled(&surface.name, OutcomeStatus::NotSent);
                 tracing::info!(surface = %surface.name, what = %moved.name, "read set moved");
                 if *moved.name == *upstream::CREDENTIAL_EXPIRED {
                     let (code, receipt) = (ReasonCode::CredentialInvalid, moved.receipt);
@@ -117,8 +118,7 @@ async fn lease_for(
     attempt: u32,
     supersedes: Option<ReceiptId>,
 ) -> Result<(Lease, ExecutionRequest), Refused> {
-    // An idle connection that had closed unnoticed is a reason for a second round, not for a third.
-    if attempt == 1 {
+    let leased = if attempt == 1 {
         if let Some(lease) = surface.upstream.try_idle() {
             return Ok((lease, execution));
         }
@@ -126,9 +126,11 @@ async fn lease_for(
             Judgment::Permit(permit) => permit.into_execution(),
             Judgment::Refusal(refusal) => return Err(record_refusal(gate, refusal, supersedes).await),
         };
-    }
-    let leased =
-        if attempt == 1 { surface.upstream.lease().await } else { surface.upstream.lease_new().await };
+        surface.upstream.lease().await
+    } else {
+        // An idle connection that had closed unnoticed is a reason for a second round, not for a third.
+        surface.upstream.lease_new().await
+    };
     match leased {
         Ok(lease) => Ok((lease, execution)),
         Err(error) => {
@@ -222,7 +224,9 @@ async fn send(
                     Ok(Sent::Nothing(Box::new(Again { execution: *execution, receipt, code })))
                 }
                 (None, OutcomeStatus::NotSent) => Err(Refused::NotSent { code, receipt }),
-                (None, _) => Err(Refused::NoAnswer { code, receipt }),
+                (None, OutcomeStatus::Indeterminate | OutcomeStatus::Confirmed | OutcomeStatus::Failed) => {
+                    Err(Refused::NoAnswer { code, receipt })
+                }
             }
         }
     }

@@ -122,6 +122,9 @@ fn an_answer_that_is_not_http_is_a_504() {
         "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
         "HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
         "\0\0\0\0",
+        // Valid, and still not an answer to what was asked: no coding but `chunked` is understood here.
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\nab",
     ] {
         let world = World::start();
         world.upstream.next(Script::answer(garbage).then(Step::Close));

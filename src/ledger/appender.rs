@@ -38,9 +38,9 @@ pub struct Leaf {
 /// Whether a leaf may be turned away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Duty {
-    /// A decision, refusal or activation: needs room to spare.
+    /// A decision or refusal: needs room to spare.
     Optional,
-    /// An outcome, start or stop: uses the room that decisions kept free.
+    /// An outcome, activation, start or stop: uses the room that decisions kept free.
     Owed,
 }
 
