@@ -134,7 +134,7 @@ impl Ledger {
         (digest, input): (Digest, Bytes),
     ) -> Result<Done, Unrecorded> {
         debug_assert_eq!(Digest::of(&input), digest, "evidence is what its digest names");
-        let leaf = Leaf::new(entries::bytes(&entry), Some((digest, input)), Duty::Optional);
+        let leaf = Leaf::new(entries::bytes(&entry), vec![(digest, input)], Duty::Optional);
         self.append(leaf, Kind::Decision(id, decision)).await
     }
 
@@ -165,7 +165,7 @@ impl Ledger {
     pub async fn record_policy(&self, activation: PolicyActivation) -> Result<Receipt, Unrecorded> {
         let shared = &self.0.shared;
         let bytes = entries::policy_bytes(activation, shared.epoch, shared.clock.wall());
-        let leaf = Leaf::new(bytes, None, Duty::Owed);
+        let leaf = Leaf::new(bytes, Vec::new(), Duty::Owed);
         Ok(self.append(leaf, Kind::Note).await?.receipt)
     }
 
@@ -234,7 +234,7 @@ impl Ledger {
 }
 
 fn note(bytes: Vec<u8>) -> Leaf {
-    Leaf::new(bytes, None, Duty::Optional)
+    Leaf::new(bytes, Vec::new(), Duty::Optional)
 }
 
 fn join(committer: JoinHandle<Closed>, publisher: JoinHandle<bool>) -> Closed {

@@ -8,4 +8,5 @@ pub mod checkpoint;
 pub mod frame;
 pub mod note;
 pub mod proof;
+pub mod tlog_proof;
 pub mod tree;

@@ -444,13 +444,14 @@ impl Forged {
         let value: Value = serde_json::from_slice(entry).unwrap_or_default();
         let input =
             (value["type"] == "decision").then_some(Evidence { digest: Digest::of(b"{}"), bytes: b"{}" });
-        let (bytes, chain) = frame::encode(&FrameParts {
+        let parts = FrameParts {
             first: LeafIndex(index),
             previous: self.chain,
             root: root.unwrap_or_else(|| self.edge.root()),
             entries: vec![entry],
             evidence: evidence.unwrap_or_else(|| input.into_iter().collect()),
-        });
+        };
+        let (bytes, chain) = frame::encode(&parts, &self.log.key.frame_key().expect("signs"));
         self.chain = chain;
         self.segment.extend(bytes);
         index

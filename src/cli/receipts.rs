@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use interlock::clock::WallTime;
 use interlock::merkle::checkpoint::parse_checkpoint_unverified;
-use interlock::model::entry::{DecisionEntry, Entry, OutcomeEntry};
+use interlock::model::entry::{DecisionEntry, Entry, KeyEvent, OutcomeEntry};
 use interlock::model::{Decision, LeafIndex, LogOrigin, ReceiptId};
 use interlock::verify::walk::{Step, Walk};
 use interlock::verify::{Directory, Source, escape, escape_json};
@@ -81,6 +81,7 @@ enum TypeName {
     Outcome,
     Refusal,
     Epoch,
+    Key,
     Policy,
 }
 
@@ -168,6 +169,7 @@ impl<'e> Seen<'e> {
             },
             Entry::Outcome(o) => of(&o.time, TypeName::Outcome),
             Entry::Epoch(e) => of(&e.time, TypeName::Epoch),
+            Entry::Key(k) => of(&k.time, TypeName::Key),
             Entry::Policy(p) => of(&p.time, TypeName::Policy),
         }
     }
@@ -203,6 +205,14 @@ fn row(entry: &Entry) -> (&str, &'static str, String, String) {
             let after = if e.clean { "" } else { ", after no clean stop" };
             (&e.time, "epoch", event.into(), format!("epoch {}{after}", e.epoch))
         }
+        Entry::Key(k) => {
+            let event = match k.event {
+                KeyEvent::Add => "add",
+                KeyEvent::Retire => "retire",
+                KeyEvent::Compromised => "compromised",
+            };
+            (&k.time, "key", event.into(), k.vkey.to_string())
+        }
         Entry::Policy(p) => {
             (&p.time, "policy", "active".into(), format!("{} by {}", p.revision, p.activated_by))
         }
@@ -222,6 +232,7 @@ fn show(args: &ShowArgs) -> Result<ExitCode> {
                 Entry::Decision(_)
                 | Entry::Outcome(_)
                 | Entry::Epoch(_)
+                | Entry::Key(_)
                 | Entry::Policy(_)
                 | Entry::Refusal(_),
                 _,
@@ -254,6 +265,11 @@ fn show(args: &ShowArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// A member that a route keeps out of the log.
+fn or_redacted<T: std::fmt::Display>(member: &Option<T>) -> String {
+    member.as_ref().map_or_else(|| "(redacted)".into(), T::to_string)
+}
+
 fn decision_lines(index: LeafIndex, d: &DecisionEntry) -> Vec<(&'static str, String)> {
     let mut lines = vec![
         ("decision", d.decision.as_str().to_owned()),
@@ -261,9 +277,9 @@ fn decision_lines(index: LeafIndex, d: &DecisionEntry) -> Vec<(&'static str, Str
         ("time", d.time.to_string()),
         ("actor", format!("{} ({})", d.actor.id, d.actor.method.as_str())),
         ("surface", format!("{} / {}", d.surface, d.action)),
-        ("request", format!("{} {}", d.request.method, d.request.target)),
-        ("body", format!("{} bytes, {}", d.request.size, d.request.body_digest)),
-        ("digest", d.request.digest.to_string()),
+        ("request", format!("{} {}", d.request.method, or_redacted(&d.request.target))),
+        ("body", format!("{} bytes, {}", d.request.size, or_redacted(&d.request.body_digest))),
+        ("digest", or_redacted(&d.request.digest)),
         ("policy", format!("{} at {} ({})", d.policy.package, d.policy.revision, d.policy.engine)),
         ("input", d.evaluation.input_digest.to_string()),
     ];
@@ -287,12 +303,10 @@ fn outcome_lines(index: LeafIndex, o: &OutcomeEntry) -> Vec<(&'static str, Strin
         ("outcome", format!("{}{cause} (entry {index})", o.status.as_str())),
         ("settled", format!("{} after {} us", o.time, o.duration_us)),
     ];
-    lines.extend(o.sent.as_ref().map(|s| ("sent", format!("{} bytes, {}", s.size, s.digest))));
-    lines.extend(
-        o.response
-            .as_ref()
-            .map(|r| ("answer", format!("{}, {} bytes, {}", r.status_code, r.size, r.body_digest))),
-    );
+    lines.extend(o.sent.as_ref().map(|s| ("sent", format!("{} bytes, {}", s.size, or_redacted(&s.digest)))));
+    lines.extend(o.response.as_ref().map(|r| {
+        ("answer", format!("{}, {} bytes, {}", r.status_code, r.size, or_redacted(&r.body_digest)))
+    }));
     lines
 }
 

@@ -19,8 +19,8 @@ use super::storage::Storage;
 use crate::clock::{Clock, Moment};
 use crate::limits;
 use crate::merkle::checkpoint::Checkpoint;
-use crate::merkle::frame::{self, Evidence, FrameParts};
-use crate::merkle::note::Signer;
+use crate::merkle::frame::{self, Evidence, FrameKey, FrameParts};
+use crate::merkle::note::{Signer, SigningFailed};
 use crate::merkle::tree::{RightEdge, leaf_hash};
 use crate::model::{Digest, LeafIndex, LogOrigin, TreeSize};
 use crate::verify::walk::Spot;
@@ -30,8 +30,8 @@ use crate::verify::walk::Spot;
 pub struct Leaf {
     pub bytes: Vec<u8>,
     pub hash: Digest,
-    /// Digest and bytes.
-    pub evidence: Option<(Digest, Bytes)>,
+    /// What the leaf names by digest, in the order in which it names it.
+    pub evidence: Vec<(Digest, Bytes)>,
     pub duty: Duty,
 }
 
@@ -45,14 +45,14 @@ pub enum Duty {
 }
 
 impl Leaf {
-    pub fn new(bytes: Vec<u8>, evidence: Option<(Digest, Bytes)>, duty: Duty) -> Self {
+    pub fn new(bytes: Vec<u8>, evidence: Vec<(Digest, Bytes)>, duty: Duty) -> Self {
         Self { hash: leaf_hash(&bytes), bytes, evidence, duty }
     }
 
     /// Bytes it takes in a frame.
     pub fn cost(&self) -> usize {
         frame::entry_cost(self.bytes.len())
-            + self.evidence.as_ref().map_or(0, |(_, bytes)| frame::evidence_cost(bytes.len()))
+            + self.evidence.iter().map(|(_, bytes)| frame::evidence_cost(bytes.len())).sum::<usize>()
     }
 }
 
@@ -96,6 +96,7 @@ pub enum NotAppended {
 pub struct Appender {
     storage: Arc<dyn Storage>,
     signer: Box<dyn Signer>,
+    frame_key: FrameKey,
     clock: Clock,
     segment_bytes: u64,
     tail: Tail,
@@ -110,8 +111,9 @@ impl Appender {
         clock: Clock,
         segment_bytes: u64,
         tail: Tail,
-    ) -> Self {
-        Self { storage, signer, clock, segment_bytes, tail, refused: None }
+    ) -> Result<Self, SigningFailed> {
+        let frame_key = signer.frame_key()?;
+        Ok(Self { storage, signer, frame_key, clock, segment_bytes, tail, refused: None })
     }
 
     pub fn edge(&self) -> &RightEdge {
@@ -144,17 +146,18 @@ impl Appender {
         let first = LeafIndex(self.tail.edge.size().0);
         let mut edge = self.tail.edge.clone();
         leaves.iter().for_each(|l| edge.append(l.hash));
-        let (bytes, chain) = frame::encode(&FrameParts {
+        let parts = FrameParts {
             first,
             previous: self.tail.chain,
             root: edge.root(),
             entries: leaves.iter().map(|l| l.bytes.as_slice()).collect(),
             evidence: leaves
                 .iter()
-                .filter_map(|l| l.evidence.as_ref())
+                .flat_map(|l| &l.evidence)
                 .map(|(digest, bytes)| Evidence { digest: *digest, bytes })
                 .collect(),
-        });
+        };
+        let (bytes, chain) = frame::encode(&parts, &self.frame_key);
         assert!(spot.offset + bytes.len() as u64 <= self.tail.segment_length, "a frame stays in its segment");
 
         let unknown = |what| move |source| NotAppended::Unknown { what, source };

@@ -202,7 +202,7 @@ impl Committer {
         let remainders: Vec<Leaf> = closing
             .remainders
             .into_iter()
-            .map(|r| Leaf::new(entries::refusal_bytes(r), None, Duty::Optional))
+            .map(|r| Leaf::new(entries::refusal_bytes(r), Vec::new(), Duty::Optional))
             .collect();
         for frame in remainders.chunks(limits::FRAME_ENTRIES_MAX) {
             match self.append_last(frame) {
@@ -223,7 +223,7 @@ impl Committer {
             torn_bytes: 0,
         };
         let stop = entries::epoch_bytes(EpochEvent::Stop, facts);
-        self.append_last(&[Leaf::new(stop, None, Duty::Owed)])?;
+        self.append_last(&[Leaf::new(stop, Vec::new(), Duty::Owed)])?;
         Ok(Closed::Clean)
     }
 
@@ -244,5 +244,5 @@ const PATIENCE_STEP: Duration = Duration::from_millis(10);
 fn take_leaf(leaf: &mut Leaf) -> Leaf {
     let hash = leaf.hash;
     let duty = leaf.duty;
-    Leaf { bytes: std::mem::take(&mut leaf.bytes), hash, evidence: leaf.evidence.take(), duty }
+    Leaf { bytes: std::mem::take(&mut leaf.bytes), hash, evidence: std::mem::take(&mut leaf.evidence), duty }
 }

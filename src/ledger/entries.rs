@@ -72,14 +72,15 @@ pub fn decision<V: Obliges>(
 fn request(execution: &ExecutionRequest) -> RequestEntry {
     let request = &execution.request;
     RequestEntry {
-        body_digest: request.body_digest(),
-        digest: request.digest(),
+        disclosures: Vec::new(),
+        body_digest: Some(request.body_digest()),
+        digest: Some(request.digest()),
         form: request.form(),
         media_type: request.media_type().cloned(),
         method: request.method().as_str().into(),
-        received_digest: request.received_digest(),
+        received_digest: Some(request.received_digest()),
         size: request.size(),
-        target: Arc::clone(request.target()),
+        target: Some(Arc::clone(request.target())),
     }
 }
 
@@ -103,11 +104,16 @@ pub fn outcome(
         duration_us: u64::try_from(outcome.duration.as_micros()).map_or(MICROS_MAX, |us| us.min(MICROS_MAX)),
         epoch,
         response: outcome.response.map(|seen| ResponseEntry {
-            body_digest: seen.body_digest,
+            disclosures: Vec::new(),
+            body_digest: Some(seen.body_digest),
             size: seen.size,
             status_code: seen.status_code,
         }),
-        sent: outcome.sent.map(|sent| SentEntry { digest: sent.digest, size: sent.size }),
+        sent: outcome.sent.map(|sent| SentEntry {
+            disclosures: Vec::new(),
+            digest: Some(sent.digest),
+            size: sent.size,
+        }),
         settles: Vec::new(),
         spec: SPEC.into(),
         status: outcome.status,

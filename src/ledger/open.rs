@@ -124,7 +124,8 @@ impl Ledger {
         let mut leaves: VecDeque<Leaf> =
             first_leaves(&recovered, &opened, signer.verifier().to_string().into(), &clock, &start);
         let mut appender =
-            Appender::new(Arc::clone(&storage), signer, clock.clone(), segment_bytes, recovered.tail);
+            Appender::new(Arc::clone(&storage), signer, clock.clone(), segment_bytes, recovered.tail)
+                .map_err(|e| not_writable(e.to_string()))?;
         // The start leaf first, then what the last run owes: a crash in between leaves the rest to the next.
         while !leaves.is_empty() {
             let frame = take_frame(&mut leaves, batch_bytes_max(segment_bytes));
@@ -201,7 +202,7 @@ fn first_leaves(
     clock: &Clock,
     start: &Start,
 ) -> VecDeque<Leaf> {
-    let owed = |bytes| Leaf::new(bytes, None, Duty::Owed);
+    let owed = |bytes| Leaf::new(bytes, Vec::new(), Duty::Owed);
     let facts = EpochFacts {
         epoch: opened.epoch,
         now: clock.wall(),

@@ -127,7 +127,7 @@ impl Shared {
     pub fn push(&self, leaf: Leaf, kind: Kind) -> Result<Answer, Unrecorded> {
         if leaf.bytes.len() > limits::ENTRY_BYTES_MAX
             || leaf.cost() > self.leaf_cost_max
-            || leaf.evidence.as_ref().is_some_and(|(_, bytes)| bytes.len() > limits::EVIDENCE_BYTES_MAX)
+            || leaf.evidence.iter().any(|(_, bytes)| bytes.len() > limits::EVIDENCE_BYTES_MAX)
         {
             return Err(Unrecorded::TooLarge);
         }

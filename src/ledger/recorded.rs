@@ -156,7 +156,7 @@ impl OpenPermit {
     fn queue(&self, outcome: Outcome) -> Result<Answer, Unrecorded> {
         let now = self.shared.clock.wall();
         let entry = entries::outcome(outcome, self.id, self.index, self.shared.epoch, now);
-        let leaf = Leaf::new(entries::outcome_bytes(entry), None, Duty::Owed);
+        let leaf = Leaf::new(entries::outcome_bytes(entry), Vec::new(), Duty::Owed);
         self.shared.push(leaf, Kind::Outcome)
     }
 }

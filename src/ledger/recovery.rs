@@ -111,7 +111,7 @@ impl Fold {
                     .ok_or_else(|| format!("an outcome of entry {of}, which is no open permit"))?;
             }
             EntryType::Epoch => self.ends_with_stop = seen.event == Some(EpochEvent::Stop),
-            EntryType::Policy | EntryType::Refusal => {}
+            EntryType::Key | EntryType::Policy | EntryType::Refusal => {}
         }
         Ok(())
     }

@@ -71,14 +71,15 @@ pub(super) fn decision_entry(id: ReceiptId, decision: Decision, epoch: Epoch, in
         },
         reasons: vec![ReasonCode::PolicyDenied.into()],
         request: RequestEntry {
-            body_digest: Digest::of(b"body"),
-            digest: Digest::of(b"message"),
+            disclosures: Vec::new(),
+            body_digest: Some(Digest::of(b"body")),
+            digest: Some(Digest::of(b"message")),
             form: BodyForm::JsonCanonical,
             media_type: Some("application/json".into()),
             method: "POST".into(),
-            received_digest: Digest::of(b"received"),
+            received_digest: Some(Digest::of(b"received")),
             size: 4,
-            target: "/v1/charges".into(),
+            target: Some("/v1/charges".into()),
         },
         reserves: Vec::new(),
         spec: SPEC.into(),
@@ -185,7 +186,7 @@ fn entries_in(dir: &Path) -> Vec<Entry> {
 fn outcome_of(entry: Entry) -> Option<(OutcomeStatus, Option<String>)> {
     match entry {
         Entry::Outcome(o) => Some((o.status, o.cause.map(|c| c.to_string()))),
-        Entry::Decision(_) | Entry::Epoch(_) | Entry::Policy(_) | Entry::Refusal(_) => None,
+        Entry::Decision(_) | Entry::Epoch(_) | Entry::Key(_) | Entry::Policy(_) | Entry::Refusal(_) => None,
     }
 }
 
@@ -280,7 +281,9 @@ async fn suppressed_refusals_are_counted_in_the_leaf_that_a_clean_close_writes()
         .into_iter()
         .filter_map(|e| match e {
             Entry::Refusal(r) => Some(r.suppressed),
-            Entry::Decision(_) | Entry::Epoch(_) | Entry::Outcome(_) | Entry::Policy(_) => None,
+            Entry::Decision(_) | Entry::Epoch(_) | Entry::Key(_) | Entry::Outcome(_) | Entry::Policy(_) => {
+                None
+            }
         })
         .collect();
     assert_eq!(refusals.len(), 17);

@@ -3,7 +3,7 @@
 //! | offset | bytes | field |
 //! |-------:|------:|-------|
 //! | 0   | 8  | magic, `ILKFRAME` |
-//! | 8   | 2  | version, 1 |
+//! | 8   | 2  | version, 2 |
 //! | 10  | 2  | zero |
 //! | 12  | 4  | frame length: bytes from the magic up to and with the closing digest, without padding |
 //! | 16  | 8  | index of the first entry |
@@ -14,25 +14,62 @@
 //! | 40  | 32 | closing digest of the previous frame; of the first frame, [`genesis`] of the log's name |
 //! | 72  | 32 | root of the tree after this frame |
 //! | 104 | .. | entries, each `u16 length, bytes`, exactly as in a C2SP entry bundle |
-//! | ..  | .. | evidence, each `SHA-256 of the bytes, u32 length, bytes`; not in the tree, one record a decision, in their order |
+//! | ..  | .. | evidence, each `SHA-256 of the bytes, u32 length, bytes`; not in the tree, in the order of the entries that name it |
+//! | ..  | 32 | seal: HMAC-SHA-256 by the log's [`FrameKey`] over the SHA-256 of all before it |
 //! | ..  | 32 | closing digest: SHA-256 of all before it |
 //!
 //! Zero bytes follow up to the next multiple of 4,096, where the next frame may start: no later write
 //! touches a block that holds acknowledged leaves. Decoding checks every bound before it allocates.
+//!
+//! The seal is for whoever holds the signing key: a start signs nothing that the last run did not write. Anybody
+//! else sees that it was not changed since, and trusts the checkpoint's signature instead.
+
+use std::fmt;
+
+use ring::hmac;
 
 use crate::limits;
-use crate::model::{Digest, LeafIndex, LogOrigin};
+use crate::model::{Digest, Digester, LeafIndex, LogOrigin};
 
 pub const MAGIC: [u8; 8] = *b"ILKFRAME";
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 pub const HEADER_BYTES: usize = 104;
 const DIGEST_BYTES: usize = 32;
+/// Seal and closing digest.
+const TRAILER_BYTES: usize = 2 * DIGEST_BYTES;
 const ENTRY_HEADER_BYTES: usize = 2;
 const EVIDENCE_HEADER_BYTES: usize = DIGEST_BYTES + 4;
 
 /// What the first frame of a log names as its previous one: logs of different names cannot be mixed.
 pub fn genesis(origin: &LogOrigin) -> Digest {
     Digest::of(format!("interlock-frames-v1\n{origin}\n").as_bytes())
+}
+
+/// Seals frames. Known only to who can sign for the log: derived from the signing key, see [`super::note::Signer`].
+pub struct FrameKey(hmac::Key);
+
+impl FrameKey {
+    pub fn new(secret: &[u8; 32]) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, secret))
+    }
+
+    fn seal(&self, content: &Digest) -> [u8; DIGEST_BYTES] {
+        let mut seal = [0; DIGEST_BYTES];
+        seal.copy_from_slice(hmac::sign(&self.0, content.as_bytes()).as_ref());
+        seal
+    }
+
+    /// Whether this key sealed the frame.
+    pub fn sealed(&self, frame: &Frame<'_>) -> bool {
+        hmac::verify(&self.0, frame.content.as_bytes(), frame.seal).is_ok()
+    }
+}
+
+/// Never shows the key.
+impl fmt::Debug for FrameKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FrameKey")
+    }
 }
 
 /// Bytes that stand beside the log, named by digest in an entry.
@@ -60,6 +97,9 @@ pub struct Frame<'f> {
     pub root: Digest,
     pub entries: Vec<&'f [u8]>,
     pub evidence: Vec<Evidence<'f>>,
+    /// Over what was sealed; see [`FrameKey::sealed`].
+    content: Digest,
+    seal: &'f [u8],
     /// The closing digest; the next frame names it.
     pub digest: Digest,
     /// Bytes on disk, padding included.
@@ -101,14 +141,14 @@ pub const fn evidence_cost(bytes: usize) -> usize {
 
 /// Bytes on disk of a frame whose sections have this many bytes together.
 pub const fn padded_length(section_bytes: usize) -> usize {
-    (HEADER_BYTES + section_bytes + DIGEST_BYTES).next_multiple_of(limits::FRAME_ALIGNMENT_BYTES)
+    (HEADER_BYTES + section_bytes + TRAILER_BYTES).next_multiple_of(limits::FRAME_ALIGNMENT_BYTES)
 }
 
 /// Writes a frame with its padding; returns it with its closing digest.
-pub fn encode(parts: &FrameParts<'_>) -> (Vec<u8>, Digest) {
+pub fn encode(parts: &FrameParts<'_>, key: &FrameKey) -> (Vec<u8>, Digest) {
     let entries_bytes: usize = parts.entries.iter().map(|e| entry_cost(e.len())).sum();
     let evidence_bytes: usize = parts.evidence.iter().map(|e| evidence_cost(e.bytes.len())).sum();
-    let length = HEADER_BYTES + entries_bytes + evidence_bytes + DIGEST_BYTES;
+    let length = HEADER_BYTES + entries_bytes + evidence_bytes + TRAILER_BYTES;
     assert!((1..=limits::FRAME_ENTRIES_MAX).contains(&parts.entries.len()), "a frame has 1 to 4,096 entries");
     assert!(length <= limits::FRAME_BYTES_MAX, "a batch is bounded before it is encoded");
 
@@ -137,7 +177,12 @@ pub fn encode(parts: &FrameParts<'_>) -> (Vec<u8>, Digest) {
         out.extend_from_slice(&(record.bytes.len() as u32).to_be_bytes());
         out.extend_from_slice(record.bytes);
     }
-    let digest = Digest::of(&out);
+    let mut digester = Digester::new();
+    digester.update(&out);
+    let seal = key.seal(&digester.clone().finish());
+    digester.update(&seal);
+    let digest = digester.finish();
+    out.extend_from_slice(&seal);
     out.extend_from_slice(digest.as_bytes());
     debug_assert_eq!(out.len(), length);
     out.resize(length.next_multiple_of(limits::FRAME_ALIGNMENT_BYTES), 0);
@@ -175,10 +220,9 @@ pub fn decode_header(bytes: &[u8]) -> Result<Header, FrameError> {
 
     let bounded = length <= limits::FRAME_BYTES_MAX
         && (1..=limits::FRAME_ENTRIES_MAX).contains(&count)
-        // At most one record an entry: evidence without a leaf that names it is not written.
-        && evidence_count <= count
+        && evidence_count <= evidence_bytes / EVIDENCE_HEADER_BYTES
         && first.0.checked_add(count as u64).is_some();
-    let sum = HEADER_BYTES as u64 + entries_bytes as u64 + evidence_bytes as u64 + DIGEST_BYTES as u64;
+    let sum = HEADER_BYTES as u64 + entries_bytes as u64 + evidence_bytes as u64 + TRAILER_BYTES as u64;
     if !bounded || sum != length as u64 {
         return Err(FrameError::Lengths);
     }
@@ -191,8 +235,13 @@ pub fn decode(bytes: &[u8]) -> Result<Frame<'_>, FrameError> {
     let header = decode_header(bytes)?;
     let padded = bytes.get(..header.padded_bytes).ok_or(FrameError::Short)?;
     let (frame, padding) = padded.split_at(header.length);
-    let (content, closing) = frame.split_at(header.length - DIGEST_BYTES);
-    let digest = Digest::of(content);
+    let (sealed, closing) = frame.split_at(header.length - DIGEST_BYTES);
+    let (content, seal) = sealed.split_at(header.length - TRAILER_BYTES);
+    let mut digester = Digester::new();
+    digester.update(content);
+    let content_digest = digester.clone().finish();
+    digester.update(seal);
+    let digest = digester.finish();
     if digest.as_bytes() != closing {
         return Err(FrameError::Digest);
     }
@@ -209,6 +258,8 @@ pub fn decode(bytes: &[u8]) -> Result<Frame<'_>, FrameError> {
         root,
         entries: decode_entries(entries, header.count)?,
         evidence: decode_evidence(evidence, header.evidence_count)?,
+        content: content_digest,
+        seal,
         digest,
         padded_bytes: header.padded_bytes,
     })
@@ -278,13 +329,16 @@ mod tests {
 
     fn sample() -> (Vec<u8>, Digest) {
         let input = b"{\"input\":1}";
-        encode(&FrameParts {
-            first: LeafIndex(7),
-            previous: genesis(&"example.org/log".parse().expect("a name")),
-            root: Digest::of(b"root"),
-            entries: vec![b"{\"a\":1}", b""],
-            evidence: vec![Evidence { digest: Digest::of(input), bytes: input }],
-        })
+        encode(
+            &FrameParts {
+                first: LeafIndex(7),
+                previous: genesis(&"example.org/log".parse().expect("a name")),
+                root: Digest::of(b"root"),
+                entries: vec![b"{\"a\":1}", b""],
+                evidence: vec![Evidence { digest: Digest::of(input), bytes: input }],
+            },
+            &FrameKey::new(&[7; 32]),
+        )
     }
 
     /// Replaces bytes and closes the frame again, so that only the changed field can be at fault.
@@ -326,17 +380,16 @@ mod tests {
         let u32s = |n: u32| n.to_be_bytes();
         let (bytes, _) = sample();
         assert_eq!(decode(&reclosed(0, b"X")), Err(FrameError::Magic));
-        assert_eq!(decode(&reclosed(9, &[2])), Err(FrameError::Version));
+        assert_eq!(decode(&reclosed(9, &[1])), Err(FrameError::Version));
         assert_eq!(decode(&reclosed(11, &[1])), Err(FrameError::Version));
         assert_eq!(decode(&reclosed(24, &u32s(0))), Err(FrameError::Lengths));
         assert_eq!(decode(&reclosed(24, &u32s(4_097))), Err(FrameError::Lengths));
         assert_eq!(decode(&reclosed(16, &u64::MAX.to_be_bytes())), Err(FrameError::Lengths));
         assert_eq!(decode(&reclosed(28, &u32s(10))), Err(FrameError::Lengths));
         assert_eq!(decode(&reclosed(28, &u32s(u32::MAX))), Err(FrameError::Lengths));
-        assert_eq!(decode(&reclosed(32, &u32s(3))), Err(FrameError::Lengths));
+        assert_eq!(decode(&reclosed(32, &u32s(2))), Err(FrameError::Lengths));
         assert_eq!(decode(&reclosed(24, &u32s(1))), Err(FrameError::Entries));
         assert_eq!(decode(&reclosed(24, &u32s(3))), Err(FrameError::Entries));
-        assert_eq!(decode(&reclosed(32, &u32s(2))), Err(FrameError::EvidenceSection));
         assert_eq!(decode(&reclosed(32, &u32s(0))), Err(FrameError::EvidenceSection));
         let evidence_at = HEADER_BYTES + entry_cost(7) + entry_cost(0);
         assert_eq!(decode(&reclosed(evidence_at, &[0])), Err(FrameError::EvidenceDigest));
@@ -351,7 +404,7 @@ mod tests {
     #[test]
     fn lengths_past_the_bound_are_refused_before_anything_is_read() {
         let mut bytes = reclosed(12, &u32::MAX.to_be_bytes());
-        bytes[28..32].copy_from_slice(&(u32::MAX - HEADER_BYTES as u32 - 32 - 47).to_be_bytes());
+        bytes[28..32].copy_from_slice(&(u32::MAX - HEADER_BYTES as u32 - 64 - 47).to_be_bytes());
         assert_eq!(decode_header(&bytes), Err(FrameError::Lengths));
     }
 
@@ -375,9 +428,11 @@ mod tests {
                 entries: entries.iter().map(Vec::as_slice).collect(),
                 evidence: evidence.iter().map(|b| Evidence { digest: Digest::of(b), bytes: b }).collect(),
             };
-            let (bytes, digest) = encode(&parts);
+            let key = FrameKey::new(&[1; 32]);
+            let (bytes, digest) = encode(&parts, &key);
             prop_assert_eq!(bytes.len() % limits::FRAME_ALIGNMENT_BYTES, 0);
             let frame = decode(&bytes).expect("a frame");
+            prop_assert!(key.sealed(&frame) && !FrameKey::new(&[2; 32]).sealed(&frame));
             prop_assert_eq!(frame.digest, digest);
             prop_assert_eq!(frame.entries, parts.entries);
             prop_assert_eq!(frame.evidence, parts.evidence);

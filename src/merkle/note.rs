@@ -11,6 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ring::signature::{ED25519, UnparsedPublicKey};
 
+use super::frame::FrameKey;
 use crate::limits;
 use crate::model::{Digest, LogOrigin};
 
@@ -115,6 +116,13 @@ pub trait Signer: Send {
     fn verifier(&self) -> &VerifierKey;
     /// Ed25519 over exactly these bytes. Deterministic: the same text gives the same signature.
     fn sign(&self, text: &[u8]) -> Result<[u8; 64], SigningFailed>;
+
+    /// The key that seals frames: SHA-256 of the signature over `interlock-frame-key-v1 LF name LF`, which is no
+    /// checkpoint's text and is never published. So a key in hardware needs to be able to do nothing but sign.
+    fn frame_key(&self) -> Result<FrameKey, SigningFailed> {
+        let text = format!("interlock-frame-key-v1\n{}\n", self.verifier().name());
+        Ok(FrameKey::new(Digest::of(&self.sign(text.as_bytes())?).as_bytes()))
+    }
 }
 
 /// The key could not be used; nothing was signed.

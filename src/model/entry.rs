@@ -4,9 +4,13 @@
 //! canonical bytes by construction; a test compares each type with the canonical writer. Integers stay
 //! below 2^53, there are no floats and no null: what is absent is left out.
 
+use std::borrow::Cow;
+use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{
     ActionName, ActorId, AuthenticationMethod, Decision, Digest, Epoch, IdempotencyKey, LeafIndex,
@@ -22,6 +26,7 @@ pub const SPEC: &str = "interlock-receipt/1";
 pub enum EntryType {
     Decision,
     Epoch,
+    Key,
     Outcome,
     Policy,
     Refusal,
@@ -93,23 +98,70 @@ pub enum BodyForm {
     None,
 }
 
+/// The digest of an SD-JWT disclosure (RFC 9901 section 4.2.3): 43 characters of base64url, SHA-256.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct DisclosureDigest(Arc<str>);
+
+/// The text is not base64url of 32 bytes without padding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected 43 characters of base64url")]
+pub struct InvalidDisclosureDigest;
+
+impl DisclosureDigest {
+    /// Of a disclosure, which is base64url itself: SHA-256 over its ASCII bytes.
+    pub fn of(disclosure: &str) -> Self {
+        Self(URL_SAFE_NO_PAD.encode(Digest::of(disclosure.as_bytes()).as_bytes()).into())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for DisclosureDigest {
+    type Err = InvalidDisclosureDigest;
+
+    fn from_str(text: &str) -> Result<Self, InvalidDisclosureDigest> {
+        // The engine refuses bits past the last byte, so a digest has one text.
+        let decoded = URL_SAFE_NO_PAD.decode(text).map_err(|_| InvalidDisclosureDigest)?;
+        if decoded.len() == 32 { Ok(Self(text.into())) } else { Err(InvalidDisclosureDigest) }
+    }
+}
+
+impl<'de> Deserialize<'de> for DisclosureDigest {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = Cow::<'de, str>::deserialize(d)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// What was asked. On a route that redacts, the members whose values could be guessed from a plain digest or must
+/// not reach the disk are left out, and `_sd` holds the digests of their disclosures (RFC 9901 section 4.2.4.1).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RequestEntry {
+    /// Ascending; no more than one for each member that is left out.
+    #[serde(rename = "_sd", default, skip_serializing_if = "Vec::is_empty")]
+    pub disclosures: Vec<DisclosureDigest>,
     /// Of the body that is forwarded.
-    pub body_digest: Digest,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body_digest: Option<Digest>,
     /// Of the exact HTTP/1.1 message to be written, with `{credential:NAME}` in the injected slot.
-    pub digest: Digest,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
     pub form: BodyForm,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media_type: Option<Arc<str>>,
     pub method: Arc<str>,
     /// Of the body as it was received.
-    pub received_digest: Digest,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub received_digest: Option<Digest>,
     /// Of the forwarded body, bytes.
     pub size: u64,
     /// Path and query as forwarded.
-    pub target: Arc<str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Arc<str>>,
 }
 
 /// A verdict on one execution request.
@@ -147,7 +199,11 @@ pub struct DecisionEntry {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ResponseEntry {
-    pub body_digest: Digest,
+    /// As in [`RequestEntry`].
+    #[serde(rename = "_sd", default, skip_serializing_if = "Vec::is_empty")]
+    pub disclosures: Vec<DisclosureDigest>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body_digest: Option<Digest>,
     pub size: u64,
     pub status_code: u16,
 }
@@ -156,8 +212,12 @@ pub struct ResponseEntry {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SentEntry {
+    /// As in [`RequestEntry`]; the same digest as there when the whole message left.
+    #[serde(rename = "_sd", default, skip_serializing_if = "Vec::is_empty")]
+    pub disclosures: Vec<DisclosureDigest>,
     /// Equal to the decision's `request.digest` when the whole message left.
-    pub digest: Digest,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
     /// Bytes of the message written, counting the credential's placeholder instead of the credential.
     pub size: u64,
 }
@@ -268,11 +328,38 @@ pub struct PolicyEntry {
     pub entry_type: EntryType,
 }
 
+/// What happened to a key that signs checkpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyEvent {
+    /// Signs from here on.
+    Add,
+    /// Signs no more; what it signed stands.
+    Retire,
+    /// Signs no more; no checkpoint of more leaves than stand before this one is to be believed on its word alone.
+    Compromised,
+}
+
+/// A signing key came or went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyEntry {
+    pub epoch: Epoch,
+    pub event: KeyEvent,
+    pub spec: Arc<str>,
+    pub time: Arc<str>,
+    #[serde(rename = "type")]
+    pub entry_type: EntryType,
+    /// C2SP signed-note verifier key.
+    pub vkey: Arc<str>,
+}
+
 /// One leaf.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Entry {
     Decision(Box<DecisionEntry>),
     Epoch(Box<EpochEntry>),
+    Key(Box<KeyEntry>),
     Outcome(Box<OutcomeEntry>),
     Policy(Box<PolicyEntry>),
     Refusal(Box<RefusalEntry>),
@@ -284,6 +371,7 @@ impl Entry {
         let written = match self {
             Self::Decision(e) => serde_json::to_vec(e),
             Self::Epoch(e) => serde_json::to_vec(e),
+            Self::Key(e) => serde_json::to_vec(e),
             Self::Outcome(e) => serde_json::to_vec(e),
             Self::Policy(e) => serde_json::to_vec(e),
             Self::Refusal(e) => serde_json::to_vec(e),
@@ -297,6 +385,7 @@ impl Entry {
         Ok(match common.entry_type {
             EntryType::Decision => Self::Decision(serde_json::from_slice(bytes)?),
             EntryType::Epoch => Self::Epoch(serde_json::from_slice(bytes)?),
+            EntryType::Key => Self::Key(serde_json::from_slice(bytes)?),
             EntryType::Outcome => Self::Outcome(serde_json::from_slice(bytes)?),
             EntryType::Policy => Self::Policy(serde_json::from_slice(bytes)?),
             EntryType::Refusal => Self::Refusal(serde_json::from_slice(bytes)?),

@@ -10,18 +10,19 @@ use crate::clock::WallTime;
 use crate::merkle::frame::Evidence;
 use crate::merkle::tree::RightEdge;
 use crate::model::entry::{
-    DecisionEntry, Entry, EpochEntry, EpochEvent, EvaluationStatus, OutcomeEntry, SPEC,
+    DecisionEntry, Entry, EpochEntry, EpochEvent, EvaluationStatus, OutcomeEntry, RequestEntry, SPEC,
+    SentEntry,
 };
-use crate::model::{Decision, Digest, Epoch, LeafIndex, OutcomeStatus, ReceiptId, Settled, TreeSize};
+use crate::model::{Decision, Epoch, LeafIndex, OutcomeStatus, ReceiptId, Settled, TreeSize};
 
 use super::report::Check;
 use super::strict::strict_canonical;
 
 /// What is remembered of a PERMIT until its outcome comes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct OpenDecision {
     pub id: ReceiptId,
-    request: Digest,
+    request: RequestEntry,
 }
 
 /// Reads leaves in order; `Err` never stops it, each problem is its own.
@@ -77,7 +78,7 @@ impl Leaves {
         let after_stop = std::mem::take(&mut self.stopped);
         match &entry {
             Entry::Epoch(e) => self.read_epoch(e, tree, vkey, after_stop, &mut complaints),
-            Entry::Decision(_) | Entry::Outcome(_) | Entry::Policy(_) | Entry::Refusal(_) => {
+            Entry::Decision(_) | Entry::Key(_) | Entry::Outcome(_) | Entry::Policy(_) | Entry::Refusal(_) => {
                 if self.epoch != Some(epoch_of(&entry)) {
                     complaints.push((
                         Check::Epochs,
@@ -92,7 +93,7 @@ impl Leaves {
         match entry {
             Entry::Decision(d) => self.read_decision(index, &d, evidence, &mut complaints),
             Entry::Outcome(o) => self.read_outcome(index, &o, &mut complaints),
-            Entry::Epoch(_) | Entry::Policy(_) | Entry::Refusal(_) => {}
+            Entry::Epoch(_) | Entry::Key(_) | Entry::Policy(_) | Entry::Refusal(_) => {}
         }
         complaints
     }
@@ -128,7 +129,7 @@ impl Leaves {
         let not_evaluated = d.evaluation.status == EvaluationStatus::NotEvaluated;
         if d.decision == Decision::Permit {
             self.permits += 1;
-            self.open.insert(index, OpenDecision { id: d.id, request: d.request.digest });
+            self.open.insert(index, OpenDecision { id: d.id, request: d.request.clone() });
             if not_evaluated {
                 complaints.push((Check::WellFormed, "a PERMIT that was not evaluated".into()));
             }
@@ -156,7 +157,7 @@ impl Leaves {
         if o.decision_id != decision.id {
             paired(format!("the outcome names receipt {}, its decision is {}", o.decision_id, decision.id));
         }
-        if let Some(what) = contradiction(o, decision.request) {
+        if let Some(what) = contradiction(o, &decision.request) {
             paired(what.into());
         }
     }
@@ -213,14 +214,23 @@ impl Leaves {
     }
 }
 
+/// Whether what was sent is what was permitted: by the plain digest, or by that of its disclosure.
+fn is_of(sent: &SentEntry, request: &RequestEntry) -> bool {
+    match (&sent.digest, &*sent.disclosures) {
+        (Some(digest), []) => request.digest == Some(*digest),
+        (None, [disclosure]) => request.digest.is_none() && request.disclosures.contains(disclosure),
+        (Some(_), [_, ..]) | (None, [] | [_, _, ..]) => false,
+    }
+}
+
 /// What an outcome says that cannot be true.
-fn contradiction(o: &OutcomeEntry, request: Digest) -> Option<&'static str> {
+fn contradiction(o: &OutcomeEntry, request: &RequestEntry) -> Option<&'static str> {
     // An operator or the upstream's own log may know the truth without having seen the bytes.
     if o.attestation != Settled::Gateway {
         return None;
     }
     match (o.status, &o.sent, &o.response) {
-        (_, Some(sent), _) if sent.digest != request => Some("other bytes were sent than were permitted"),
+        (_, Some(sent), _) if !is_of(sent, request) => Some("other bytes were sent than were permitted"),
         (OutcomeStatus::NotSent, None, None) | (OutcomeStatus::Indeterminate, _, _) => None,
         (OutcomeStatus::NotSent, _, _) => Some("not sent, and yet something was sent or answered"),
         (OutcomeStatus::Confirmed, None, _) => Some("confirmed, and yet not sent whole"),
@@ -239,6 +249,7 @@ fn epoch_of(entry: &Entry) -> Epoch {
     match entry {
         Entry::Decision(e) => e.epoch,
         Entry::Epoch(e) => e.epoch,
+        Entry::Key(e) => e.epoch,
         Entry::Outcome(e) => e.epoch,
         Entry::Policy(e) => e.epoch,
         Entry::Refusal(e) => e.epoch,
@@ -250,6 +261,7 @@ fn common(entry: &Entry) -> Option<String> {
     let (spec, time) = match entry {
         Entry::Decision(e) => (&e.spec, &e.time),
         Entry::Epoch(e) => (&e.spec, &e.time),
+        Entry::Key(e) => (&e.spec, &e.time),
         Entry::Outcome(e) => (&e.spec, &e.time),
         Entry::Policy(e) => (&e.spec, &e.time),
         Entry::Refusal(e) => (&e.spec, &e.time),

@@ -72,9 +72,11 @@ impl Log {
     fn frame(&mut self, frame: &[u8], previous: [u8; 32]) -> [u8; 32] {
         let (content, closing) = frame.split_at(frame.len() - 32);
         assert_eq!(sha256(&[content]), closing);
-        assert_eq!((number(&frame[8..10]), number(&frame[10..12])), (1, 0));
+        assert_eq!((number(&frame[8..10]), number(&frame[10..12])), (2, 0));
         assert_eq!(number(&frame[16..24]), self.entries.len());
         assert_eq!(frame[40..72], previous);
+        // The seal is for the key's holder.
+        let content = &content[..content.len() - 32];
         let (mut entries, mut evidence) = content[104..].split_at(number(&frame[28..32]));
         for _ in 0..number(&frame[24..28]) {
             let (entry, rest) = entries[2..].split_at(number(&entries[..2]));

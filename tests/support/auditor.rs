@@ -139,7 +139,8 @@ fn match_effects(permits: &[Permit<'_>], slot: Slot, captures: &[Capture]) {
     // Those whose bytes may have left, the certain ones first: an uncertain one had perhaps no effect.
     let mut free: BTreeMap<Digest, Vec<&Permit<'_>>> = BTreeMap::new();
     for permit in permits.iter().filter(|p| p.outcome.status != OutcomeStatus::NotSent) {
-        free.entry(permit.decision.request.digest).or_default().push(permit);
+        let digest = permit.decision.request.digest.expect("the worlds of this Auditor redact nothing");
+        free.entry(digest).or_default().push(permit);
     }
     for same in free.values_mut() {
         same.sort_by_key(|p| (p.outcome.status == OutcomeStatus::Indeterminate, p.decision.time.clone()));
@@ -160,7 +161,7 @@ fn match_effects(permits: &[Permit<'_>], slot: Slot, captures: &[Capture]) {
         });
         let size = capture.without_secret(slot.secret, slot.name).len() as u64;
         if let Some(sent) = &permit.outcome.sent {
-            assert_eq!((sent.digest, sent.size), (digest, size), "the outcome is about what arrived");
+            assert_eq!((sent.digest, sent.size), (Some(digest), size), "the outcome is about what arrived");
         }
     }
     let mut left: Vec<_> = free.into_values().flatten().collect();
@@ -183,7 +184,8 @@ fn match_effects(permits: &[Permit<'_>], slot: Slot, captures: &[Capture]) {
 /// Whether the bytes can be the beginning of the permitted message.
 fn can_begin(permit: &Permit<'_>, part: &Capture, slot: Slot) -> bool {
     let request = &permit.decision.request;
-    let line = format!("{} {} HTTP/1.1\r\n", request.method, request.target);
+    let target = request.target.as_deref().expect("nothing is redacted");
+    let line = format!("{} {target} HTTP/1.1\r\n", request.method);
     let message = part.without_secret(slot.secret, slot.name);
     let common = message.len().min(line.len());
     let announced = part.head_len.and_then(|_| part.header("content-length"));
