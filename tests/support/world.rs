@@ -27,7 +27,7 @@ use tokio::runtime::Runtime;
 
 use super::auditor::{self, Audit, Slot};
 use super::client::{Client, Response, request};
-use super::upstream::Upstream;
+use super::upstream::{Capture, Upstream};
 
 /// The agent's key, and another agent's.
 pub const KEY: &str = "ilk_agent007Zm9vYmFyYmF6cXV4MTIzNA";
@@ -486,6 +486,41 @@ impl World {
         auditor::audit(&self.path("ledger"), &self.key, SLOT, &self.upstream.captures())
     }
 
+    /// Asks a program to stop and waits, however it ends; its log is looked at later.
+    pub fn stop_program(&mut self) {
+        if let Running::Program(mut program) = std::mem::replace(&mut self.running, Running::Not) {
+            // It may have ended already.
+            let pid = program.pid().to_string();
+            let _ = Command::new("kill").args(["-TERM", &pid]).stderr(Stdio::null()).status();
+            program.wait();
+        }
+    }
+
+    pub fn program_has_ended(&mut self) -> bool {
+        self.program().child.try_wait().is_ok_and(|ended| ended.is_some())
+    }
+
+    /// The pinned verifier key as text.
+    pub fn vkey(&self) -> String {
+        self.key.to_string()
+    }
+
+    /// Keeps the log as it lies there, and what the upstream got until now; nothing may be running.
+    pub fn save(&self) -> Saved {
+        assert!(matches!(self.running, Running::Not), "the gateway still runs");
+        let dir = TempDir::new_in(self.dir.path()).expect("made");
+        copy_dir(&self.path("ledger"), &dir.path().join("ledger"));
+        Saved { dir, captures: self.upstream.captures() }
+    }
+
+    /// Goes back to what was saved.
+    pub fn restore(&mut self, saved: &Saved) {
+        assert!(matches!(self.running, Running::Not), "the gateway still runs");
+        fs::remove_dir_all(self.path("ledger")).expect("removed");
+        copy_dir(&saved.dir.path().join("ledger"), &self.path("ledger"));
+        self.upstream.put_captures(saved.captures.clone());
+    }
+
     /// Ends the program at once, as a power cut would end it.
     pub fn kill(&mut self) {
         self.program().kill();
@@ -506,6 +541,18 @@ impl World {
         assert!(self.upstream.captures().is_empty(), "nothing arrived without a gateway");
         self.is_audited = true;
     }
+}
+
+/// A log at rest, and the effects it knows of.
+pub struct Saved {
+    dir: TempDir,
+    captures: Vec<Capture>,
+}
+
+/// Files with their modes; zeros are written, so that room which was taken stays taken.
+fn copy_dir(from: &Path, to: &Path) {
+    let copied = Command::new("cp").args(["-a", "--sparse=never"]).arg(from).arg(to).status();
+    assert!(copied.expect("runs").success(), "copied");
 }
 
 impl Drop for World {
