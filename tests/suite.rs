@@ -13,6 +13,7 @@ mod crash;
 mod demo;
 mod deployment;
 mod documentation;
+mod environment;
 mod exploits;
 mod http2;
 mod ledger_attacks;

@@ -82,7 +82,10 @@ fn list(world: &mut World) -> Vec<Call> {
     let out = world.path("strace.out");
     let log = world.path("ledger");
     let trace = format!("trace={CALLS}");
-    play(world, &["strace", "-f", "-y", "-qq", "-s", "4096", "-o", out.to_str().expect("UTF-8"), "-e", &trace]);
+    play(
+        world,
+        &["strace", "-f", "-y", "-qq", "-s", "4096", "-o", out.to_str().expect("UTF-8"), "-e", &trace],
+    );
     let text = std::fs::read_to_string(out).expect("strace wrote it");
     let mut counts: BTreeMap<(String, String, String), usize> = BTreeMap::new();
     for line in text.lines() {
@@ -123,20 +126,22 @@ fn broken(world: &mut World, saved: &Saved, call: &Call, fault: Fault) {
     let (file, trace) = (file.to_str().expect("UTF-8").to_owned(), format!("trace={}", call.name));
     let injection = fault.injection(call);
     play(world, &["strace", "-f", "-qq", "-o", "/dev/null", "-P", &file, "-e", &trace, "-e", &injection]);
-    if false { let fsck = Command::new(env!("CARGO_BIN_EXE_interlock"))
-        .args(["log", "fsck", "--repair", "--log"])
-        .arg(world.path("ledger"))
-        .args(["--key", &world.vkey()])
-        .stdin(Stdio::null())
-        .output()
-        .expect("runs");
-    // 12: what was written last is not signed yet; the next start does that.
-    assert!(
-        matches!(fsck.status.code(), Some(0 | 12)),
-        "{call:?} {fault:?}: {}{}",
-        String::from_utf8_lossy(&fsck.stdout),
-        String::from_utf8_lossy(&fsck.stderr)
-    ); }
+    if false {
+        let fsck = Command::new(env!("CARGO_BIN_EXE_interlock"))
+            .args(["log", "fsck", "--repair", "--log"])
+            .arg(world.path("ledger"))
+            .args(["--key", &world.vkey()])
+            .stdin(Stdio::null())
+            .output()
+            .expect("runs");
+        // 12: what was written last is not signed yet; the next start does that.
+        assert!(
+            matches!(fsck.status.code(), Some(0 | 12)),
+            "{call:?} {fault:?}: {}{}",
+            String::from_utf8_lossy(&fsck.stdout),
+            String::from_utf8_lossy(&fsck.stderr)
+        );
+    }
     world.run_program(&[]);
     assert_eq!(world.ask("POST", "/v1/things", "permit", "{}").status, 200, "{call:?} {fault:?}");
     world.finish_here(Stopped::Clean);

@@ -3,6 +3,7 @@
 //! [`World::finish`] stops the gateway and calls the Auditor; a world that is dropped without it panics, so that no
 //! test can forget to be audited.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -181,7 +182,7 @@ impl Setup {
             if self.listener_tls { ", tls: { certificate: ./tls.crt, key: ./tls.key }" } else { "" };
         let mut yaml = format!(
             "log_origin: interlock.test/log\n\
-             ledger: {{ dir: ./ledger, signing_key: ./log.key, segment_mib: {} }}\n\
+             ledger: {{ dir: ledger, signing_key: ./log.key, segment_mib: {} }}\n\
              policy: {{ dir: {} }}\n\
              admin: {{ listen: 127.0.0.1:ADMIN_PORT }}\n\
              telemetry: {{ format: json, level: info }}\n",
@@ -547,6 +548,26 @@ impl World {
 pub struct Saved {
     dir: TempDir,
     captures: Vec<Capture>,
+}
+
+impl Saved {
+    /// Every file of the log by its path, with its bytes.
+    pub fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        let mut found = BTreeMap::new();
+        let mut dirs = vec![self.dir.path().join("ledger")];
+        while let Some(dir) = dirs.pop() {
+            for entry in fs::read_dir(dir).expect("readable") {
+                let path = entry.expect("readable").path();
+                if path.is_dir() {
+                    dirs.push(path);
+                } else {
+                    let name = path.strip_prefix(self.dir.path()).expect("below it").to_owned();
+                    found.insert(name, fs::read(&path).expect("readable"));
+                }
+            }
+        }
+        found
+    }
 }
 
 /// Files with their modes; zeros are written, so that room which was taken stays taken.
