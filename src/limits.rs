@@ -56,6 +56,19 @@ pub const REJECTION_ACTORS_MAX: usize = 4_096;
 /// Problems a verification report names one by one; the rest are counted.
 pub const PROBLEMS_NAMED_MAX: usize = 100;
 
+// Sealed segments and restart points (verify::seekable, ledger::seal, ledger::restart).
+/// Bytes of a segment that are compressed together: what must be read to see one of them.
+pub const SEALED_BLOCK_BYTES: usize = 1024 * 1024;
+pub const SEALED_BLOCKS_MAX: usize = (SEGMENT_BYTES_MAX / SEALED_BLOCK_BYTES as u64) as usize;
+/// After a segment could not be sealed, how long before it is tried again.
+pub const SEAL_RETRY_MS: u64 = 60_000;
+/// A restart point names every open permit.
+pub const RESTART_BYTES_MAX: usize = 1024 * 1024;
+/// Restart points that are kept, the newest ones.
+pub const RESTARTS_MAX: usize = 8;
+const _: () = assert!(SEGMENT_BYTES_MAX.is_multiple_of(SEALED_BLOCK_BYTES as u64));
+const _: () = assert!(PERMITS_IN_FLIGHT_MAX * 80 + 64 * 1024 <= RESTART_BYTES_MAX);
+
 // Requests in flight (pep, ledger).
 pub const PERMITS_IN_FLIGHT_MAX: usize = 8_192;
 

@@ -107,9 +107,10 @@ impl Ledger {
         start: Start,
     ) -> Result<(Self, Opened), OpenError> {
         let Settings { dir, origin: _, segment_bytes } = settings;
-        let recovered = recover(&*storage, signer.verifier(), segment_bytes)
-            .map_err(|source| OpenError::Unrecoverable { dir: dir.clone(), source })?;
         let not_writable = |why: String| OpenError::NotWritable { dir: dir.clone(), why };
+        let frame_keys = [signer.frame_key().map_err(|e| not_writable(e.to_string()))?];
+        let recovered = recover(&*storage, signer.verifier(), &frame_keys, segment_bytes)
+            .map_err(|source| OpenError::Unrecoverable { dir: dir.clone(), source })?;
 
         let epoch = Epoch(recovered.fold.last_epoch.map_or(1, |last| last.0 + 1));
         let is_new = recovered.tail.edge.size() == TreeSize(0);

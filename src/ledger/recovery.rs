@@ -1,6 +1,7 @@
 //! What a log says when it is opened, and making it fit to be appended to.
 //!
-//! Every frame is walked: chain, indexes, digests and roots. A torn last write is copied to `quarantine/`
+//! Every frame is walked: chain, indexes, digests and roots; and after the last checkpoint, which is what a start
+//! would sign anew, the seal. A torn last write is copied to `quarantine/`
 //! and cleared; anything else that is wrong refuses the start, naming file and offset. Memory grows only
 //! with permits that have no outcome.
 //!
@@ -16,7 +17,7 @@ use super::appender::Tail;
 use super::storage::Storage;
 use crate::limits;
 use crate::merkle::checkpoint::{CheckpointError, parse_checkpoint};
-use crate::merkle::frame::Frame;
+use crate::merkle::frame::{Frame, FrameKey};
 use crate::merkle::note::VerifierKey;
 use crate::merkle::tree::{RightEdge, leaf_hash};
 use crate::model::entry::{EntryType, EpochEvent};
@@ -32,6 +33,10 @@ pub enum Unrecoverable {
     Damaged { spot: Spot, index: LeafIndex, fault: String, followed_by: Option<Spot> },
     #[error("{spot}: the entries from {first} on do not give the root that the frame names")]
     Root { spot: Spot, first: LeafIndex },
+    #[error(
+        "{spot}: the entries from {index} on came after the last checkpoint, and none of the log's keys sealed them: they were not written by this gateway"
+    )]
+    Unsealed { spot: Spot, index: LeafIndex },
     #[error("{spot}: entry {index} is not one this version can read: {why}")]
     Entry { spot: Spot, index: LeafIndex, why: String },
     #[error("the checkpoint is not one of this log and key: {0}")]
@@ -117,10 +122,11 @@ impl Fold {
     }
 }
 
-/// Reads the whole log and clears a torn end.
+/// Reads the whole log and clears a torn end. What no checkpoint covers must be sealed by one of `frame_keys`.
 pub fn recover(
     storage: &dyn Storage,
     key: &VerifierKey,
+    frame_keys: &[FrameKey],
     segment_bytes: u64,
 ) -> Result<Recovered, Unrecoverable> {
     let signed = match storage.checkpoint().map_err(Unrecoverable::Read)? {
@@ -138,6 +144,7 @@ pub fn recover(
         match walk.step().map_err(Unrecoverable::Read)? {
             Step::Frame(frame, spot) => {
                 add_frame(&frame, spot, &mut edge, &mut fold, signed)?;
+                check_seal(&frame, spot, signed, frame_keys)?;
                 last = Some((spot, frame.padded_bytes));
             }
             Step::End(spot) => break (spot, None),
@@ -192,6 +199,22 @@ fn add_frame(
         return Err(Unrecoverable::Root { spot, first });
     }
     Ok(())
+}
+
+/// Whoever can write files can write frames that chain. Only who holds the key can seal them, and only what is sealed
+/// gets a signature from this start. What a checkpoint covers has one.
+fn check_seal(
+    frame: &Frame<'_>,
+    spot: Spot,
+    signed: Option<(TreeSize, Digest)>,
+    frame_keys: &[FrameKey],
+) -> Result<(), Unrecoverable> {
+    let end = frame.first.0 + frame.entries.len() as u64;
+    let covered = signed.is_some_and(|(size, _)| end <= size.0);
+    if covered || frame_keys.iter().any(|key| key.sealed(frame)) {
+        return Ok(());
+    }
+    Err(Unrecoverable::Unsealed { spot, index: frame.first })
 }
 
 fn compare(signed: Option<(TreeSize, Digest)>, edge: &RightEdge) -> Result<(), Unrecoverable> {
