@@ -325,10 +325,8 @@ pub(crate) mod tests {
     fn a_note_of_several_signers_has_a_line_for_each_and_any_of_their_keys_opens_it() {
         let signers = [1, 2, 3].map(|seed| SeedSigner::new("log", seed));
         let note = sign_note_with_all(TEXT, signers.iter().map(|s| s as &dyn Signer)).expect("signs");
-        let alone: String = signers
-            .iter()
-            .map(|s| sign_note(TEXT, s).expect("signs").split_off(TEXT.len() + 1))
-            .collect();
+        let alone: String =
+            signers.iter().map(|s| sign_note(TEXT, s).expect("signs").split_off(TEXT.len() + 1)).collect();
         assert_eq!(note, format!("{TEXT}\n{alone}"));
         for signer in &signers {
             assert_eq!(verify_note(note.as_bytes(), &[signer.verifier().clone()]), Ok(TEXT));
