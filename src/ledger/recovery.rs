@@ -1,6 +1,7 @@
 //! What a log says when it is opened, and making it fit to be appended to.
 //!
-//! Every frame is walked: chain, indexes, digests and roots. A torn last write is copied to `quarantine/`
+//! Every frame is walked: chain, indexes, digests and roots; and after the last checkpoint, which is what a start
+//! would sign anew, the seal. A torn last write is copied to `quarantine/`
 //! and cleared; anything else that is wrong refuses the start, naming file and offset. Memory grows only
 //! with permits that have no outcome.
 //!
@@ -35,6 +36,10 @@ pub enum Unrecoverable {
     Damaged { spot: Spot, index: LeafIndex, fault: String, followed_by: Option<Spot> },
     #[error("{spot}: the entries from {first} on do not give the root that the frame names")]
     Root { spot: Spot, first: LeafIndex },
+    #[error(
+        "{spot}: the entries from {index} on came after the last checkpoint, and none of the log's keys sealed them: they were not written by this gateway"
+    )]
+    Unsealed { spot: Spot, index: LeafIndex },
     #[error("{spot}: entry {index} is not one this version can read: {why}")]
     Entry { spot: Spot, index: LeafIndex, why: String },
     #[error("the checkpoint is not one of this log and key: {0}")]
@@ -150,7 +155,7 @@ impl Fold {
     }
 }
 
-/// Reads the whole log and clears a torn end.
+/// Reads the whole log and clears a torn end. What no checkpoint covers must be sealed by a recognized key.
 pub fn recover(
     storage: &dyn Storage,
     recognized: &Recognized,
@@ -172,6 +177,7 @@ pub fn recover(
         match walk.step().map_err(Unrecoverable::Read)? {
             Step::Frame(frame, spot) => {
                 add_frame(&frame, spot, &mut edge, &mut fold, signed)?;
+                check_seal(&frame, spot, signed, recognized)?;
                 last = Some((spot, frame.padded_bytes));
             }
             Step::End(spot) => break (spot, None),
@@ -246,6 +252,22 @@ fn add_frame(
         return Err(Unrecoverable::Root { spot, first });
     }
     Ok(())
+}
+
+/// Whoever can write files can write frames that chain. Only who holds the key can seal them, and only what is sealed
+/// gets a signature from this start. What a checkpoint covers has one.
+fn check_seal(
+    frame: &Frame<'_>,
+    spot: Spot,
+    signed: Option<(TreeSize, Digest)>,
+    recognized: &Recognized,
+) -> Result<(), Unrecoverable> {
+    let end = frame.first.0 + frame.entries.len() as u64;
+    let covered = signed.is_some_and(|(size, _)| end <= size.0);
+    if covered || recognized.sealed(frame) {
+        return Ok(());
+    }
+    Err(Unrecoverable::Unsealed { spot, index: frame.first })
 }
 
 fn compare(signed: Option<(TreeSize, Digest)>, edge: &RightEdge) -> Result<(), Unrecoverable> {
