@@ -12,12 +12,14 @@ mod appender;
 mod committer;
 mod entries;
 mod key;
+mod key_events;
 mod open;
 mod publisher;
 mod queue;
 mod recorded;
 mod recovery;
 mod rejections;
+mod signers;
 mod statistics;
 mod storage;
 
@@ -48,6 +50,7 @@ pub use recorded::{
     Unrecorded,
 };
 pub use recovery::Unrecoverable;
+pub use signers::{InvalidSigners, Signers};
 pub use statistics::{Observer, Statistics};
 pub use storage::Unusable;
 

@@ -84,6 +84,8 @@ pub const CONFIG_PROBLEMS_MAX: usize = 100;
 pub const SURFACES_MAX: usize = 256;
 pub const ROUTES_PER_SURFACE_MAX: usize = 1_024;
 pub const API_KEYS_MAX: usize = 10_000;
+/// Signing keys of one log that are no longer to be believed.
+pub const COMPROMISED_KEYS_MAX: usize = 64;
 /// A secret that is injected into a header.
 pub const SECRET_BYTES_MAX: usize = 4 * 1024;
 

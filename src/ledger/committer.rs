@@ -217,7 +217,7 @@ impl Committer {
             epoch: self.shared.epoch,
             now: self.shared.clock.wall(),
             start: &self.start,
-            vkey: self.appender.verifier().to_string().into(),
+            vkeys: self.appender.signers().vkeys(),
             tree: self.appender.edge(),
             clean: true,
             torn_bytes: 0,
