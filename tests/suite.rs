@@ -22,6 +22,7 @@ mod outcomes;
 mod overload;
 mod path;
 mod policy_packages;
+mod reading;
 mod slow_clients;
 mod smuggling;
 mod syscalls;

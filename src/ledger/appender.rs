@@ -74,6 +74,8 @@ pub struct Tail {
 #[derive(Debug)]
 pub struct Appended {
     pub first: LeafIndex,
+    /// The edge that the batch was appended to.
+    pub before: RightEdge,
     pub size: TreeSize,
     /// The signed checkpoint of exactly this size.
     pub checkpoint: Arc<str>,
@@ -170,11 +172,11 @@ impl Appender {
         let sync = self.clock.monotonic().since(before_sync);
 
         // Durable. The tree in memory follows the disk, then the signature follows the tree.
-        self.tail.edge = edge;
+        let before = std::mem::replace(&mut self.tail.edge, edge);
         self.tail.chain = chain;
         self.tail.spot = Some(Spot { segment: spot.segment, offset: spot.offset + bytes.len() as u64 });
         let checkpoint = self.checkpoint()?;
-        Ok(Appended { first, size: self.tail.edge.size(), checkpoint, sync })
+        Ok(Appended { first, before, size: self.tail.edge.size(), checkpoint, sync })
     }
 
     /// Signs the tree as it is on disk.
