@@ -228,3 +228,13 @@ pub const CLIENT_STALL_MS_MAX: u64 = 30_000;
 pub const ANSWER_WITHOUT_CLIENT_MS_MAX: u64 = 30_000;
 const _: () = assert!(BODY_BYTES_MAX_HARD <= BODIES_BYTES_MAX);
 const _: () = assert!(BODIES_BYTES_MAX <= u32::MAX as usize);
+
+// Redaction (config, model::redaction, redaction).
+/// Places that one surface keeps out of the log.
+pub const REDACT_POINTERS_MAX: usize = 64;
+pub const REDACT_POINTER_BYTES_MAX: usize = 1_024;
+pub const REDACT_STEPS_MAX: usize = 32;
+/// One disclosure as text: a whole policy input could be in it.
+pub const DISCLOSURE_BYTES_MAX: usize = 2 * EVIDENCE_BYTES_MAX;
+/// A reason's code is looked through for redacted values of at least this length; a shorter one may stand in any code.
+pub const REDACTED_TEXT_BYTES_MIN: usize = 6;
