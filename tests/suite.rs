@@ -15,6 +15,7 @@ mod deployment;
 mod documentation;
 mod exploits;
 mod http2;
+mod keys;
 mod ledger_attacks;
 mod ledger_faults;
 mod outcomes;
