@@ -45,8 +45,8 @@ pub enum Unrecoverable {
     #[error("the checkpoint is not one of this log and key: {0}")]
     Checkpoint(CheckpointError),
     #[error(
-        "the checkpoint is not signed by a configured key, but by {found}: keys are exchanged one at a time, so start with \
-         that one and the new one (`ledger.signing_key` and `ledger.also_sign_with`) before you leave it out"
+        "the checkpoint is not one of this log and key: {found} signed it, and no configured key did. To exchange a key, \
+         start with both (`ledger.signing_key` and `ledger.also_sign_with`) before you leave the old one out"
     )]
     OtherKeys { found: String },
     #[error("the log says that {vkey} is compromised: it may not sign any more; configure another key")]
