@@ -162,11 +162,7 @@ pub struct PolicyActivation {
 }
 
 /// The leaf, and its evidence: the files in the order in which the leaf names them.
-pub fn policy(
-    activation: PolicyActivation,
-    epoch: Epoch,
-    now: WallTime,
-) -> (Vec<u8>, Vec<(Digest, Bytes)>) {
+pub fn policy(activation: PolicyActivation, epoch: Epoch, now: WallTime) -> (Vec<u8>, Vec<(Digest, Bytes)>) {
     let PolicyActivation { activated_by, engine, mut files, revision } = activation;
     files.sort_by(|a, b| a.name.cmp(&b.name));
     let evidence: Vec<_> = files.iter().map(|f| (Digest::of(&f.bytes), f.bytes.clone())).collect();

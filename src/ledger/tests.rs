@@ -13,7 +13,7 @@ use crate::merkle::note::Signer;
 use crate::merkle::note::tests::SeedSigner;
 use crate::model::entry::{
     ActorEntry, BodyForm, DecisionEntry, EntryType, EvaluationEntry, EvaluationStatus, Mode, PolicyReference,
-     RequestEntry, SPEC,
+    RequestEntry, SPEC,
 };
 use crate::model::{Actor, AuthenticationMethod, Json, OutcomeStatus, Place, ReasonCode};
 use crate::policy::BundleFile;
@@ -400,8 +400,7 @@ fn golden_entries() -> Vec<(&'static str, Entry)> {
             torn_bytes: 4_096,
         },
     );
-    let file =
-        |name: &str| BundleFile { name: name.into(), bytes: Bytes::copy_from_slice(name.as_bytes()) };
+    let file = |name: &str| BundleFile { name: name.into(), bytes: Bytes::copy_from_slice(name.as_bytes()) };
     let activation = PolicyActivation {
         activated_by: "start".into(),
         engine: "regorus/0.14.1 strict".into(),

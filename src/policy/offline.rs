@@ -45,8 +45,7 @@ impl Offline {
 /// Reads a recorded policy input back into the tree it was written from; `Err` says what is wrong with it.
 pub fn read_input(bytes: &[u8]) -> Result<Json, String> {
     // A value takes a byte at least, and the bytes are bounded.
-    let bounds =
-        Bounds { depth_max: limits::REPLAY_INPUT_DEPTH_MAX, values_max: limits::EVIDENCE_BYTES_MAX };
+    let bounds = Bounds { depth_max: limits::REPLAY_INPUT_DEPTH_MAX, values_max: limits::EVIDENCE_BYTES_MAX };
     json::parse(bytes, bounds).map_err(|malformed| {
         let place = malformed.place.map(|place| format!(" ({place})")).unwrap_or_default();
         format!("{}{place}", malformed.code.title())

@@ -10,8 +10,8 @@ use crate::clock::WallTime;
 use crate::merkle::frame::Evidence;
 use crate::merkle::tree::RightEdge;
 use crate::model::entry::{
-    DecisionEntry, Entry, EpochEntry, EpochEvent, EvaluationStatus, OutcomeEntry, PolicyEntry,
-    RequestEntry, SPEC, SentEntry,
+    DecisionEntry, Entry, EpochEntry, EpochEvent, EvaluationStatus, OutcomeEntry, PolicyEntry, RequestEntry,
+    SPEC, SentEntry,
 };
 use crate::model::{Decision, Digest, Epoch, LeafIndex, OutcomeStatus, ReceiptId, Settled, TreeSize};
 
@@ -222,7 +222,12 @@ fn take(evidence: &mut slice::Iter<'_, Evidence<'_>>, named: Digest) -> bool {
 fn missing_files(p: &PolicyEntry, evidence: &mut slice::Iter<'_, Evidence<'_>>) -> Vec<Complaint> {
     let missing = p.files.iter().filter(|file| !take(evidence, file.sha256));
     missing
-        .map(|file| (Check::Evidence, format!("the bundle's file `{}` is not beside it as `{}`", file.name, file.sha256)))
+        .map(|file| {
+            (
+                Check::Evidence,
+                format!("the bundle's file `{}` is not beside it as `{}`", file.name, file.sha256),
+            )
+        })
         .collect()
 }
 
