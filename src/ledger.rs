@@ -163,12 +163,12 @@ impl Ledger {
         }
     }
 
-    /// A policy bundle became the active one. Written also when the disk is full: what is judged from here on, even
+    /// A policy bundle became the active one; its files are evidence beside the leaf. Written also when the disk is full: what is judged from here on, even
     /// if only to be refused, is judged by it.
     pub async fn record_policy(&self, activation: PolicyActivation) -> Result<Receipt, Unrecorded> {
         let shared = &self.0.shared;
-        let bytes = entries::policy_bytes(activation, shared.epoch, shared.clock.wall());
-        let leaf = Leaf::new(bytes, Vec::new(), Duty::Owed);
+        let (bytes, evidence) = entries::policy(activation, shared.epoch, shared.clock.wall());
+        let leaf = Leaf::new(bytes, evidence, Duty::Owed);
         Ok(self.append(leaf, Kind::Note).await?.receipt)
     }
 
