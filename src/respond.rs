@@ -180,7 +180,7 @@ pub fn refused(refused: &Refused) -> Response<ResponseBody> {
                 Unrecorded::Full => ReasonCode::LedgerFull,
                 Unrecorded::Busy => ReasonCode::Overloaded,
                 Unrecorded::TooLarge => ReasonCode::EntryTooLarge,
-                Unrecorded::Poisoned => ReasonCode::LedgerUnavailable,
+                Unrecorded::NotRedactable | Unrecorded::Poisoned => ReasonCode::LedgerUnavailable,
             };
             let mut response = Problem::new(code, None).response(None);
             // A receipt that is too large is too large the next time as well.

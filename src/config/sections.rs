@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use super::fields::{self, Rule, Section};
@@ -81,6 +81,9 @@ pub fn read(reader: &mut Reader<'_>, tree: &Node, surroundings: Surroundings<'_>
     if drafts.len() == surface_count {
         check_keys(reader, &drafts, &api_keys, &named);
     }
+    if let Some(ledger) = &ledger {
+        check_salts(reader, &drafts, ledger);
+    }
     let credentials = take_credentials(reader, &mut drafts);
     let api_keys = Arc::new(api_keys);
     Some(Parts {
@@ -108,11 +111,51 @@ fn read_ledger(reader: &mut Reader<'_>, node: &Node, secrets: SecretsAre) -> Opt
         Some(path)
     });
     let segment_mib = reader.number(&fields, "segment_mib");
+    let salts = match fields.optional("salts") {
+        Some(n) => read_salts(reader, n, dir.as_deref()).map(Some),
+        None => Some(None),
+    };
     Some(LedgerConfig {
         dir: dir?,
         signing_key: signing_key?,
         segment_bytes: segment_mib? * limits::MIB_BYTES,
+        salts: salts?,
     })
+}
+
+/// A directory that is not part of the log: whoever has a copy of the log must not have the keys with it.
+fn read_salts(reader: &mut Reader<'_>, node: &Node, log: Option<&Path>) -> Option<PathBuf> {
+    let salts = reader.path(node)?;
+    if log.is_some_and(|log| plain(&salts).starts_with(plain(log))) {
+        reader.error(node.at, "`salts` must be outside the directory of the log");
+        return None;
+    }
+    Some(salts)
+}
+
+/// Without `.` and `..`, as far as that can be said without looking at the disk; opening the log looks.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir if plain.file_name().is_some() => {
+                plain.pop();
+            }
+            Component::ParentDir | Component::Prefix(_) | Component::RootDir | Component::Normal(_) => {
+                plain.push(component);
+            }
+        }
+    }
+    plain
+}
+
+/// What is kept out of the log needs keys that are kept outside of it.
+fn check_salts(reader: &mut Reader<'_>, drafts: &[Draft], ledger: &LedgerConfig) {
+    let redacts_at = drafts.iter().find_map(|draft| draft.redacts_at);
+    if let (Some(at), None) = (redacts_at, &ledger.salts) {
+        reader.error(at, "redaction needs `ledger.salts`, a directory for its keys");
+    }
 }
 
 fn secret_problem(reader: &mut Reader<'_>, at: At, message: String, secrets: SecretsAre) {
