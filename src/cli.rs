@@ -26,7 +26,7 @@ enum Command {
     Run(run::RunArgs),
     /// Checks a config and everything it names, without starting.
     Check(check::CheckArgs),
-    /// Makes signing keys and API keys.
+    /// Makes and shows signing keys, trust files and API keys.
     Keys(keys::KeysArgs),
     /// Checks a log against a pinned key, without the gateway.
     Verify(verify::VerifyArgs),

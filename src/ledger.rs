@@ -12,6 +12,7 @@ mod appender;
 mod committer;
 mod entries;
 mod key;
+mod key_events;
 mod open;
 mod publisher;
 mod queue;
@@ -19,6 +20,7 @@ mod recorded;
 mod recovery;
 mod rejections;
 pub mod salts;
+mod signers;
 mod statistics;
 mod storage;
 mod withhold;
@@ -50,6 +52,7 @@ pub use recorded::{
     Unrecorded,
 };
 pub use recovery::Unrecoverable;
+pub use signers::{InvalidSigners, Signers};
 pub use statistics::{Observer, Statistics};
 pub use storage::Unusable;
 

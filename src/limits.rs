@@ -56,6 +56,19 @@ pub const REJECTION_ACTORS_MAX: usize = 4_096;
 /// Problems a verification report names one by one; the rest are counted.
 pub const PROBLEMS_NAMED_MAX: usize = 100;
 
+// Sealed segments and restart points (verify::seekable, ledger::seal, ledger::restart).
+/// Bytes of a segment that are compressed together: what must be read to see one of them.
+pub const SEALED_BLOCK_BYTES: usize = 1024 * 1024;
+pub const SEALED_BLOCKS_MAX: usize = (SEGMENT_BYTES_MAX / SEALED_BLOCK_BYTES as u64) as usize;
+/// After a segment could not be sealed, how long before it is tried again.
+pub const SEAL_RETRY_MS: u64 = 60_000;
+/// A restart point names every open permit.
+pub const RESTART_BYTES_MAX: usize = 1024 * 1024;
+/// Restart points that are kept, the newest ones.
+pub const RESTARTS_MAX: usize = 8;
+const _: () = assert!(SEGMENT_BYTES_MAX.is_multiple_of(SEALED_BLOCK_BYTES as u64));
+const _: () = assert!(PERMITS_IN_FLIGHT_MAX * 80 + 64 * 1024 <= RESTART_BYTES_MAX);
+
 // Requests in flight (pep, ledger).
 pub const PERMITS_IN_FLIGHT_MAX: usize = 8_192;
 
@@ -71,13 +84,16 @@ pub const CONFIG_PROBLEMS_MAX: usize = 100;
 pub const SURFACES_MAX: usize = 256;
 pub const ROUTES_PER_SURFACE_MAX: usize = 1_024;
 pub const API_KEYS_MAX: usize = 10_000;
+/// Signing keys of one log that are no longer to be believed.
+pub const COMPROMISED_KEYS_MAX: usize = 64;
 /// A secret that is injected into a header.
 pub const SECRET_BYTES_MAX: usize = 4 * 1024;
 
 pub const SEGMENT_MIB_DEFAULT: u64 = SEGMENT_BYTES_DEFAULT / MIB_BYTES;
-/// Every open permit must find room for its outcome in one segment.
-pub const SEGMENT_MIB_MIN: u64 = SEGMENT_MIB_DEFAULT / 2;
-pub const SEGMENT_MIB_MAX: u64 = 4 * 1024;
+/// A segment keeps room for the outcome of every open permit: 128 permits a MiB, at most [`PERMITS_IN_FLIGHT_MAX`]. One
+/// policy input may take half of it.
+pub const SEGMENT_MIB_MIN: u64 = 4;
+pub const SEGMENT_MIB_MAX: u64 = SEGMENT_BYTES_MAX / MIB_BYTES;
 pub const MIB_BYTES: u64 = 1024 * 1024;
 
 pub const REQUESTS_IN_FLIGHT_MAX_DEFAULT: u64 = 1_024;
@@ -123,7 +139,7 @@ pub const CERTIFICATE_WARNING_DAYS: u64 = 14;
 
 const _: () = assert!(REQUESTS_IN_FLIGHT_MAX_DEFAULT <= PERMITS_IN_FLIGHT_MAX as u64);
 const _: () =
-    assert!(PERMITS_IN_FLIGHT_MAX as u64 * FRAME_ALIGNMENT_BYTES as u64 <= SEGMENT_MIB_MIN * MIB_BYTES);
+    assert!(PERMITS_IN_FLIGHT_MAX as u64 * FRAME_ALIGNMENT_BYTES as u64 <= SEGMENT_BYTES_DEFAULT / 2);
 const _: () = assert!(LEASES_MAX_DEFAULT <= LEASES_MAX_HARD as u64);
 const _: () = assert!(EVALUATION_MS_MAX_DEFAULT < PERMIT_AGE_MS_MAX_DEFAULT);
 const _: () = assert!(SECRET_BYTES_MAX < HEAD_BYTES_MAX);

@@ -1,9 +1,12 @@
 //! `redact`: what a surface keeps out of the log, and that it names places which exist.
 
-use super::fields;
+use std::path::{Component, Path, PathBuf};
+
 use super::reader::Reader;
 use super::route::{self, RouteConfig};
+use super::surface::Draft;
 use super::yaml::{At, Node};
+use super::{LedgerConfig, fields};
 use crate::limits;
 use crate::model::Pointer;
 
@@ -78,5 +81,40 @@ pub fn check_routes(reader: &mut Reader<'_>, declared: &[Declared], routes: &[Ro
         {
             reader.error(*at, format!("no route of this surface has a parameter `{name}`"));
         }
+    }
+}
+
+/// A directory that is not part of the log: whoever has a copy of the log must not have the keys with it.
+pub fn read_salts(reader: &mut Reader<'_>, node: &Node, log: Option<&Path>) -> Option<PathBuf> {
+    let salts = reader.path(node)?;
+    if log.is_some_and(|log| plain(&salts).starts_with(plain(log))) {
+        reader.error(node.at, "`salts` must be outside the directory of the log");
+        return None;
+    }
+    Some(salts)
+}
+
+/// Without `.` and `..`, as far as that can be said without looking at the disk; opening the log looks.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir if plain.file_name().is_some() => {
+                plain.pop();
+            }
+            Component::ParentDir | Component::Prefix(_) | Component::RootDir | Component::Normal(_) => {
+                plain.push(component);
+            }
+        }
+    }
+    plain
+}
+
+/// What is kept out of the log needs keys that are kept outside of it.
+pub fn check_salts(reader: &mut Reader<'_>, drafts: &[Draft], ledger: &LedgerConfig) {
+    let redacts_at = drafts.iter().find_map(|draft| draft.redacts_at);
+    if let (Some(at), None) = (redacts_at, &ledger.salts) {
+        reader.error(at, "redaction needs `ledger.salts`, a directory for its keys");
     }
 }

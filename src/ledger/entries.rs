@@ -12,8 +12,8 @@ use crate::clock::WallTime;
 use crate::merkle::tree::RightEdge;
 use crate::model::entry::{
     ActorEntry, DecisionEntry, Entry, EntryType, EpochEntry, EpochEvent, EvaluationEntry, EvaluationStatus,
-    Mode, OutcomeEntry, PolicyEntry, PolicyFile, PolicyReference, PreviousTree, RefusalEntry, RequestEntry,
-    ResponseEntry, SPEC, SentEntry,
+    KeyEntry, KeyEvent, Mode, OutcomeEntry, PolicyEntry, PolicyFile, PolicyReference, PreviousTree,
+    RefusalEntry, RequestEntry, ResponseEntry, SPEC, SentEntry,
 };
 use crate::model::{Actor, Digest, Epoch, LeafIndex, ReceiptId, Settled};
 use crate::policy::Evaluated;
@@ -183,7 +183,8 @@ pub struct EpochFacts<'e> {
     pub epoch: Epoch,
     pub now: WallTime,
     pub start: &'e Start,
-    pub vkey: Arc<str>,
+    /// The primary key first.
+    pub vkeys: Vec<Arc<str>>,
     /// The tree before the leaf.
     pub tree: &'e RightEdge,
     pub clean: bool,
@@ -202,7 +203,18 @@ pub fn epoch_bytes(event: EpochEvent, facts: EpochFacts<'_>) -> Vec<u8> {
         time: facts.now.rfc3339().into(),
         torn_bytes: facts.torn_bytes,
         entry_type: EntryType::Epoch,
-        vkeys: vec![facts.vkey],
+        vkeys: facts.vkeys,
+    })))
+}
+
+pub fn key_bytes(event: KeyEvent, vkey: Arc<str>, epoch: Epoch, now: WallTime) -> Vec<u8> {
+    bytes(&Entry::Key(Box::new(KeyEntry {
+        epoch,
+        event,
+        spec: SPEC.into(),
+        time: now.rfc3339().into(),
+        entry_type: EntryType::Key,
+        vkey,
     })))
 }
 

@@ -395,7 +395,7 @@ fn golden_entries() -> Vec<(&'static str, Entry)> {
             epoch: Epoch(3),
             now,
             start: &start(),
-            vkey: "example.org/log+00000000+AQ==".into(),
+            vkeys: vec!["example.org/log+00000000+AQ==".into()],
             tree: &tree,
             clean: false,
             torn_bytes: 4_096,
@@ -408,11 +408,14 @@ fn golden_entries() -> Vec<(&'static str, Entry)> {
         files: vec![file("b.rego"), file("a.rego")],
         revision: Digest::of(b"bundle"),
     };
+    let vkey = SeedSigner::new(ORIGIN, 2).verifier().to_string().into();
+    let key = entries::key_bytes(crate::model::entry::KeyEvent::Add, vkey, Epoch(3), now);
     vec![
         ("decision", Entry::Decision(Box::new(decision))),
         ("outcome", Entry::Outcome(Box::new(outcome))),
         ("refusal", Entry::Refusal(Box::new(refusal))),
         ("epoch", parsed(epoch)),
+        ("key", parsed(key)),
         ("policy", parsed(entries::policy_bytes(activation, Epoch(3), now))),
     ]
 }
