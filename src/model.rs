@@ -22,5 +22,7 @@ pub use ids::{
 pub use json::{Json, Number, Object};
 pub use read_set::{ReadItem, ReadSet};
 pub use reason::{Place, PolicyReason, ReasonClass, ReasonCode};
-pub use redaction::{InvalidPointer, Pointer, Redaction, Step, escape_step};
+pub use redaction::{
+    DIGESTS, ELEMENT, InvalidPointer, Pointer, Redaction, Step, escape_step, is_reserved, reserved_name,
+};
 pub use verdict::{Decision, OutcomeStatus, Settled};

@@ -35,6 +35,7 @@ fn open(dir: &Path, signers: Signers) -> Result<Ledger, OpenError> {
         dir: dir.to_owned(),
         origin: ORIGIN.parse().expect("a name"),
         segment_bytes: SEGMENT_BYTES,
+        salts: None,
     };
     Ok(Ledger::open(settings, signers, Clock::system(), start())?.0)
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::Start;
 use super::recorded::{Obliges, Outcome, Rejection};
+use super::withhold;
 use crate::canonical::ExecutionRequest;
 use crate::clock::WallTime;
 use crate::merkle::tree::RightEdge;
@@ -132,12 +133,16 @@ pub fn outcome_bytes(entry: OutcomeEntry) -> Vec<u8> {
 }
 
 pub fn refusal(rejection: &Rejection, suppressed: u64, epoch: Epoch, now: WallTime) -> RefusalEntry {
+    let (place, received_digest) = match rejection.redacts {
+        true => (rejection.place.clone().and_then(withhold::place), None),
+        false => (rejection.place.clone(), rejection.received_digest),
+    };
     RefusalEntry {
         actor: actor(&rejection.actor),
         epoch,
-        place: rejection.place.clone(),
+        place,
         reason: rejection.code.as_str().into(),
-        received_digest: rejection.received_digest,
+        received_digest,
         spec: SPEC.into(),
         suppressed,
         surface: rejection.surface.clone(),

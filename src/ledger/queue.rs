@@ -17,6 +17,7 @@ use super::statistics::Counters;
 use crate::clock::Clock;
 use crate::limits;
 use crate::model::{Decision, Epoch, ReceiptId};
+use crate::redaction::EpochKey;
 
 /// A durable, signed leaf. Dropping it unseen drops its permit, which then records `not_sent`.
 #[derive(Debug)]
@@ -87,6 +88,8 @@ pub struct Shared {
     pub publisher: Publisher,
     pub clock: Clock,
     pub epoch: Epoch,
+    /// The run's key for what is kept out of the log.
+    pub salts: Option<EpochKey>,
     pub permits_max: usize,
     /// What one leaf and its evidence may take in a frame.
     pub leaf_cost_max: usize,
@@ -99,7 +102,13 @@ impl fmt::Debug for Shared {
 }
 
 impl Shared {
-    pub fn new(clock: Clock, epoch: Epoch, permits_max: usize, leaf_cost_max: usize) -> Self {
+    pub fn new(
+        clock: Clock,
+        epoch: Epoch,
+        salts: Option<EpochKey>,
+        permits_max: usize,
+        leaf_cost_max: usize,
+    ) -> Self {
         Self {
             queue: Mutex::new(Queue {
                 items: VecDeque::new(),
@@ -113,6 +122,7 @@ impl Shared {
             publisher: Publisher::default(),
             clock,
             epoch,
+            salts,
             permits_max,
             leaf_cost_max,
         }
