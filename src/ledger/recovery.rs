@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::appender::Tail;
 use super::storage::Storage;
@@ -55,7 +55,8 @@ fn followed(by: Option<&Spot>) -> String {
 }
 
 /// What the leaves say, in as much memory as there are open permits.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Fold {
     /// PERMITs without an outcome.
     pub open: BTreeMap<LeafIndex, ReceiptId>,
@@ -76,20 +77,24 @@ pub struct Recovered {
 }
 
 /// The members that recovery needs; the verifier reads everything.
-#[derive(Deserialize)]
-struct Glance {
+#[derive(Clone, Debug, Deserialize)]
+pub struct Glance {
     #[serde(rename = "type")]
-    entry_type: EntryType,
-    epoch: Epoch,
-    id: Option<ReceiptId>,
-    decision: Option<Decision>,
-    decision_index: Option<LeafIndex>,
-    event: Option<EpochEvent>,
+    pub entry_type: EntryType,
+    pub epoch: Epoch,
+    pub id: Option<ReceiptId>,
+    pub decision: Option<Decision>,
+    pub decision_index: Option<LeafIndex>,
+    pub event: Option<EpochEvent>,
 }
 
 impl Fold {
     fn add(&mut self, index: LeafIndex, entry: &[u8]) -> Result<(), String> {
-        let seen: Glance = serde_json::from_slice(entry).map_err(|e| e.to_string())?;
+        self.apply(index, &serde_json::from_slice(entry).map_err(|e| e.to_string())?)
+    }
+
+    /// The entry at this index follows those so far.
+    pub fn apply(&mut self, index: LeafIndex, seen: &Glance) -> Result<(), String> {
         self.ends_with_stop = false;
         self.last_epoch = Some(seen.epoch);
         self.served |= seen.event != Some(EpochEvent::Start);
