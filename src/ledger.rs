@@ -14,6 +14,7 @@ mod archive;
 mod committer;
 mod entries;
 mod key;
+mod key_events;
 mod open;
 mod publisher;
 mod queue;
@@ -21,6 +22,7 @@ mod reader;
 mod recorded;
 mod recovery;
 mod rejections;
+mod signers;
 mod statistics;
 mod storage;
 
@@ -53,6 +55,7 @@ pub use recorded::{
     Unrecorded,
 };
 pub use recovery::Unrecoverable;
+pub use signers::{InvalidSigners, Signers};
 pub use statistics::{Observer, Statistics};
 pub use storage::Unusable;
 
@@ -170,12 +173,12 @@ impl Ledger {
         }
     }
 
-    /// A policy bundle became the active one. Written also when the disk is full: what is judged from here on, even
+    /// A policy bundle became the active one; its files are evidence beside the leaf. Written also when the disk is full: what is judged from here on, even
     /// if only to be refused, is judged by it.
     pub async fn record_policy(&self, activation: PolicyActivation) -> Result<Receipt, Unrecorded> {
         let shared = &self.0.shared;
-        let bytes = entries::policy_bytes(activation, shared.epoch, shared.clock.wall());
-        let leaf = Leaf::new(bytes, Vec::new(), Duty::Owed);
+        let (bytes, evidence) = entries::policy(activation, shared.epoch, shared.clock.wall());
+        let leaf = Leaf::new(bytes, evidence, Duty::Owed);
         Ok(self.append(leaf, Kind::Note).await?.receipt)
     }
 

@@ -17,13 +17,13 @@ use super::queue::Shared;
 use super::recorded::Outcome;
 use super::recovery::{Recovered, Unrecoverable, recover};
 use super::rejections::Rejections;
+use super::signers::Signers;
 use super::statistics::{Counters, Observer};
 use super::storage::{Disk, Storage, Unusable};
 use super::{Handle, Health, Ledger, Threads};
 use crate::clock::Clock;
 use crate::limits;
 use crate::merkle::frame;
-use crate::merkle::note::Signer;
 use crate::model::entry::EpochEvent;
 use crate::model::{Digest, Epoch, LogOrigin, OutcomeStatus, TreeSize};
 
@@ -82,35 +82,38 @@ impl Ledger {
     /// serving, or off the async threads.
     pub fn open(
         settings: Settings,
-        signer: Box<dyn Signer>,
+        signers: impl Into<Signers>,
         clock: Clock,
         start: Start,
     ) -> Result<(Self, Opened), OpenError> {
+        let signers = signers.into();
         let valid = (limits::SEGMENT_BYTES_MIN..=limits::SEGMENT_BYTES_MAX).contains(&settings.segment_bytes)
             && settings.segment_bytes.is_multiple_of(limits::FRAME_ALIGNMENT_BYTES as u64);
         if !valid {
             return Err(OpenError::SegmentBytes);
         }
-        if settings.origin != *signer.verifier().name() {
-            let key = signer.verifier().name().clone();
+        if settings.origin != *signers.origin() {
+            let key = signers.origin().clone();
             return Err(OpenError::OtherKey { origin: settings.origin, key });
         }
         let disk = Arc::new(Disk::open(&settings.dir)?);
-        Self::open_on(disk, settings, signer, clock, start)
+        Self::open_on(disk, settings, signers, clock, start)
     }
 
     /// The same on any storage.
     pub(super) fn open_on(
         storage: Arc<dyn Storage>,
         settings: Settings,
-        signer: Box<dyn Signer>,
+        signers: impl Into<Signers>,
         clock: Clock,
         start: Start,
     ) -> Result<(Self, Opened), OpenError> {
         let Settings { dir, origin, segment_bytes } = settings;
-        let recovered = recover(&*storage, signer.verifier(), segment_bytes)
-            .map_err(|source| OpenError::Unrecoverable { dir: dir.clone(), source })?;
+        let signers = signers.into();
         let not_writable = |why: String| OpenError::NotWritable { dir: dir.clone(), why };
+        let recognized = signers.recognized().map_err(|e| not_writable(e.to_string()))?;
+        let recovered = recover(&*storage, &recognized, segment_bytes)
+            .map_err(|source| OpenError::Unrecoverable { dir: dir.clone(), source })?;
 
         let epoch = Epoch(recovered.fold.last_epoch.map_or(1, |last| last.0 + 1));
         let is_new = recovered.tail.edge.size() == TreeSize(0);
@@ -122,10 +125,9 @@ impl Ledger {
             quarantined: recovered.quarantined.clone(),
             recovered_permits: recovered.fold.open.len() as u64,
         };
-        let mut leaves: VecDeque<Leaf> =
-            first_leaves(&recovered, &opened, signer.verifier().to_string().into(), &clock, &start);
+        let mut leaves: VecDeque<Leaf> = first_leaves(&recovered, &opened, &signers, &clock, &start);
         let mut appender =
-            Appender::new(Arc::clone(&storage), signer, clock.clone(), segment_bytes, recovered.tail)
+            Appender::new(Arc::clone(&storage), signers, clock.clone(), segment_bytes, recovered.tail)
                 .map_err(|e| not_writable(e.to_string()))?;
         // The start leaf first, then what the last run owes: a crash in between leaves the rest to the next.
         while !leaves.is_empty() {
@@ -210,11 +212,11 @@ impl Ledger {
     }
 }
 
-/// The start leaf, and an outcome for each permit that the last run left open.
+/// The start leaf, an outcome for each permit that the last run left open, and what is new about the keys.
 fn first_leaves(
     recovered: &Recovered,
     opened: &Opened,
-    vkey: Arc<str>,
+    signers: &Signers,
     clock: &Clock,
     start: &Start,
 ) -> VecDeque<Leaf> {
@@ -223,7 +225,7 @@ fn first_leaves(
         epoch: opened.epoch,
         now: clock.wall(),
         start,
-        vkey,
+        vkeys: signers.vkeys(),
         tree: &recovered.tail.edge,
         clean: opened.clean,
         torn_bytes: opened.torn_bytes,
@@ -240,6 +242,10 @@ fn first_leaves(
         };
         let entry = entries::outcome(outcome, id, index, opened.epoch, clock.wall());
         leaves.push_back(owed(entries::outcome_bytes(entry)));
+    }
+    for (event, vkey) in recovered.fold.keys.unsaid(&signers.vkeys(), &signers.compromised()) {
+        tracing::info!(?event, %vkey, "signing keys changed");
+        leaves.push_back(owed(entries::key_bytes(event, vkey, opened.epoch, clock.wall())));
     }
     leaves
 }

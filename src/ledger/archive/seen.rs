@@ -1,13 +1,14 @@
 //! The members of a leaf by which it is found, and by which the fold goes on. One parse, small.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use serde::Deserialize;
 
 use super::index::Term;
 use crate::clock::WallTime;
-use crate::ledger::recovery::Glance;
-use crate::model::entry::{EntryType, EpochEvent};
+use crate::ledger::recovery::{Event, Glance};
+use crate::model::entry::EntryType;
 use crate::model::{Decision, Digest, Epoch, LeafIndex, ReceiptId};
 
 /// Bytes of an idempotency key's digest that stand in the index.
@@ -32,7 +33,9 @@ struct Members<'e> {
     id: Option<ReceiptId>,
     decision: Option<Decision>,
     decision_index: Option<LeafIndex>,
-    event: Option<EpochEvent>,
+    event: Option<Event>,
+    vkey: Option<Arc<str>>,
+    vkeys: Option<Vec<Arc<str>>>,
     #[serde(borrow)]
     time: Option<Text<'e>>,
     #[serde(borrow)]
@@ -54,10 +57,10 @@ pub struct Seen {
 impl Seen {
     pub fn of(entry: &[u8]) -> Result<Self, serde_json::Error> {
         let members: Members<'_> = serde_json::from_slice(entry)?;
-        let Members { entry_type, epoch, id, decision, decision_index, event, time, actor, idempotency_key } =
-            members;
+        let Members { entry_type, epoch, id, decision, decision_index, event, vkey, vkeys, .. } = members;
+        let Members { time, actor, idempotency_key, .. } = members;
         Ok(Self {
-            glance: Glance { entry_type, epoch, id, decision, decision_index, event },
+            glance: Glance { entry_type, epoch, id, decision, decision_index, event, vkey, vkeys },
             time: time.and_then(|text| WallTime::parse_rfc3339(&text.0)),
             actor: actor.map(|actor| actor.id.into()),
             key: idempotency_key.map(|key| key_digest(&key.0)),
