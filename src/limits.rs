@@ -53,6 +53,23 @@ pub const REJECTIONS_BURST: u32 = 16;
 pub const REJECTION_REFILL_MS: u64 = 1_000;
 /// Actors whose refusals are counted at one time.
 pub const REJECTION_ACTORS_MAX: usize = 4_096;
+/// After a pass over new frames the archiver waits this long, so that it takes many leaves at once.
+pub const ARCHIVE_PASS_INTERVAL_MS: u64 = 4;
+/// Its durable position moves at most once in this time, unless so many bundles of 256 leaves are done.
+pub const ARCHIVE_SYNC_INTERVAL_MS: u64 = 1_000;
+pub const ARCHIVE_SYNC_BUNDLES_MAX: usize = 1_024;
+/// Bundles whose index rows are held in memory.
+pub const ARCHIVE_ROWS_BUNDLES_MAX: usize = 64;
+/// More files than this are made durable by one sync of their whole file system.
+pub const ARCHIVE_SYNC_FILES_MAX: usize = 64;
+/// After an error.
+pub const ARCHIVE_RETRY_MS: u64 = 1_000;
+/// How long the archive may catch up when the ledger is closed.
+pub const ARCHIVE_CLOSE_MS_MAX: u64 = 5_000;
+pub const INDEX_CACHE_BYTES: usize = 16 * 1024 * 1024;
+/// Leaves, and bytes of them, that one question to the reader gives back.
+pub const READ_ENTRIES_MAX: usize = 4_096;
+pub const READ_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Problems a verification report names one by one; the rest are counted.
 pub const PROBLEMS_NAMED_MAX: usize = 100;
 
