@@ -16,6 +16,7 @@ mod documentation;
 mod environment;
 mod exploits;
 mod http2;
+mod interop;
 mod keys;
 mod ledger_attacks;
 mod ledger_faults;
