@@ -21,6 +21,7 @@ mod outcomes;
 mod overload;
 mod path;
 mod policy_packages;
+mod replay;
 mod slow_clients;
 mod smuggling;
 mod ui;
