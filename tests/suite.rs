@@ -25,6 +25,7 @@ mod overload;
 mod path;
 mod policy_packages;
 mod reading;
+mod replay;
 mod slow_clients;
 mod smuggling;
 mod syscalls;
