@@ -23,6 +23,7 @@ mod outcomes;
 mod overload;
 mod path;
 mod policy_packages;
+mod redaction;
 mod reading;
 mod slow_clients;
 mod smuggling;
