@@ -24,6 +24,7 @@ mod outcomes;
 mod overload;
 mod path;
 mod policy_packages;
+mod redaction;
 mod reading;
 mod replay;
 mod slow_clients;
