@@ -18,6 +18,8 @@ mod queue;
 mod recorded;
 mod recovery;
 mod rejections;
+mod restart;
+mod seal;
 mod statistics;
 mod storage;
 
