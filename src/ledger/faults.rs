@@ -188,8 +188,8 @@ fn derived_fits(storage: &Simulated, when: &str) {
     .expect("readable");
     for first in storage.restart_points().expect("listed") {
         let bytes = storage.read_restart(first).expect("readable");
-        let keys = std::slice::from_ref(&key);
-        if let Ok(point) = RestartPoint::parse(&bytes, first, &segments, &log, Some(keys)) {
+        let is_tagged = |point: &[u8], tag: &[u8]| key.tagged(point, tag);
+        if let Ok(point) = RestartPoint::parse(&bytes, first, &segments, &log, is_tagged) {
             let true_point = &truth[&first];
             assert_eq!((&point.edge, point.chain), (&true_point.edge, true_point.chain), "{when}");
             assert_eq!(point.fold, true_point.fold, "{when}");
@@ -262,9 +262,9 @@ async fn a_start_reads_from_the_newest_restart_point_that_fits_and_says_the_same
         live(&storage, &mut Model::default()).await;
     }
     let recovered = |storage: &Simulated| {
-        let (signer, keys) = (signer(), [signer().frame_key().expect("signs")]);
         storage.restart_machine();
-        recovery::recover(storage, signer.verifier(), &keys, settings("/nowhere".as_ref()).segment_bytes)
+        let recognized = Signers::from(signer()).recognized().expect("signs");
+        recovery::recover(storage, &recognized, settings("/nowhere".as_ref()).segment_bytes)
     };
     let truth = recovered(&storage).expect("recovers");
     in_background(&storage).expect("nothing fails");

@@ -7,6 +7,11 @@ use super::appender::{Duty, Leaf};
 use super::entries;
 use super::queue::{Answer, Kind, Shared};
 use crate::clock::Moment;
+use crate::merkle::batch::BatchTree;
+use crate::merkle::proof::prove_inclusion;
+use crate::merkle::tlog_proof::TlogProof;
+#[cfg(test)]
+use crate::merkle::tree::RightEdge;
 use crate::model::{
     Actor, Decision, Digest, LeafIndex, OutcomeStatus, Place, PolicyReason, ReasonCode, ReceiptId,
     SurfaceName, TreeSize,
@@ -23,6 +28,36 @@ pub struct Receipt {
     /// RFC 6962 leaf hash.
     pub leaf_hash: Digest,
     pub decision: Option<Decision>,
+    pub(super) batch: Arc<Batch>,
+}
+
+/// What all receipts of one group commit have in common, and can be proved with.
+#[derive(Debug)]
+pub struct Batch {
+    pub tree: BatchTree,
+    /// Signed, of the tree that ends with the batch.
+    pub checkpoint: Arc<str>,
+}
+
+impl Receipt {
+    /// Proves the leaf in the tree of `size`, with the checkpoint that was signed for it. Reads nothing.
+    pub fn proof(&self) -> TlogProof {
+        let Batch { tree, checkpoint } = &*self.batch;
+        assert!(tree.size() == self.size, "a receipt is of the batch that it was made with");
+        let path = prove_inclusion(tree, self.index, self.size)
+            .expect("a batch keeps every hash on the paths of its own leaves, and this is one");
+        TlogProof { index: self.index, path, checkpoint: checkpoint.to_string() }
+    }
+
+    /// A receipt of the first leaf of a log, for tests of what is made from receipts.
+    #[cfg(test)]
+    pub(crate) fn of_first_leaf(id: ReceiptId, decision: Decision, checkpoint: &str) -> Self {
+        let leaf_hash = Digest::from_bytes([1; 32]);
+        let tree = BatchTree::new(RightEdge::empty(), vec![leaf_hash]);
+        let batch = Arc::new(Batch { tree, checkpoint: checkpoint.into() });
+        let (id, decision) = (Some(id), Some(decision));
+        Self { id, index: LeafIndex(0), size: TreeSize(1), leaf_hash, decision, batch }
+    }
 }
 
 /// Nothing is forwarded. The enum says what to do next.

@@ -10,18 +10,21 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::appender::Tail;
+use super::key_events::KeysSeen;
 use super::restart::{self, RestartPoint};
+use super::signers::Recognized;
 use super::storage::{Storage, TornRange};
 use crate::limits;
-use crate::merkle::checkpoint::{CheckpointError, parse_checkpoint};
-use crate::merkle::frame::{Frame, FrameKey};
-use crate::merkle::note::VerifierKey;
+use crate::merkle::checkpoint::{CheckpointError, parse_checkpoint_by_any};
+use crate::merkle::frame::Frame;
+use crate::merkle::note::{NoteError, parse_note_unverified};
 use crate::merkle::tree::{RightEdge, leaf_hash};
-use crate::model::entry::{EntryType, EpochEvent};
+use crate::model::entry::{EntryType, EpochEvent, KeyEvent};
 use crate::model::{Decision, Digest, Epoch, LeafIndex, ReceiptId, TreeSize};
 use crate::verify::Form;
 use crate::verify::walk::{Damage, Spot, Step, Walk};
@@ -43,6 +46,13 @@ pub enum Unrecoverable {
     Entry { spot: Spot, index: LeafIndex, why: String },
     #[error("the checkpoint is not one of this log and key: {0}")]
     Checkpoint(CheckpointError),
+    #[error(
+        "the checkpoint is not one of this log and key: {found} signed it, and no configured key did. To exchange a key, \
+         start with both (`ledger.signing_key` and `ledger.also_sign_with`) before you leave the old one out"
+    )]
+    OtherKeys { found: String },
+    #[error("the log says that {vkey} is compromised: it may not sign any more; configure another key")]
+    Compromised { vkey: String },
     #[error(
         "the checkpoint is gone: {found} entries are there that it was signed for; bring it back, or any older one of this log"
     )]
@@ -71,6 +81,7 @@ pub struct Fold {
     pub ends_with_stop: bool,
     /// Whether anything but starts is there: then somebody was served, and a checkpoint was in place before.
     pub served: bool,
+    pub keys: KeysSeen,
 }
 
 /// A log that was read to its end.
@@ -84,24 +95,39 @@ pub struct Recovered {
 }
 
 /// The members that recovery needs; the verifier reads everything.
-#[derive(Deserialize)]
-struct Glance {
+#[derive(Clone, Debug, Deserialize)]
+pub struct Glance {
     #[serde(rename = "type")]
-    entry_type: EntryType,
-    epoch: Epoch,
-    id: Option<ReceiptId>,
-    decision: Option<Decision>,
-    decision_index: Option<LeafIndex>,
-    event: Option<EpochEvent>,
+    pub entry_type: EntryType,
+    pub epoch: Epoch,
+    pub id: Option<ReceiptId>,
+    pub decision: Option<Decision>,
+    pub decision_index: Option<LeafIndex>,
+    pub event: Option<Event>,
+    pub vkey: Option<Arc<str>>,
+    pub vkeys: Option<Vec<Arc<str>>>,
+}
+
+/// Of an `epoch` or a `key` leaf.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum Event {
+    Epoch(EpochEvent),
+    Key(KeyEvent),
 }
 
 impl Fold {
     /// Reads the next leaf.
     pub fn add(&mut self, index: LeafIndex, entry: &[u8]) -> Result<(), String> {
-        let seen: Glance = serde_json::from_slice(entry).map_err(|e| e.to_string())?;
+        self.apply(index, &serde_json::from_slice(entry).map_err(|e| e.to_string())?)
+    }
+
+    /// The entry at this index follows those so far.
+    pub fn apply(&mut self, index: LeafIndex, seen: &Glance) -> Result<(), String> {
         self.ends_with_stop = false;
         self.last_epoch = Some(seen.epoch);
-        self.served |= seen.event != Some(EpochEvent::Start);
+        // A start that was cut short may have written what is new about the keys, and no checkpoint.
+        self.served |= !matches!(seen.event, Some(Event::Epoch(EpochEvent::Start) | Event::Key(_)));
         match seen.entry_type {
             EntryType::Decision => match (seen.decision, seen.id) {
                 (Some(Decision::Permit), Some(id)) => {
@@ -119,29 +145,40 @@ impl Fold {
                     .remove(&of)
                     .ok_or_else(|| format!("an outcome of entry {of}, which is no open permit"))?;
             }
-            EntryType::Epoch => self.ends_with_stop = seen.event == Some(EpochEvent::Stop),
-            EntryType::Key | EntryType::Policy | EntryType::Refusal => {}
+            EntryType::Epoch => {
+                self.ends_with_stop = seen.event == Some(Event::Epoch(EpochEvent::Stop));
+                if !self.ends_with_stop {
+                    self.keys.read_start(seen.vkeys.clone().ok_or("a start without `vkeys`")?);
+                }
+            }
+            EntryType::Key => match (seen.event, &seen.vkey) {
+                (Some(Event::Key(event)), Some(vkey)) => self.keys.read_event(event, Arc::clone(vkey)),
+                (Some(Event::Epoch(_)) | None, _) | (_, None) => {
+                    return Err("a key leaf without `event` or `vkey`".into());
+                }
+            },
+            EntryType::Policy | EntryType::Refusal => {}
         }
         Ok(())
     }
 }
 
 /// Reads the log from the newest restart point on, or all of it, and clears a torn end. What no checkpoint covers must
-/// be sealed by one of `frame_keys`.
+/// be sealed by a recognized key.
 pub fn recover(
     storage: &dyn Storage,
-    key: &VerifierKey,
-    frame_keys: &[FrameKey],
+    recognized: &Recognized,
     segment_bytes: u64,
 ) -> Result<Recovered, Unrecoverable> {
     let signed = match storage.checkpoint().map_err(Unrecoverable::Read)? {
         Some(note) => {
-            let verified = parse_checkpoint(&note, key).map_err(Unrecoverable::Checkpoint)?;
+            let verified = parse_checkpoint_by_any(&note, &recognized.verifiers)
+                .map_err(|error| not_ours(error, &note, recognized))?;
             Some((verified.checkpoint().size, verified.checkpoint().root))
         }
         None => None,
     };
-    let log = Signed { storage, key, frame_keys, signed };
+    let log = Signed { storage, recognized, signed };
     let read = read(&log)?;
     make_fit(storage, read, signed, segment_bytes)
 }
@@ -149,8 +186,7 @@ pub fn recover(
 /// A log and what was signed of it.
 struct Signed<'l> {
     storage: &'l dyn Storage,
-    key: &'l VerifierKey,
-    frame_keys: &'l [FrameKey],
+    recognized: &'l Recognized,
     signed: Option<(TreeSize, Digest)>,
 }
 
@@ -169,7 +205,7 @@ struct Read {
 /// Without a checkpoint nothing shows that a restart point is not ahead of what may be built upon.
 fn read(log: &Signed<'_>) -> Result<Read, Unrecoverable> {
     let point = match log.signed {
-        Some((size, _)) => restart::choose(log.storage, log.key.name(), log.frame_keys, size),
+        Some((size, _)) => restart::choose(log.storage, log.recognized, size),
         None => Ok(None),
     };
     if let Some(point) = point.map_err(Unrecoverable::Read)? {
@@ -185,12 +221,13 @@ fn read(log: &Signed<'_>) -> Result<Read, Unrecoverable> {
 
 /// Changes nothing.
 fn read_from(log: &Signed<'_>, point: Option<RestartPoint>) -> Result<Read, Unrecoverable> {
-    let Signed { storage, key, frame_keys, signed } = *log;
+    let Signed { storage, recognized, signed } = *log;
     let (walk, mut edge, mut fold) = match point {
         Some(RestartPoint { first, edge, chain, fold }) => {
-            (Walk::resume(storage, key.name(), first, first, chain), edge, fold)
+            let start = Spot { segment: first, offset: 0, form: Form::Raw };
+            (Walk::resume(storage, start, first, chain), edge, fold)
         }
-        None => (Walk::new(storage, key.name()), RightEdge::empty(), Fold::default()),
+        None => (Walk::new(storage, recognized.origin()), RightEdge::empty(), Fold::default()),
     };
     same_root(signed, &edge)?;
     let mut last = None;
@@ -199,7 +236,7 @@ fn read_from(log: &Signed<'_>, point: Option<RestartPoint>) -> Result<Read, Unre
         match walk.step().map_err(Unrecoverable::Read)? {
             Step::Frame(frame, spot) => {
                 add_frame(&frame, spot, &mut edge, &mut fold, signed)?;
-                check_seal(&frame, spot, signed, frame_keys)?;
+                check_seal(&frame, spot, signed, recognized)?;
                 last = Some((spot, frame.padded_bytes));
             }
             Step::End(spot) => break (spot, None),
@@ -213,6 +250,10 @@ fn read_from(log: &Signed<'_>, point: Option<RestartPoint>) -> Result<Read, Unre
     compare(signed, &edge)?;
     if signed.is_none() && fold.served {
         return Err(Unrecoverable::CheckpointGone { found: edge.size() });
+    }
+    let signing = recognized.verifiers.iter().map(ToString::to_string);
+    if let Some(vkey) = signing.into_iter().find(|vkey| fold.keys.is_compromised(vkey)) {
+        return Err(Unrecoverable::Compromised { vkey });
     }
     Ok(Read { edge, fold, chain, end, torn, last })
 }
@@ -250,6 +291,22 @@ fn make_fit(
     Ok(Recovered { tail, fold, torn_bytes, quarantined })
 }
 
+/// A checkpoint by other keys of the same name is one of a rotation that skipped a step.
+fn not_ours(error: CheckpointError, note: &[u8], recognized: &Recognized) -> Unrecoverable {
+    let lines = parse_note_unverified(note).map_or_else(|_| Vec::new(), |(_, lines)| lines);
+    let origin = recognized.origin().as_str();
+    let ids: Vec<_> =
+        lines.iter().filter(|l| l.name == origin).map(|l| format!("{origin}+{}", l.id)).collect();
+    match error {
+        CheckpointError::Note(NoteError::NotSigned) if !ids.is_empty() => {
+            Unrecoverable::OtherKeys { found: ids.join(", ") }
+        }
+        CheckpointError::Note(_) | CheckpointError::Malformed | CheckpointError::OtherLog { .. } => {
+            Unrecoverable::Checkpoint(error)
+        }
+    }
+}
+
 fn add_frame(
     frame: &Frame<'_>,
     spot: Spot,
@@ -285,11 +342,11 @@ fn check_seal(
     frame: &Frame<'_>,
     spot: Spot,
     signed: Option<(TreeSize, Digest)>,
-    frame_keys: &[FrameKey],
+    recognized: &Recognized,
 ) -> Result<(), Unrecoverable> {
     let end = frame.first.0 + frame.entries.len() as u64;
     let covered = signed.is_some_and(|(size, _)| end <= size.0);
-    if covered || frame_keys.iter().any(|key| key.sealed(frame)) {
+    if covered || recognized.sealed(frame) {
         return Ok(());
     }
     Err(Unrecoverable::Unsealed { spot, index: frame.first })

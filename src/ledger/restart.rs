@@ -10,6 +10,7 @@ use std::io;
 use serde::{Deserialize, Serialize};
 
 use super::recovery::Fold;
+use super::signers::Recognized;
 use super::storage::{Storage, restart_file};
 use crate::limits;
 use crate::merkle::frame::FrameKey;
@@ -83,14 +84,14 @@ impl RestartPoint {
         Ok(bytes)
     }
 
-    /// What the file of the segment that begins with `first` holds, if one of the keys made it, of a log with these
-    /// segments. `None` as keys: nothing may be built on it.
+    /// What the file of the segment that begins with `first` holds, of a log with these segments, if `is_tagged` says of
+    /// the point and its tag that one of the log's keys made it.
     pub fn parse(
         bytes: &[u8],
         first: LeafIndex,
         segments: &[LeafIndex],
         log: &LogOrigin,
-        keys: Option<&[FrameKey]>,
+        is_tagged: impl Fn(&[u8], &[u8]) -> bool,
     ) -> Result<Self, Unfit> {
         if bytes.len() > limits::RESTART_BYTES_MAX {
             return Err(Unfit::Long);
@@ -98,7 +99,7 @@ impl RestartPoint {
         let mut lines = bytes.strip_suffix(b"\n").ok_or(Unfit::Lines)?.splitn(2, |&b| b == b'\n');
         let (point, tag) = lines.next().zip(lines.next()).ok_or(Unfit::Lines)?;
         let tag = unhex(tag).ok_or(Unfit::Lines)?;
-        if keys.is_some_and(|keys| !keys.iter().any(|key| key.tagged(point, &tag))) {
+        if !is_tagged(point, &tag) {
             return Err(Unfit::Tag);
         }
         let written: Written = serde_json::from_slice(point).map_err(|e| Unfit::Form(e.to_string()))?;
@@ -136,16 +137,15 @@ pub fn keep(storage: &dyn Storage, log: &LogOrigin, key: &FrameKey, point: &Rest
 /// The newest point that can be started from: of this log, by one of its keys, and of leaves that all were signed.
 pub fn choose(
     storage: &dyn Storage,
-    log: &LogOrigin,
-    keys: &[FrameKey],
+    recognized: &Recognized,
     signed: TreeSize,
 ) -> io::Result<Option<RestartPoint>> {
     let segments = storage.segments()?;
     for first in storage.restart_points()?.into_iter().rev().filter(|first| first.0 <= signed.0) {
-        let point = storage
-            .read_restart(first)
-            .map_err(Unfit::Read)
-            .and_then(|bytes| RestartPoint::parse(&bytes, first, &segments, log, Some(keys)));
+        let point = storage.read_restart(first).map_err(Unfit::Read).and_then(|bytes| {
+            let is_tagged = |point: &[u8], tag: &[u8]| recognized.tagged(point, tag);
+            RestartPoint::parse(&bytes, first, &segments, recognized.origin(), is_tagged)
+        });
         match point {
             Ok(point) => return Ok(Some(point)),
             Err(why) => pass_over(first, &why),
@@ -216,6 +216,10 @@ mod tests {
         FrameKey::new(&[seed; 32])
     }
 
+    fn tagged_by(seed: u8) -> impl Fn(&[u8], &[u8]) -> bool {
+        move |point, tag| key(seed).tagged(point, tag)
+    }
+
     fn point(leaves: u64) -> RestartPoint {
         let mut edge = RightEdge::empty();
         (0..leaves).for_each(|n| edge.append(Digest::of(&n.to_be_bytes())));
@@ -230,7 +234,7 @@ mod tests {
     }
 
     fn parsed(bytes: &[u8], first: u64, seed: u8) -> Result<RestartPoint, Unfit> {
-        RestartPoint::parse(bytes, LeafIndex(first), &SEGMENTS, &log(), Some(&[key(9), key(seed)]))
+        RestartPoint::parse(bytes, LeafIndex(first), &SEGMENTS, &log(), tagged_by(seed))
     }
 
     #[test]
@@ -256,12 +260,12 @@ mod tests {
         assert!(matches!(parsed(&bytes, 7, 2), Err(Unfit::Tag)), "another key");
         assert!(matches!(parsed(&bytes, 3, 1), Err(Unfit::Elsewhere)), "another file");
         let other = "example.org/other".parse().expect("a name");
-        let moved = RestartPoint::parse(&bytes, LeafIndex(7), &SEGMENTS, &other, Some(&[key(1)]));
+        let moved = RestartPoint::parse(&bytes, LeafIndex(7), &SEGMENTS, &other, tagged_by(1));
         assert!(matches!(moved, Err(Unfit::Elsewhere)), "another log");
         for gone in [1, 2] {
             let mut left = SEGMENTS.to_vec();
             left.remove(gone);
-            let point = RestartPoint::parse(&bytes, LeafIndex(7), &left, &log(), Some(&[key(1)]));
+            let point = RestartPoint::parse(&bytes, LeafIndex(7), &left, &log(), tagged_by(1));
             assert!(matches!(point, Err(Unfit::Segments)), "segment {gone} is gone");
         }
         let long = [bytes, vec![b' '; limits::RESTART_BYTES_MAX]].concat();

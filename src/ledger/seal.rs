@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::storage::Storage;
@@ -265,6 +266,47 @@ impl Sealing {
     fn rest(&self, time: Duration) -> bool {
         let waited = self.changed.wait_timeout_while(self.lock(), time, |s| !s.closing);
         !waited.unwrap_or_else(PoisonError::into_inner).0.closing
+    }
+}
+
+/// The thread that seals, if there are files to seal. Ended when dropped.
+#[derive(Debug)]
+pub struct SealerThread {
+    sealing: Arc<Sealing>,
+    wanted: bool,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl SealerThread {
+    pub fn new(wanted: bool) -> Self {
+        Self { sealing: Arc::default(), wanted, thread: None }
+    }
+
+    pub fn queue(&self) -> Arc<Sealing> {
+        Arc::clone(&self.sealing)
+    }
+
+    pub fn start(&mut self, storage: Arc<dyn Storage>, clock: Clock) -> io::Result<()> {
+        if self.wanted {
+            let sealing = Arc::clone(&self.sealing);
+            let named = thread::Builder::new().name("ledger-sealer".into());
+            self.thread = Some(named.spawn(move || sealing.run(storage, &clock))?);
+        }
+        Ok(())
+    }
+
+    /// Waits for the step that it is at.
+    pub fn end(self) {
+        drop(self);
+    }
+}
+
+impl Drop for SealerThread {
+    fn drop(&mut self) {
+        self.sealing.close();
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the sealer panicked; full segments stay as they are");
+        }
     }
 }
 

@@ -71,6 +71,8 @@ pub trait Storage: Source + Send + Sync + 'static {
     /// Puts a restart point in place; a crash leaves none or all of it.
     fn write_restart(&self, first: LeafIndex, bytes: &[u8]) -> io::Result<()>;
     fn remove_restart(&self, first: LeafIndex) -> io::Result<()>;
+    /// The log's directory, where what is derived from the log lies beside it. Without one, nothing is derived.
+    fn directory(&self) -> Option<&Path>;
 }
 
 /// Torn bytes of a segment.
@@ -93,7 +95,7 @@ pub enum Unusable {
 /// Keeps every other process that takes it out of a log. The file is what older versions lock; the directory stays
 /// locked when somebody removes the file.
 #[derive(Debug)]
-pub struct Lock(#[expect(dead_code, reason = "held, not used")] Vec<File>);
+pub struct Lock(Vec<File>);
 
 impl Lock {
     /// Takes the lock of a writer, or says who has it.
@@ -199,6 +201,10 @@ impl Source for Disk {
 }
 
 impl Storage for Disk {
+    fn directory(&self) -> Option<&Path> {
+        Some(&self.root)
+    }
+
     fn spare_length(&self) -> io::Result<Option<u64>> {
         match fs::metadata(self.spare()) {
             // A file can be as long as a segment and have no room: then a frame in it would meet a full disk.

@@ -68,6 +68,13 @@ impl RightEdge {
         debug_assert_eq!(self.peaks.len(), self.size.count_ones() as usize);
     }
 
+    /// The perfect subtree of this level that the edge holds, and its position among those of its level.
+    pub fn peak(&self, level: u32) -> Option<(u64, Digest)> {
+        let position = self.size.checked_shr(level).filter(|n| n & 1 == 1)?;
+        // One peak for each set bit above this one stands before it.
+        Some((position - 1, self.peaks[(position >> 1).count_ones() as usize]))
+    }
+
     pub fn root(&self) -> Digest {
         let mut smallest_first = self.peaks.iter().rev();
         let Some(smallest) = smallest_first.next() else { return empty_root() };

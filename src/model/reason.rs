@@ -142,6 +142,7 @@ reason_codes! {
     ChunkMalformed, "chunk_malformed", Malformed, 400, "The chunked body is not in the one accepted form: no extensions, no bare line ends.";
     TrailersRefused, "trailers_refused", Malformed, 400, "Trailer fields are refused.";
     UpgradeRefused, "upgrade_refused", Malformed, 400, "Upgrade and CONNECT are refused.";
+    WantReceiptInvalid, "want_receipt_invalid", Malformed, 400, "The only value of Want-Receipt is `proof`.";
     ExpectationUnsupported, "expectation_unsupported", Malformed, 417, "The only expectation accepted is `100-continue`.";
     ContentEncodingUnsupported, "content_encoding_unsupported", Malformed, 415, "The body must not be content-encoded.";
 

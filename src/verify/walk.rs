@@ -128,20 +128,24 @@ impl<'s, S: Source + ?Sized> Walk<'s, S> {
         })
     }
 
-    /// A walk that goes on after a frame with this closing digest, at the start of the segment that begins with the
-    /// entry `first`. `Err` if there is no such segment.
-    pub fn resume(
-        source: &'s S,
-        origin: &LogOrigin,
-        segment: LeafIndex,
-        first: LeafIndex,
-        chain: Digest,
-    ) -> io::Result<Self> {
-        let mut walk = Self::new(source, origin)?;
-        let at = walk.segments.binary_search(&segment);
-        walk.at = at.map_err(|_| io::Error::new(io::ErrorKind::NotFound, form_file(segment, Form::Raw)))?;
-        (walk.next, walk.previous) = (first, chain);
-        Ok(walk)
+    /// A walk from a later frame on: the one at this spot, whose first entry is `next`, and which names `previous` as
+    /// the closing digest of the one before it.
+    pub fn resume(source: &'s S, from: Spot, next: LeafIndex, previous: Digest) -> io::Result<Self> {
+        let segments = source.segments()?;
+        let at = segments
+            .binary_search(&from.segment)
+            .map_err(|_| io::Error::new(io::ErrorKind::NotFound, format!("{} is not there", from.file())))?;
+        Ok(Self { source, segments, at, offset: from.offset, next, previous, buffer: Vec::new() })
+    }
+
+    /// Learns of segments that were begun meanwhile. After an end, the next step looks there.
+    pub fn look_again(&mut self) -> io::Result<()> {
+        let segments = self.source.segments()?;
+        // Segments are only ever added, after the others.
+        if segments.starts_with(&self.segments) {
+            self.segments = segments;
+        }
+        Ok(())
     }
 
     /// Closing digest of the last frame given out; of the log's name before the first.
@@ -149,7 +153,7 @@ impl<'s, S: Source + ?Sized> Walk<'s, S> {
         self.previous
     }
 
-    /// The next frame. After an end there is nothing more to ask for; after damage, the same place again.
+    /// The next frame. After an end or damage, the same place again.
     pub fn step(&mut self) -> io::Result<Step<'_>> {
         let spot = match self.fill() {
             Ok(Filled::Frame(spot)) => spot,
