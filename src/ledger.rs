@@ -13,6 +13,7 @@ mod appender;
 mod archive;
 mod committer;
 mod entries;
+mod full;
 mod key;
 mod key_events;
 mod open;
@@ -23,6 +24,8 @@ mod recorded;
 mod recovery;
 mod rejections;
 pub mod salts;
+mod restart;
+mod seal;
 mod signers;
 mod statistics;
 mod storage;
@@ -100,6 +103,7 @@ struct Threads {
     committer: JoinHandle<Closed>,
     publisher: JoinHandle<bool>,
     archiver: Option<JoinHandle<()>>,
+    sealer: seal::SealerThread,
     /// Resolves when the committer is done.
     done: oneshot::Receiver<()>,
     /// Resolves when the archiver is.
@@ -240,7 +244,7 @@ impl Ledger {
     /// with [`Closed::Poisoned`] only if the log is poisoned.
     pub async fn close(&self, wait: Duration) -> Closed {
         let threads = self.0.take_threads();
-        let Some(Threads { committer, publisher, archiver, done, archived }) = threads else {
+        let Some(Threads { committer, publisher, archiver, sealer, done, archived }) = threads else {
             return match self.health() {
                 Health::Poisoned => Closed::Poisoned,
                 Health::Accepting | Health::Full | Health::Closed => Closed::Clean,
@@ -252,6 +256,7 @@ impl Ledger {
         // An error means that the sender is gone, and so is the thread.
         let _ = done.await;
         let _ = archived.await;
+        sealer.end();
         join(committer, publisher, archiver)
     }
 
@@ -306,8 +311,11 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        if let Some(Threads { committer, publisher, archiver, done: _, archived: _ }) = self.take_threads() {
+        if let Some(Threads { committer, publisher, archiver, sealer, done: _, archived: _ }) =
+            self.take_threads()
+        {
             self.enter(Stage::Ended);
+            sealer.end();
             join(committer, publisher, archiver);
         }
     }
