@@ -15,6 +15,7 @@ mod reader;
 mod route;
 mod secret;
 mod sections;
+mod sinks;
 mod surface;
 mod tls;
 mod upstream;
@@ -54,6 +55,7 @@ pub struct Config {
     pub surfaces: Vec<SurfaceConfig>,
     /// The secrets of all surfaces.
     pub credentials: Credentials,
+    pub sinks: Vec<crate::sinks::Settings>,
     warnings: Warnings,
 }
 

@@ -13,6 +13,7 @@ mod committer;
 mod entries;
 mod key;
 mod open;
+mod positions;
 mod publisher;
 mod queue;
 mod recorded;
@@ -43,6 +44,7 @@ pub use committer::Closed;
 pub use entries::PolicyActivation;
 pub use key::{FileSigner, KeyError};
 pub use open::{OpenError, Opened, Settings, Start};
+pub use positions::Positions;
 pub use recorded::{
     Obliges, OpenPermit, Outcome, OutcomeRecorded, Receipt, Recorded, Rejection, ResponseSeen, Sent,
     Unrecorded,
