@@ -18,6 +18,7 @@ test-tools: target/test-venv/.installed target/test-node/.installed
 	@$(call APT,strace,strace)
 	@$(call APT,curl,curl)
 	@$(call APT,openssl,openssl)
+	@$(call APT,zstd,zstd)
 	@command -v cargo-nextest >/dev/null || cargo install cargo-nextest --locked --quiet
 
 target/test-venv/.installed: tests/requirements.txt

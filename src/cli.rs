@@ -4,6 +4,7 @@ mod check;
 mod demo;
 mod keys;
 mod receipts;
+mod replay;
 mod run;
 mod sample_api;
 mod verify;
@@ -26,10 +27,12 @@ enum Command {
     Run(run::RunArgs),
     /// Checks a config and everything it names, without starting.
     Check(check::CheckArgs),
-    /// Makes signing keys and API keys.
+    /// Makes and shows signing keys, trust files and API keys.
     Keys(keys::KeysArgs),
     /// Checks a log against a pinned key, without the gateway.
     Verify(verify::VerifyArgs),
+    /// Evaluates the recorded decisions of a log again, and compares.
+    Replay(replay::ReplayArgs),
     /// Reads the receipts of a log, without verifying them.
     Receipts(receipts::ReceiptsArgs),
     /// Shows the gateway at work: some requests, what becomes of them, and the log they leave.
@@ -45,6 +48,7 @@ impl Cli {
             Command::Check(args) => check::run(args),
             Command::Keys(args) => keys::run(args),
             Command::Verify(args) => verify::run(args),
+            Command::Replay(args) => replay::run(&args),
             Command::Receipts(args) => receipts::run(args),
             Command::Demo(args) => demo::run(&args),
             Command::SampleApi(args) => sample_api::run(&args),

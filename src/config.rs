@@ -29,6 +29,7 @@ use std::time::Duration;
 
 use crate::authority::{ApiKeys, Credentials};
 use crate::clock::Clock;
+use crate::merkle::note::VerifierKey;
 use crate::model::{Digest, LogOrigin};
 
 pub use keys::EXAMPLE_KEY;
@@ -65,6 +66,10 @@ pub struct LedgerConfig {
     /// Exists and is private; its content is the ledger's to read.
     pub signing_key: PathBuf,
     pub segment_bytes: u64,
+    /// More keys that sign every checkpoint; as `signing_key`.
+    pub also_sign_with: Vec<PathBuf>,
+    /// Of this log.
+    pub compromised_keys: Vec<VerifierKey>,
 }
 
 #[derive(Clone, Debug)]

@@ -16,6 +16,7 @@ pub mod telemetry;
 
 // Pure: no async, no I/O.
 pub mod canonical;
+pub mod redaction;
 pub mod merkle;
 
 // Offline: reads a log directory, trusts nothing but a key.
@@ -23,6 +24,9 @@ pub mod verify;
 
 // The decision point: the only user of the Rego engine.
 pub mod policy;
+
+// Offline: evaluates what a log records once more.
+pub mod replay;
 
 // The only writer of files.
 pub mod ledger;

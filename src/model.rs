@@ -11,6 +11,7 @@ mod json;
 mod line;
 mod read_set;
 mod reason;
+mod redaction;
 mod verdict;
 
 pub use actor::{Actor, AuthenticationMethod};
@@ -23,4 +24,5 @@ pub use json::{Json, Number, Object};
 pub use line::append_line;
 pub use read_set::{ReadItem, ReadSet};
 pub use reason::{Place, PolicyReason, ReasonClass, ReasonCode};
+pub use redaction::{InvalidPointer, Pointer, Redaction, Step, escape_step};
 pub use verdict::{Decision, OutcomeStatus, Settled};

@@ -190,6 +190,34 @@ fn every_field_of_a_route_reaches_its_rules() {
 }
 
 #[test]
+fn keys_that_also_sign_and_keys_that_must_not_reach_the_ledger() {
+    let place = Place::new();
+    place.write("next.key", "key", 0o600);
+    let vkey = "sum.golang.org+033de0ae+Ac4zctda0e5eza+HJyk9SxEdh+s3Ux18htTTAD8OuAn8";
+    let with = |also: &str, compromised: &str| {
+        let keys = format!("log.key, also_sign_with: [{also}], compromised_keys: [{compromised}] }}");
+        edit("log.key }", &keys).replace("interlock.example/payments", "sum.golang.org")
+    };
+    let config = place.read(&with("next.key", vkey)).expect("valid");
+    assert_eq!(config.ledger.also_sign_with, [place.path("next.key")]);
+    assert_eq!(config.ledger.compromised_keys.iter().map(ToString::to_string).collect::<Vec<_>>(), [vkey]);
+    let none = place.read(BASE).expect("valid").ledger;
+    assert!(none.also_sign_with.is_empty() && none.compromised_keys.is_empty());
+
+    let one = |text: &str| {
+        let problems = place.problems(text);
+        assert_eq!(problems.len(), 1, "{problems:#?}");
+        problems[0].clone()
+    };
+    assert!(one(&with("next.key, next.key", "")).contains("next.key appears twice"));
+    assert!(one(&with("", &format!("{vkey}, {vkey}"))).contains("appears twice"));
+    let names: Vec<_> = (0..16).map(|n| format!("{n}.key")).collect();
+    names.iter().for_each(|name| place.write(name, "key", 0o600));
+    assert!(place.read(&with(&names[..15].join(","), "")).is_ok());
+    assert!(one(&with(&names.join(","), "")).contains("at most 15 keys"));
+}
+
+#[test]
 fn an_unknown_field_is_refused_with_the_name_that_was_meant() {
     let place = Place::new();
     assert_eq!(
@@ -238,6 +266,18 @@ const REFUSALS: &[(&str, &str, &str, &str)] = &[
         "dir: ./ledger, segment_mib: 1,",
         "1, signing",
         "`segment_mib` must be a whole number from 32 to 4096",
+    ),
+    // More signing keys.
+    ("log.key }", "log.key, also_sign_with: other.key }", "other.key }", "expected a list of key files"),
+    ("log.key }", "log.key, also_sign_with: [none.key] }", "none.key]", "No such file"),
+    ("log.key }", "log.key, also_sign_with: [charge.json] }", "charge.json]", "is readable by others"),
+    ("log.key }", "log.key, also_sign_with: [./log.key] }", "[./log.key]", "signs already as `signing_key`"),
+    ("log.key }", "log.key, compromised_keys: [abc] }", "abc]", "`abc` is not a verifier key"),
+    (
+        "log.key }",
+        "log.key, compromised_keys: [sum.golang.org+033de0ae+Ac4zctda0e5eza+HJyk9SxEdh+s3Ux18htTTAD8OuAn8] }",
+        "sum.golang",
+        "this is a key of the log `sum.golang.org`",
     ),
     ("package:", "permit_age_ms_max: 60001\n    package:", "60001", "from 10 to 60000"),
     ("body: json,", "body: json, body_bytes_max: 1.5,", "1.5", "`body_bytes_max` must be a whole number"),

@@ -274,11 +274,8 @@ impl Stream {
         let Filter { actor, idempotency_key, from: since, until } = self.filter.clone();
         let search = Search { actor, idempotency_key, since, until, from, max };
         let found = self.api.read(move |reader| reader.search(&snapshot, &search)).await?;
-        let next = match found.last() {
-            Some((last, _)) if found.len() == max => LeafIndex(last.0 + 1),
-            // Nothing else fits, up to the end of this tree.
-            Some(_) | None => LeafIndex(at.size().0),
-        };
+        // After the last one there may be more; none means that nothing fits up to the end of this tree.
+        let next = found.last().map_or(LeafIndex(at.size().0), |(last, _)| LeafIndex(last.0 + 1));
         Ok((lines(found), next))
     }
 

@@ -78,6 +78,8 @@ pub const LEDGER: Section = Section {
         required("dir"),
         required("signing_key"),
         number("segment_mib", limits::SEGMENT_MIB_DEFAULT, limits::SEGMENT_MIB_MIN, limits::SEGMENT_MIB_MAX),
+        optional("also_sign_with"),
+        optional("compromised_keys"),
     ],
 };
 

@@ -11,6 +11,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::Health;
 use super::appender::{Duty, Leaf};
+use super::archive::Feed;
 use super::publisher::Publisher;
 use super::recorded::{OpenPermit, Receipt, Unrecorded};
 use super::statistics::Counters;
@@ -85,6 +86,7 @@ pub struct Shared {
     pub health: watch::Sender<Health>,
     pub counters: Counters,
     pub publisher: Publisher,
+    pub archive: Feed,
     pub clock: Clock,
     pub epoch: Epoch,
     pub permits_max: usize,
@@ -99,7 +101,7 @@ impl fmt::Debug for Shared {
 }
 
 impl Shared {
-    pub fn new(clock: Clock, epoch: Epoch, permits_max: usize, leaf_cost_max: usize) -> Self {
+    pub fn new(clock: Clock, epoch: Epoch, archive: Feed, permits_max: usize, leaf_cost_max: usize) -> Self {
         Self {
             queue: Mutex::new(Queue {
                 items: VecDeque::new(),
@@ -111,6 +113,7 @@ impl Shared {
             health: watch::Sender::new(Health::Accepting),
             counters: Counters::default(),
             publisher: Publisher::default(),
+            archive,
             clock,
             epoch,
             permits_max,

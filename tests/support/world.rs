@@ -3,6 +3,7 @@
 //! [`World::finish`] stops the gateway and calls the Auditor; a world that is dropped without it panics, so that no
 //! test can forget to be audited.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -27,7 +28,7 @@ use tokio::runtime::Runtime;
 
 use super::auditor::{self, Audit, Slot};
 use super::client::{Client, Response, request};
-use super::upstream::Upstream;
+use super::upstream::{Capture, Upstream};
 
 /// The agent's key, and another agent's.
 pub const KEY: &str = "ilk_agent007Zm9vYmFyYmF6cXV4MTIzNA";
@@ -181,7 +182,7 @@ impl Setup {
             if self.listener_tls { ", tls: { certificate: ./tls.crt, key: ./tls.key }" } else { "" };
         let mut yaml = format!(
             "log_origin: interlock.test/log\n\
-             ledger: {{ dir: ./ledger, signing_key: ./log.key, segment_mib: {} }}\n\
+             ledger: {{ dir: ledger, signing_key: ./log.key, segment_mib: {} }}\n\
              policy: {{ dir: {} }}\n\
              admin: {{ listen: 127.0.0.1:ADMIN_PORT }}\n\
              telemetry: {{ format: json, level: info }}\n",
@@ -486,6 +487,41 @@ impl World {
         auditor::audit(&self.path("ledger"), &self.key, SLOT, &self.upstream.captures())
     }
 
+    /// Asks a program to stop and waits, however it ends; its log is looked at later.
+    pub fn stop_program(&mut self) {
+        if let Running::Program(mut program) = std::mem::replace(&mut self.running, Running::Not) {
+            // It may have ended already.
+            let pid = program.pid().to_string();
+            let _ = Command::new("kill").args(["-TERM", &pid]).stderr(Stdio::null()).status();
+            program.wait();
+        }
+    }
+
+    pub fn program_has_ended(&mut self) -> bool {
+        self.program().child.try_wait().is_ok_and(|ended| ended.is_some())
+    }
+
+    /// The pinned verifier key as text.
+    pub fn vkey(&self) -> String {
+        self.key.to_string()
+    }
+
+    /// Keeps the log as it lies there, and what the upstream got until now; nothing may be running.
+    pub fn save(&self) -> Saved {
+        assert!(matches!(self.running, Running::Not), "the gateway still runs");
+        let dir = TempDir::new_in(self.dir.path()).expect("made");
+        copy_dir(&self.path("ledger"), &dir.path().join("ledger"));
+        Saved { dir, captures: self.upstream.captures() }
+    }
+
+    /// Goes back to what was saved.
+    pub fn restore(&mut self, saved: &Saved) {
+        assert!(matches!(self.running, Running::Not), "the gateway still runs");
+        fs::remove_dir_all(self.path("ledger")).expect("removed");
+        copy_dir(&saved.dir.path().join("ledger"), &self.path("ledger"));
+        self.upstream.put_captures(saved.captures.clone());
+    }
+
     /// Ends the program at once, as a power cut would end it.
     pub fn kill(&mut self) {
         self.program().kill();
@@ -506,6 +542,38 @@ impl World {
         assert!(self.upstream.captures().is_empty(), "nothing arrived without a gateway");
         self.is_audited = true;
     }
+}
+
+/// A log at rest, and the effects it knows of.
+pub struct Saved {
+    dir: TempDir,
+    captures: Vec<Capture>,
+}
+
+impl Saved {
+    /// Every file of the log by its path, with its bytes.
+    pub fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        let mut found = BTreeMap::new();
+        let mut dirs = vec![self.dir.path().join("ledger")];
+        while let Some(dir) = dirs.pop() {
+            for entry in fs::read_dir(dir).expect("readable") {
+                let path = entry.expect("readable").path();
+                if path.is_dir() {
+                    dirs.push(path);
+                } else {
+                    let name = path.strip_prefix(self.dir.path()).expect("below it").to_owned();
+                    found.insert(name, fs::read(&path).expect("readable"));
+                }
+            }
+        }
+        found
+    }
+}
+
+/// Files with their modes; zeros are written, so that room which was taken stays taken.
+fn copy_dir(from: &Path, to: &Path) {
+    let copied = Command::new("cp").args(["-a", "--sparse=never"]).arg(from).arg(to).status();
+    assert!(copied.expect("runs").success(), "copied");
 }
 
 impl Drop for World {
