@@ -52,21 +52,6 @@ impl Proof {
     }
 }
 
-/// The exact bytes of all leaves, from the files.
-fn leaves(world: &World) -> Vec<Vec<u8>> {
-    use interlock::verify::walk::{Step, Walk};
-    let directory = interlock::verify::Directory::open(&world.path("ledger")).expect("readable");
-    let mut walk = Walk::new(&directory, world.key.name()).expect("readable");
-    let mut leaves = Vec::new();
-    loop {
-        match walk.step().expect("readable") {
-            Step::Frame(frame, _) => leaves.extend(frame.entries.iter().map(|e| e.to_vec())),
-            Step::End(_) => return leaves,
-            Step::Damaged(damage) => panic!("{damage:?}"),
-        }
-    }
-}
-
 #[track_caller]
 fn ask(world: &World, want: &str, headers: &[(&str, &str)]) -> Response {
     let all = [&[("x-api-key", KEY), ("x-want", want), ("connection", "close")], headers].concat();
@@ -92,7 +77,7 @@ fn every_answer_with_a_receipt_proves_it_if_asked() {
     assert_eq!(answers.each_ref().map(|a| a.status), [200, 403, 404]);
     let key = world.key.clone();
     world.finish_here(interlock::gateway::Stopped::Clean);
-    let leaves = leaves(&world);
+    let leaves = world.leaves();
     for answer in &answers {
         let proof = Proof::of_header(answer);
         let receipt = answer.header("interlock-receipt").expect("a receipt");
@@ -114,7 +99,7 @@ fn a_refusal_holds_the_proof_of_its_receipt_and_an_answer_only_if_asked() {
     assert!(stranger.json()["proof"].is_null(), "who is not known has no receipt");
     let key = world.key.clone();
     world.finish_here(interlock::gateway::Stopped::Clean);
-    let leaves = leaves(&world);
+    let leaves = world.leaves();
     for answer in [denied, rejected] {
         let body = answer.json();
         let proof = Proof::read(body["proof"].as_str().expect("a proof"));
@@ -142,7 +127,7 @@ fn proofs_hold_for_every_leaf_of_shared_commits() {
     });
     let key = world.key.clone();
     world.finish_here(interlock::gateway::Stopped::Clean);
-    let leaves = leaves(&world);
+    let leaves = world.leaves();
     for answer in answers {
         let proof = Proof::of_header(&answer);
         proof.verify(&leaves[proof.index.0 as usize], &key);

@@ -24,6 +24,7 @@ mod overload;
 mod path;
 mod policy_packages;
 mod reading;
+mod sinks;
 mod slow_clients;
 mod smuggling;
 mod syscalls;
