@@ -23,9 +23,11 @@ mod reader;
 mod recorded;
 mod recovery;
 mod rejections;
+pub mod salts;
 mod signers;
 mod statistics;
 mod storage;
+mod withhold;
 
 #[cfg(test)]
 mod attacks;
@@ -135,9 +137,22 @@ impl Ledger {
         let id = self.new_id()?;
         let entry = entries::decision(&evaluated, id, supersedes, shared.epoch, shared.clock.wall());
         let decision = entry.decision;
-        let evidence = (evaluated.evaluation().input_digest, evaluated.evaluation().input.clone());
+        let input = evaluated.evaluation().input.clone();
+        let (entry, input, salter) = match evaluated.execution().request.redaction() {
+            None => (entry, input, None),
+            Some(redaction) => {
+                // Config asks for the directory of keys wherever something is redacted.
+                let salter = shared.salts.as_ref().ok_or(Unrecorded::NotRedactable)?.salter(id);
+                let (entry, redacted) = withhold::decision(entry, &input, redaction, &salter)?;
+                (entry, redacted, Some(salter))
+            }
+        };
+        let evidence = (entry.evaluation.input_digest, input);
         let done = self.append_decision(Entry::Decision(Box::new(entry)), (id, decision), evidence).await?;
-        let obligation = V::obligation(done.open).expect("the committer opens a permit for a PERMIT only");
+        // Nothing waits between here and the permit, so none is dropped without knowing what it keeps out; one that
+        // is dropped before has sent nothing, and so has no digest to keep out.
+        let open = done.open.map(|open| open.withholding(salter));
+        let obligation = V::obligation(open).expect("the committer opens a permit for a PERMIT only");
         Ok(Recorded::new(evaluated, done.receipt, obligation))
     }
 
