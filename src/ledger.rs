@@ -17,6 +17,7 @@ mod full;
 mod key;
 mod key_events;
 mod open;
+mod positions;
 mod publisher;
 mod queue;
 mod reader;
@@ -54,6 +55,7 @@ pub use committer::Closed;
 pub use entries::PolicyActivation;
 pub use key::{FileSigner, KeyError};
 pub use open::{OpenError, Opened, Settings, Start};
+pub use positions::Positions;
 pub use reader::{ReadError, Reader, Search, Snapshot};
 pub use recorded::{
     Obliges, OpenPermit, Outcome, OutcomeRecorded, Receipt, Recorded, Rejection, ResponseSeen, Sent,

@@ -195,7 +195,7 @@ fn read_credential(reader: &mut Reader<'_>, node: &Node, secrets: Secrets<'_>) -
     Some(ReadCredential { at, slot, source, secret })
 }
 
-fn read_prefix(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Arc<str>> {
+pub fn read_prefix(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Arc<str>> {
     let Some(node) = fields.optional("prefix") else { return Some("".into()) };
     let text = reader.text(node, "the text before the secret")?;
     // Visible ASCII with single spaces inside or at the end: what a header value may begin with.
@@ -214,7 +214,7 @@ fn read_prefix(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Arc<str>>
     Some(text.into())
 }
 
-fn read_source(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<(At, Source)> {
+pub fn read_source(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<(At, Source)> {
     match (fields.optional("from_env"), fields.optional("from_file")) {
         (Some(node), None) => {
             let text = reader.text(node, "the name of an environment variable")?;
@@ -241,7 +241,12 @@ fn read_source(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<(At, Sour
     }
 }
 
-fn read_secret(reader: &mut Reader<'_>, at: At, source: &Source, secrets: Secrets<'_>) -> Option<Credential> {
+pub fn read_secret(
+    reader: &mut Reader<'_>,
+    at: At,
+    source: &Source,
+    secrets: Secrets<'_>,
+) -> Option<Credential> {
     let read = match source {
         Source::Environment(name) => (secrets.variable)(name)
             .map(|text| Zeroizing::new(text.into_bytes()))
