@@ -24,5 +24,6 @@ pub use read_set::{ReadItem, ReadSet};
 pub use reason::{Place, PolicyReason, ReasonClass, ReasonCode};
 pub use redaction::{
     DIGESTS, ELEMENT, InvalidPointer, Pointer, Redaction, Step, escape_step, is_reserved, reserved_name,
+    unescape_pointer,
 };
 pub use verdict::{Decision, OutcomeStatus, Settled};

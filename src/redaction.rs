@@ -6,12 +6,14 @@
 //! can check the one against the other ([`restore()`]), and without it nothing can be guessed from a small value.
 //! The salts of one run come from one key, which is in no log: destroy it, and no disclosure can be made again.
 
+mod disclose;
 mod disclosure;
 mod reasons;
 mod redact;
 mod restore;
 mod salt;
 
+pub use disclose::disclose;
 pub use disclosure::{Disclosure, Disclosures, InvalidDisclosure};
 pub use reasons::reasons_as_written;
 pub use redact::{NotRedactable, Redacted, redact};

@@ -97,3 +97,94 @@ pub fn place(place: Place) -> Option<Place> {
         Place::BodyByte(_) | Place::Header(_) | Place::TargetByte(_) | Place::HeadByte(_) => Some(place),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::clock::WallTime;
+    use crate::ledger::entries;
+    use crate::ledger::tests::{confirmed, decision_entry};
+    use crate::model::entry::Entry;
+    use crate::model::{Decision, Epoch, LeafIndex, ReceiptId};
+    use crate::redaction::EpochKey;
+
+    const POINTERS: [&str; 4] = [
+        "/request/body/card/number",
+        "/request/body/items/*",
+        "/request/headers/x-patient-id",
+        "/request/query/email",
+    ];
+
+    fn now() -> WallTime {
+        WallTime::from_unix_ns(1_763_643_600_123_456_000)
+    }
+
+    fn id() -> ReceiptId {
+        ReceiptId::new(now(), [7; 10])
+    }
+
+    fn salter() -> Salter {
+        EpochKey::new(Zeroizing::new([3; 32])).salter(id())
+    }
+
+    fn redaction(pointers: &[&str]) -> Redaction {
+        let pointers: Vec<_> = pointers.iter().map(|p| p.parse().expect(p)).collect();
+        Redaction::new(&pointers, false).expect("something")
+    }
+
+    fn input() -> String {
+        let digest = Digest::of(b"message");
+        format!(
+            r#"{{"request":{{"body":{{"card":{{"number":"4111"}},"items":[{{"iban":"DE1","n":1}},7],"note":"kept"}},"digest":"{digest}","headers":{{"x-patient-id":"p-1"}},"query":{{"email":"a@b","n":"1"}}}},"surface":"payments"}}"#
+        )
+    }
+
+    fn written(redaction: &Redaction) -> (DecisionEntry, Bytes) {
+        let mut entry = decision_entry(id(), Decision::Permit, Epoch(3), input().as_bytes());
+        entry.reasons[0].message = Some("card 4111".into());
+        decision(entry, input().as_bytes(), redaction, &salter()).expect("redacted")
+    }
+
+    /// The golden files were made by another program, from docs/REDACTION.md.
+    #[test]
+    fn a_redacted_decision_its_evidence_and_its_outcome_have_their_golden_bytes() {
+        let (entry, evidence) = written(&redaction(&POINTERS));
+        assert_eq!(entry.evaluation.input_digest, Digest::of(&evidence));
+        let evidence = String::from_utf8(evidence.to_vec()).expect("UTF-8");
+        assert_eq!(evidence, include_str!("../../tests/golden/evidence_redacted.json").trim_end());
+        let leaf = String::from_utf8(entries::bytes(&Entry::Decision(Box::new(entry)))).expect("UTF-8");
+        assert_eq!(leaf, include_str!("../../tests/golden/decision_redacted.json").trim_end());
+        let settled = entries::outcome(confirmed(), id(), LeafIndex(1), Epoch(3), now());
+        let settled = String::from_utf8(entries::outcome_bytes(outcome(settled, &salter()))).expect("UTF-8");
+        assert_eq!(settled, include_str!("../../tests/golden/outcome_redacted.json").trim_end());
+    }
+
+    #[test]
+    fn the_target_stays_where_nothing_of_it_is_redacted() {
+        let (entry, _) = written(&redaction(&["/request/body/card"]));
+        assert_eq!(
+            (entry.request.target.as_deref(), entry.request.disclosures.len()),
+            (Some("/v1/charges"), 3)
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_redacted_is_not_recorded() {
+        for input in ["{", r#"{"request":{"body":{"_sd":["x"]}}}"#] {
+            let entry = decision_entry(id(), Decision::Deny, Epoch(3), input.as_bytes());
+            let refused = decision(entry, input.as_bytes(), &redaction(&POINTERS), &salter());
+            assert_eq!(refused.err(), Some(Unrecorded::NotRedactable), "{input}");
+        }
+    }
+
+    #[test]
+    fn the_place_of_a_refusal_keeps_no_name_that_the_caller_chose() {
+        let json = Place::Json { byte: 9, pointer: "/accounts/4111".into() };
+        assert_eq!(place(json), Some(Place::BodyByte(9)));
+        assert_eq!((place(Place::FormKey("4111".into())), place(Place::Query("4111".into()))), (None, None));
+        let header = Place::Header("x-patient-id".into());
+        assert_eq!(place(header.clone()), Some(header));
+    }
+}

@@ -147,9 +147,15 @@ impl FromStr for Pointer {
 }
 
 fn step(text: &str) -> Option<Step> {
-    if text == "*" {
-        return Some(Step::Every);
-    }
+    if text == "*" { Some(Step::Every) } else { unescape_step(text).map(Step::Name) }
+}
+
+/// The steps of any RFC 6901 pointer.
+pub fn unescape_pointer(text: &str) -> Option<Vec<Arc<str>>> {
+    text.strip_prefix('/')?.split('/').map(unescape_step).collect()
+}
+
+fn unescape_step(text: &str) -> Option<Arc<str>> {
     let mut name = String::with_capacity(text.len());
     let mut characters = text.chars();
     while let Some(c) = characters.next() {
@@ -162,7 +168,7 @@ fn step(text: &str) -> Option<Step> {
             plain => plain,
         });
     }
-    Some(Step::Name(name.into()))
+    Some(name.into())
 }
 
 /// Member of a redacted object: digests of the members that are not there (RFC 9901 section 4.2.4.1).
