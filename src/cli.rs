@@ -5,6 +5,7 @@ mod demo;
 mod disclose;
 mod keys;
 mod receipts;
+mod replay;
 mod run;
 mod sample_api;
 mod verify;
@@ -31,6 +32,8 @@ enum Command {
     Keys(keys::KeysArgs),
     /// Checks a log against a pinned key, without the gateway.
     Verify(verify::VerifyArgs),
+    /// Evaluates the recorded decisions of a log again, and compares.
+    Replay(replay::ReplayArgs),
     /// Reads the receipts of a log, without verifying them.
     Receipts(receipts::ReceiptsArgs),
     /// Makes the disclosure of a value that a receipt keeps out.
@@ -48,6 +51,7 @@ impl Cli {
             Command::Check(args) => check::run(args),
             Command::Keys(args) => keys::run(args),
             Command::Verify(args) => verify::run(args),
+            Command::Replay(args) => replay::run(&args),
             Command::Receipts(args) => receipts::run(args),
             Command::Disclose(args) => disclose::run(&args),
             Command::Demo(args) => demo::run(&args),

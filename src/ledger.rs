@@ -4,11 +4,13 @@
 //! exists only after the leaf is on disk (fdatasync) and covered by a signed checkpoint.
 //!
 //! [`Ledger::open`] recovers what the last run left (`recovery`), starts the committer (`committer`, which
-//! appends frames through `appender`) and the publisher of the `checkpoint` file. Never signed: what is not
+//! appends frames through `appender`), the publisher of the `checkpoint` file and the archiver (`archive`), which
+//! makes the log readable through [`Reader`]. Never signed: what is not
 //! durable. Never released: what is not signed. After a write or sync whose result is not known, nothing
 //! more is written by this process ([`Health::Poisoned`]); the next start reads what is there.
 
 mod appender;
+mod archive;
 mod committer;
 mod entries;
 mod key;
@@ -16,6 +18,7 @@ mod key_events;
 mod open;
 mod publisher;
 mod queue;
+mod reader;
 mod recorded;
 mod recovery;
 mod rejections;
@@ -35,6 +38,7 @@ mod simulated;
 mod tests;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -47,6 +51,7 @@ pub use committer::Closed;
 pub use entries::PolicyActivation;
 pub use key::{FileSigner, KeyError};
 pub use open::{OpenError, Opened, Settings, Start};
+pub use reader::{ReadError, Reader, Search, Snapshot};
 pub use recorded::{
     Obliges, OpenPermit, Outcome, OutcomeRecorded, Receipt, Recorded, Rejection, ResponseSeen, Sent,
     Unrecorded,
@@ -83,6 +88,8 @@ pub struct Ledger(Arc<Handle>);
 
 struct Handle {
     shared: Arc<Shared>,
+    /// Where the log lies.
+    dir: PathBuf,
     rejections: Mutex<Rejections>,
     random: SystemRandom,
     closing: Arc<Mutex<Option<Closing>>>,
@@ -92,8 +99,11 @@ struct Handle {
 struct Threads {
     committer: JoinHandle<Closed>,
     publisher: JoinHandle<bool>,
+    archiver: Option<JoinHandle<()>>,
     /// Resolves when the committer is done.
     done: oneshot::Receiver<()>,
+    /// Resolves when the archiver is.
+    archived: oneshot::Receiver<()>,
 }
 
 impl Ledger {
@@ -178,12 +188,12 @@ impl Ledger {
         }
     }
 
-    /// A policy bundle became the active one. Written also when the disk is full: what is judged from here on, even
+    /// A policy bundle became the active one; its files are evidence beside the leaf. Written also when the disk is full: what is judged from here on, even
     /// if only to be refused, is judged by it.
     pub async fn record_policy(&self, activation: PolicyActivation) -> Result<Receipt, Unrecorded> {
         let shared = &self.0.shared;
-        let bytes = entries::policy_bytes(activation, shared.epoch, shared.clock.wall());
-        let leaf = Leaf::new(bytes, Vec::new(), Duty::Owed);
+        let (bytes, evidence) = entries::policy(activation, shared.epoch, shared.clock.wall());
+        let leaf = Leaf::new(bytes, evidence, Duty::Owed);
         Ok(self.append(leaf, Kind::Note).await?.receipt)
     }
 
@@ -215,6 +225,11 @@ impl Ledger {
         self.0.shared.publisher.newest()
     }
 
+    /// Reads what is durable, signed and archived.
+    pub fn reader(&self) -> Reader {
+        Reader::new(Arc::clone(&self.0.shared), &self.0.dir)
+    }
+
     /// This run's number.
     pub fn epoch(&self) -> Epoch {
         self.0.shared.epoch
@@ -225,7 +240,7 @@ impl Ledger {
     /// with [`Closed::Poisoned`] only if the log is poisoned.
     pub async fn close(&self, wait: Duration) -> Closed {
         let threads = self.0.take_threads();
-        let Some(Threads { committer, publisher, done }) = threads else {
+        let Some(Threads { committer, publisher, archiver, done, archived }) = threads else {
             return match self.health() {
                 Health::Poisoned => Closed::Poisoned,
                 Health::Accepting | Health::Full | Health::Closed => Closed::Clean,
@@ -236,7 +251,8 @@ impl Ledger {
         self.0.enter(Stage::Closing);
         // An error means that the sender is gone, and so is the thread.
         let _ = done.await;
-        join(committer, publisher)
+        let _ = archived.await;
+        join(committer, publisher, archiver)
     }
 
     fn new_id(&self) -> Result<ReceiptId, Unrecorded> {
@@ -255,9 +271,16 @@ fn note(bytes: Vec<u8>) -> Leaf {
     Leaf::new(bytes, Vec::new(), Duty::Optional)
 }
 
-fn join(committer: JoinHandle<Closed>, publisher: JoinHandle<bool>) -> Closed {
+fn join(
+    committer: JoinHandle<Closed>,
+    publisher: JoinHandle<bool>,
+    archiver: Option<JoinHandle<()>>,
+) -> Closed {
     // The committer catches its panics, so an error here is one outside its loop.
     let closed = committer.join().unwrap_or(Closed::Poisoned);
+    if let Some(Err(_)) = archiver.map(JoinHandle::join) {
+        tracing::error!("the archiver panicked");
+    }
     // An error is a panic.
     if publisher.join().unwrap_or(false) {
         return closed;
@@ -283,9 +306,9 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        if let Some(Threads { committer, publisher, done: _ }) = self.take_threads() {
+        if let Some(Threads { committer, publisher, archiver, done: _, archived: _ }) = self.take_threads() {
             self.enter(Stage::Ended);
-            join(committer, publisher);
+            join(committer, publisher, archiver);
         }
     }
 }

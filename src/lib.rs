@@ -25,6 +25,9 @@ pub mod verify;
 // The decision point: the only user of the Rego engine.
 pub mod policy;
 
+// Offline: evaluates what a log records once more.
+pub mod replay;
+
 // The only writer of files.
 pub mod ledger;
 

@@ -53,6 +53,23 @@ pub const REJECTIONS_BURST: u32 = 16;
 pub const REJECTION_REFILL_MS: u64 = 1_000;
 /// Actors whose refusals are counted at one time.
 pub const REJECTION_ACTORS_MAX: usize = 4_096;
+/// After a pass over new frames the archiver waits this long, so that it takes many leaves at once.
+pub const ARCHIVE_PASS_INTERVAL_MS: u64 = 4;
+/// Its durable position moves at most once in this time, unless so many bundles of 256 leaves are done.
+pub const ARCHIVE_SYNC_INTERVAL_MS: u64 = 1_000;
+pub const ARCHIVE_SYNC_BUNDLES_MAX: usize = 1_024;
+/// Bundles whose index rows are held in memory.
+pub const ARCHIVE_ROWS_BUNDLES_MAX: usize = 64;
+/// More files than this are made durable by one sync of their whole file system.
+pub const ARCHIVE_SYNC_FILES_MAX: usize = 64;
+/// After an error.
+pub const ARCHIVE_RETRY_MS: u64 = 1_000;
+/// How long the archive may catch up when the ledger is closed.
+pub const ARCHIVE_CLOSE_MS_MAX: u64 = 5_000;
+pub const INDEX_CACHE_BYTES: usize = 16 * 1024 * 1024;
+/// Leaves, and bytes of them, that one question to the reader gives back.
+pub const READ_ENTRIES_MAX: usize = 4_096;
+pub const READ_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Problems a verification report names one by one; the rest are counted.
 pub const PROBLEMS_NAMED_MAX: usize = 100;
 
@@ -185,7 +202,10 @@ pub const ADMIN_CONNECTION_MS_MAX: u64 = 60_000;
 /// Rego and data files in one bundle, tests included.
 pub const POLICY_FILES_MAX: usize = 512;
 pub const POLICY_FILE_BYTES_MAX: usize = 1024 * 1024;
-pub const POLICY_BUNDLE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// All files together. The log keeps them beside the leaf that activates them, in one frame.
+pub const POLICY_BUNDLE_BYTES_MAX: usize = 15 * 1024 * 1024;
+/// Names and digests of a bundle's files as they stand in that leaf.
+pub const POLICY_FILE_LIST_BYTES_MAX: usize = 60_000;
 /// Values and member names in one data document.
 pub const POLICY_DATA_VALUES_MAX: usize = 200_000;
 /// Bytes of one line of Rego; the engine's own bound is 1,024 columns.
@@ -238,3 +258,27 @@ pub const REDACT_STEPS_MAX: usize = 32;
 pub const DISCLOSURE_BYTES_MAX: usize = 2 * EVIDENCE_BYTES_MAX;
 /// A reason's code is looked through for redacted values of at least this length; a shorter one may stand in any code.
 pub const REDACTED_TEXT_BYTES_MIN: usize = 6;
+// Evidence of bundles, and replay.
+/// Whoever activates a bundle is named beside the list of its files.
+const _: () = assert!(POLICY_FILE_LIST_BYTES_MAX + 4 * 1024 <= ENTRY_BYTES_MAX);
+/// Any bundle that loads fits beside its leaf in a segment of the default size, and of half of that: one leaf may take half
+/// of it, and the frame's own parts take less than a block. A record has 36 bytes of its own.
+const _: () = assert!(
+    (POLICY_BUNDLE_BYTES_MAX + POLICY_FILES_MAX * 36 + ENTRY_BYTES_MAX + 2 * FRAME_ALIGNMENT_BYTES) as u64
+        <= SEGMENT_BYTES_DEFAULT / 4
+);
+const _: () = assert!(POLICY_BUNDLE_BYTES_MAX + POLICY_FILES_MAX * 36 <= EVIDENCE_BYTES_MAX);
+const _: () = assert!(POLICY_FILE_BYTES_MAX <= EVIDENCE_BYTES_MAX);
+/// Decisions of each kind that a replay's report names one by one; the rest are counted.
+pub const REPLAY_NAMED_MAX: usize = 1_000;
+/// Bundles a replay holds compiled at one time, the newest ones.
+pub const REPLAY_BUNDLES_MAX: usize = 8;
+/// Decisions handed to a thread of a replay at once.
+pub const REPLAY_BATCH_DECISIONS_MAX: usize = 64;
+/// A batch takes no more decisions once their inputs are this large.
+pub const REPLAY_BATCH_BYTES_MAX: usize = 1024 * 1024;
+pub const REPLAY_THREADS_MAX: usize = 256;
+/// A request body's depth, and what stands around it in the policy input.
+pub const REPLAY_INPUT_DEPTH_MAX: usize = JSON_DEPTH_MAX + 16;
+/// A file of disclosures.
+pub const DISCLOSURES_BYTES_MAX: u64 = 256 * 1024 * 1024;

@@ -265,7 +265,7 @@ const REFUSALS: &[(&str, &str, &str, &str)] = &[
         "dir: ./ledger,",
         "dir: ./ledger, segment_mib: 1,",
         "1, signing",
-        "`segment_mib` must be a whole number from 32 to 4096",
+        "`segment_mib` must be a whole number from 4 to 1024",
     ),
     // More signing keys.
     ("log.key }", "log.key, also_sign_with: other.key }", "other.key }", "expected a list of key files"),

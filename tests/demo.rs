@@ -143,7 +143,8 @@ fn the_demo_ends_soon_with_every_row_as_expected() {
         }
     }
     let checks = of("check");
-    assert_eq!(checks.len(), 4);
+    assert_eq!(checks.len(), 5);
+    assert!(checks.iter().any(|c| c["found"].as_str().is_some_and(|f| f.starts_with("replayed "))));
     assert!(checks.iter().all(|c| c["passed"] == true), "{checks:?}");
     assert_eq!(of("end")[0]["passed"], true);
 }

@@ -1,7 +1,7 @@
 //! `interlock demo`: the real gateway with its real log on loopback, an upstream behind it and an agent in front.
 //!
 //! The agent sends what `script` lists; each request is shown with what was expected and what came. Then the
-//! gateway stops, its log is verified with the code of `interlock verify`, PERMITs are held against what reached
+//! gateway stops, its log is verified with the code of `interlock verify` and replayed, PERMITs are held against what reached
 //! the upstream, and one flipped bit in a copy of the log has to be found. Exit code 0: all of it was as expected.
 
 mod agent;
@@ -12,6 +12,7 @@ mod show;
 
 use std::fs::{self, OpenOptions};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::num::NonZeroUsize;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -24,6 +25,7 @@ use agent::Answer;
 use interlock::clock::Clock;
 use interlock::config::{Config, Surroundings};
 use interlock::gateway::{Gateway, StartError, Stopped};
+use interlock::replay::{Disclosures, Replayer, Selection, Under, WhyNot};
 use interlock::verify::{Directory, Report, verify_log};
 use place::{Addresses, Place};
 use show::{Check, Observed, Show};
@@ -67,6 +69,7 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode> {
                 report.permits, played.arrived, report.open_count
             ),
         },
+        replayed(&place)?,
         tampered(&place)?,
     ];
     show.checks(&checks)?;
@@ -163,6 +166,25 @@ fn verified(report: &Report) -> Check {
     Check { name: "log verified against log.vkey", passed: report.passed(), found }
 }
 
+/// Every decision again, from what the log holds.
+fn replayed(place: &Place) -> Result<Check> {
+    let replayer = Replayer {
+        key: place.verifier.clone(),
+        selection: Selection::All,
+        under: Under::Recorded,
+        disclosures: Disclosures::default(),
+        accept_engine: false,
+        threads: NonZeroUsize::MIN,
+    };
+    let report = replayer.run(&Directory::open(&place.file("ledger"))?, |_| {})?;
+    let found = format!("replayed {} of {} decisions exactly", report.exact, report.decisions);
+    // A time-out is no verdict of policy: a busy machine may have one.
+    let timed_out = report.not_replayed.get(&WhyNot::NotEvaluated).copied().unwrap_or(0);
+    let passed =
+        report.problem_count == 0 && report.exact > 0 && report.exact + timed_out == report.decisions;
+    Ok(Check { name: "decisions replayed from the log", passed, found })
+}
+
 /// One bit of one verdict, in a copy of the log.
 fn tampered(place: &Place) -> Result<Check> {
     let copy = place.copy_log("tampered")?;
@@ -210,6 +232,7 @@ fn next_commands(place: &Place, addresses: &Addresses) -> Vec<String> {
     vec![
         "What you can do now:".to_owned(),
         format!("  {program} verify --log {} --key {}", file("ledger"), file("log.vkey")),
+        format!("  {program} replay --log {} --key {}", file("ledger"), file("log.vkey")),
         format!(
             "  {program} sample-api --listen {} --secret {} &",
             addresses.upstream,

@@ -38,7 +38,7 @@ pub fn run(args: VerifyArgs) -> Result<ExitCode> {
     Ok(ExitCode::from(report.exit_code()))
 }
 
-fn read_key(text: &str) -> Result<VerifierKey> {
+pub(super) fn read_key(text: &str) -> Result<VerifierKey> {
     if let Ok(key) = text.parse() {
         return Ok(key);
     }

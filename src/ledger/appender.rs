@@ -181,11 +181,16 @@ impl Appender {
 
     /// Signs the tree as it is on disk.
     pub fn checkpoint(&self) -> Result<Arc<str>, NotAppended> {
-        let checkpoint = Checkpoint {
-            origin: self.origin().clone(),
-            size: self.tail.edge.size(),
-            root: self.tail.edge.root(),
-        };
+        self.sign(&self.tail.edge)
+    }
+
+    /// Signs the tree without leaves, which every log was once.
+    pub fn checkpoint_of_nothing(&self) -> Result<Arc<str>, NotAppended> {
+        self.sign(&RightEdge::empty())
+    }
+
+    fn sign(&self, edge: &RightEdge) -> Result<Arc<str>, NotAppended> {
+        let checkpoint = Checkpoint { origin: self.origin().clone(), size: edge.size(), root: edge.root() };
         self.signers.sign(&checkpoint).map(Into::into).map_err(|_| NotAppended::NotSigned)
     }
 

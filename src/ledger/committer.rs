@@ -9,6 +9,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::appender::{Appended, Appender, Duty, Leaf, NotAppended};
+use super::archive::End;
 use super::entries::{self, EpochFacts};
 use super::queue::{Done, Kind, Pending, Shared, Stage};
 use super::recorded::{Batch, OpenPermit, Receipt, Unrecorded};
@@ -64,8 +65,13 @@ impl Committer {
                 (Health::Poisoned, Closed::Poisoned)
             }
         };
+        let is_closing = self.shared.lock().stage == Stage::Closing;
         self.shared.end(health);
         self.shared.publisher.close();
+        self.shared.archive.end(match health {
+            Health::Closed if is_closing => End::CatchUp,
+            Health::Accepting | Health::Full | Health::Poisoned | Health::Closed => End::Now,
+        });
         closed
     }
 
@@ -136,6 +142,7 @@ impl Committer {
         };
         self.set_health(if self.appender.has_spare() { Health::Accepting } else { Health::Full });
         self.shared.publisher.offer(Arc::clone(&appended.checkpoint));
+        self.shared.archive.offer(Arc::clone(&appended.checkpoint));
         self.count(&appended, leaves.len(), drained);
         self.release(batch, &leaves, appended);
         Ok(())
@@ -235,6 +242,7 @@ impl Committer {
     fn append_last(&mut self, leaves: &[Leaf]) -> Result<(), NotAppended> {
         let appended = self.appender.append(leaves)?;
         self.shared.publisher.offer(Arc::clone(&appended.checkpoint));
+        self.shared.archive.offer(Arc::clone(&appended.checkpoint));
         Counters::set(&self.shared.counters.leaves, appended.size.0);
         Ok(())
     }

@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::Start;
 use super::recorded::{Obliges, Outcome, Rejection};
 use super::withhold;
@@ -16,7 +18,7 @@ use crate::model::entry::{
     RefusalEntry, RequestEntry, ResponseEntry, SPEC, SentEntry,
 };
 use crate::model::{Actor, Digest, Epoch, LeafIndex, ReceiptId, Settled};
-use crate::policy::Evaluated;
+use crate::policy::{BundleFile, Evaluated};
 use crate::verify::strict_canonical;
 
 /// The leaf's bytes, checked against the canonical form where that costs nothing to customers.
@@ -159,14 +161,19 @@ pub struct PolicyActivation {
     /// `start`, or an operator's id.
     pub activated_by: Arc<str>,
     pub engine: Arc<str>,
-    pub files: Vec<PolicyFile>,
+    /// Every file that decides, whole.
+    pub files: Vec<BundleFile>,
     pub revision: Digest,
 }
 
-pub fn policy_bytes(activation: PolicyActivation, epoch: Epoch, now: WallTime) -> Vec<u8> {
+/// The leaf, and its evidence: the files in the order in which the leaf names them.
+pub fn policy(activation: PolicyActivation, epoch: Epoch, now: WallTime) -> (Vec<u8>, Vec<(Digest, Bytes)>) {
     let PolicyActivation { activated_by, engine, mut files, revision } = activation;
     files.sort_by(|a, b| a.name.cmp(&b.name));
-    bytes(&Entry::Policy(Box::new(PolicyEntry {
+    let evidence: Vec<_> = files.iter().map(|f| (Digest::of(&f.bytes), f.bytes.clone())).collect();
+    let named = files.into_iter().zip(&evidence);
+    let files = named.map(|(file, &(sha256, _))| PolicyFile { name: file.name, sha256 }).collect();
+    let leaf = bytes(&Entry::Policy(Box::new(PolicyEntry {
         activated_by,
         engine,
         epoch,
@@ -175,7 +182,8 @@ pub fn policy_bytes(activation: PolicyActivation, epoch: Epoch, now: WallTime) -
         spec: SPEC.into(),
         time: now.rfc3339().into(),
         entry_type: EntryType::Policy,
-    })))
+    })));
+    (leaf, evidence)
 }
 
 /// What a start or stop leaf says beyond its event.
@@ -220,8 +228,6 @@ pub fn key_bytes(event: KeyEvent, vkey: Arc<str>, epoch: Epoch, now: WallTime) -
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
     use crate::canonical::Rules;
     use crate::canonical::testing::{JSON, read, received, rules};

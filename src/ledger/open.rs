@@ -10,6 +10,7 @@ use ring::rand::SystemRandom;
 use tokio::sync::oneshot;
 
 use super::appender::{Appender, Duty, Leaf, NotAppended};
+use super::archive::{Archiver, End, Feed};
 use super::committer::Committer;
 use super::entries::{self, EpochFacts};
 use super::queue::Shared;
@@ -112,7 +113,7 @@ impl Ledger {
         clock: Clock,
         start: Start,
     ) -> Result<(Self, Opened), OpenError> {
-        let Settings { dir, origin: _, segment_bytes, salts } = settings;
+        let Settings { dir, origin, segment_bytes, salts } = settings;
         let signers = signers.into();
         let not_writable = |why: String| OpenError::NotWritable { dir: dir.clone(), why };
         let recognized = signers.recognized().map_err(|e| not_writable(e.to_string()))?;
@@ -152,18 +153,23 @@ impl Ledger {
             }
             Err(error) => return Err(not_writable(error.to_string())),
         };
+        let nothing = appender.checkpoint_of_nothing().map_err(|e| not_writable(e.to_string()))?;
         let shared = Arc::new(Shared::new(
             clock,
             epoch,
             salts,
+            Feed::new(nothing),
             permits_max(segment_bytes),
             leaf_cost_max(segment_bytes),
         ));
         shared.health.send_replace(health);
-        shared.publisher.offer(checkpoint);
+        shared.publisher.offer(Arc::clone(&checkpoint));
+        shared.archive.offer(checkpoint);
         Counters::set(&shared.counters.leaves, opened.size.0);
-        let ledger = Self::start_threads(storage, shared, appender, start, segment_bytes)
-            .map_err(|e| not_writable(e.to_string()))?;
+        let archiver = storage.directory().map(|root| Archiver::new(Arc::clone(&shared), root, origin));
+        let ledger =
+            Self::start_threads(storage, shared, appender, archiver, start, (dir.clone(), segment_bytes))
+                .map_err(|e| not_writable(e.to_string()))?;
         Ok((ledger, opened))
     }
 
@@ -171,8 +177,9 @@ impl Ledger {
         storage: Arc<dyn Storage>,
         shared: Arc<Shared>,
         appender: Appender,
+        archiver: Option<Archiver>,
         start: Start,
-        segment_bytes: u64,
+        (dir, segment_bytes): (PathBuf, u64),
     ) -> std::io::Result<Self> {
         let closing = Arc::new(Mutex::new(None));
         let (done_sender, done) = oneshot::channel();
@@ -194,12 +201,22 @@ impl Ledger {
             let _ = done_sender.send(());
             closed
         });
+        let (archived_sender, archived) = oneshot::channel();
+        let archiver = archiver.map(|archiver| {
+            thread::Builder::new().name("ledger-archiver".into()).spawn(move || {
+                archiver.run();
+                let _ = archived_sender.send(());
+            })
+        });
         if committer.is_err() {
             shared.publisher.close();
+            shared.archive.end(End::Now);
         }
-        let threads = Threads { committer: committer?, publisher, done };
+        let threads =
+            Threads { committer: committer?, publisher, archiver: archiver.transpose()?, done, archived };
         Ok(Self(Arc::new(Handle {
             shared,
+            dir,
             rejections: Mutex::new(Rejections::default()),
             random: SystemRandom::new(),
             closing,

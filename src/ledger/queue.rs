@@ -11,6 +11,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::Health;
 use super::appender::{Duty, Leaf};
+use super::archive::Feed;
 use super::publisher::Publisher;
 use super::recorded::{OpenPermit, Receipt, Unrecorded};
 use super::statistics::Counters;
@@ -86,6 +87,7 @@ pub struct Shared {
     pub health: watch::Sender<Health>,
     pub counters: Counters,
     pub publisher: Publisher,
+    pub archive: Feed,
     pub clock: Clock,
     pub epoch: Epoch,
     /// The run's key for what is kept out of the log.
@@ -106,6 +108,7 @@ impl Shared {
         clock: Clock,
         epoch: Epoch,
         salts: Option<EpochKey>,
+        archive: Feed,
         permits_max: usize,
         leaf_cost_max: usize,
     ) -> Self {
@@ -120,6 +123,7 @@ impl Shared {
             health: watch::Sender::new(Health::Accepting),
             counters: Counters::default(),
             publisher: Publisher::default(),
+            archive,
             clock,
             epoch,
             salts,

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::appender::Tail;
 use super::key_events::KeysSeen;
@@ -70,7 +70,8 @@ fn followed(by: Option<&Spot>) -> String {
 }
 
 /// What the leaves say, in as much memory as there are open permits.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Fold {
     /// PERMITs without an outcome.
     pub open: BTreeMap<LeafIndex, ReceiptId>,
@@ -92,30 +93,34 @@ pub struct Recovered {
 }
 
 /// The members that recovery needs; the verifier reads everything.
-#[derive(Deserialize)]
-struct Glance {
+#[derive(Clone, Debug, Deserialize)]
+pub struct Glance {
     #[serde(rename = "type")]
-    entry_type: EntryType,
-    epoch: Epoch,
-    id: Option<ReceiptId>,
-    decision: Option<Decision>,
-    decision_index: Option<LeafIndex>,
-    event: Option<Event>,
-    vkey: Option<Arc<str>>,
-    vkeys: Option<Vec<Arc<str>>>,
+    pub entry_type: EntryType,
+    pub epoch: Epoch,
+    pub id: Option<ReceiptId>,
+    pub decision: Option<Decision>,
+    pub decision_index: Option<LeafIndex>,
+    pub event: Option<Event>,
+    pub vkey: Option<Arc<str>>,
+    pub vkeys: Option<Vec<Arc<str>>>,
 }
 
 /// Of an `epoch` or a `key` leaf.
-#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]
-enum Event {
+pub enum Event {
     Epoch(EpochEvent),
     Key(KeyEvent),
 }
 
 impl Fold {
     fn add(&mut self, index: LeafIndex, entry: &[u8]) -> Result<(), String> {
-        let seen: Glance = serde_json::from_slice(entry).map_err(|e| e.to_string())?;
+        self.apply(index, &serde_json::from_slice(entry).map_err(|e| e.to_string())?)
+    }
+
+    /// The entry at this index follows those so far.
+    pub fn apply(&mut self, index: LeafIndex, seen: &Glance) -> Result<(), String> {
         self.ends_with_stop = false;
         self.last_epoch = Some(seen.epoch);
         // A start that was cut short may have written what is new about the keys, and no checkpoint.
@@ -140,11 +145,11 @@ impl Fold {
             EntryType::Epoch => {
                 self.ends_with_stop = seen.event == Some(Event::Epoch(EpochEvent::Stop));
                 if !self.ends_with_stop {
-                    self.keys.read_start(seen.vkeys.ok_or("a start without `vkeys`")?);
+                    self.keys.read_start(seen.vkeys.clone().ok_or("a start without `vkeys`")?);
                 }
             }
-            EntryType::Key => match (seen.event, seen.vkey) {
-                (Some(Event::Key(event)), Some(vkey)) => self.keys.read_event(event, vkey),
+            EntryType::Key => match (seen.event, &seen.vkey) {
+                (Some(Event::Key(event)), Some(vkey)) => self.keys.read_event(event, Arc::clone(vkey)),
                 (Some(Event::Epoch(_)) | None, _) | (_, None) => {
                     return Err("a key leaf without `event` or `vkey`".into());
                 }

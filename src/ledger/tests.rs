@@ -12,10 +12,11 @@ use crate::clock::{Clock, WallTime};
 use crate::merkle::note::Signer;
 use crate::merkle::note::tests::SeedSigner;
 use crate::model::entry::{
-    ActorEntry, BodyForm, DecisionEntry, EntryType, EvaluationEntry, EvaluationStatus, Mode, PolicyFile,
-    PolicyReference, RequestEntry, SPEC,
+    ActorEntry, BodyForm, DecisionEntry, EntryType, EvaluationEntry, EvaluationStatus, Mode, PolicyReference,
+    RequestEntry, SPEC,
 };
 use crate::model::{Actor, AuthenticationMethod, Json, OutcomeStatus, Place, ReasonCode};
+use crate::policy::BundleFile;
 
 pub(super) const SEGMENT_BYTES: u64 = crate::limits::SEGMENT_BYTES_MIN;
 pub(super) const ORIGIN: &str = "example.org/log";
@@ -263,13 +264,17 @@ async fn what_is_too_large_is_refused_before_anything_is_written() {
         activated_by: "start".into(),
         engine: "regorus/0.14.1 strict".into(),
         files: (0..count)
-            .map(|n| PolicyFile { name: format!("{n:04}.rego").into(), sha256: Digest::of(b"") })
+            .map(|n| BundleFile { name: format!("{n:04}.rego").into(), bytes: Bytes::new() })
             .collect(),
         revision: Digest::of(b"bundle"),
     };
     assert_eq!(ledger.record_policy(files(1_000)).await.err(), Some(Unrecorded::TooLarge));
     assert_eq!(ledger.statistics().leaves, leaves);
     assert_eq!(ledger.statistics().open_permits, 0);
+    let mut large = files(1);
+    large.files[0].bytes = Bytes::from(vec![b' '; SEGMENT_BYTES as usize / 2]);
+    assert_eq!(ledger.record_policy(large).await.err(), Some(Unrecorded::TooLarge));
+    assert_eq!(ledger.statistics().leaves, leaves);
     ledger.record_policy(files(100)).await.expect("recorded");
 }
 
@@ -401,7 +406,7 @@ fn golden_entries() -> Vec<(&'static str, Entry)> {
             torn_bytes: 4_096,
         },
     );
-    let file = |name: &str| PolicyFile { name: name.into(), sha256: Digest::of(name.as_bytes()) };
+    let file = |name: &str| BundleFile { name: name.into(), bytes: Bytes::copy_from_slice(name.as_bytes()) };
     let activation = PolicyActivation {
         activated_by: "start".into(),
         engine: "regorus/0.14.1 strict".into(),
@@ -416,7 +421,7 @@ fn golden_entries() -> Vec<(&'static str, Entry)> {
         ("refusal", Entry::Refusal(Box::new(refusal))),
         ("epoch", parsed(epoch)),
         ("key", parsed(key)),
-        ("policy", parsed(entries::policy_bytes(activation, Epoch(3), now))),
+        ("policy", parsed(entries::policy(activation, Epoch(3), now).0)),
     ]
 }
 

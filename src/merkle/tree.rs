@@ -41,6 +41,16 @@ impl RightEdge {
         Self { size: 0, peaks: Vec::new() }
     }
 
+    /// The edge with these peaks, largest subtree first. `None` if a tree of this size has more or fewer.
+    pub fn from_peaks(size: TreeSize, peaks: Vec<Digest>) -> Option<Self> {
+        (peaks.len() == size.0.count_ones() as usize).then_some(Self { size: size.0, peaks })
+    }
+
+    /// Roots of the perfect subtrees, largest first.
+    pub fn peaks(&self) -> &[Digest] {
+        &self.peaks
+    }
+
     pub const fn size(&self) -> TreeSize {
         TreeSize(self.size)
     }

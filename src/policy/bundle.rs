@@ -173,7 +173,8 @@ fn build(sources: Sources, wanted: &[PackageName], checks: Checks) -> Result<Bun
     let engine = compile(&sources, &packages)?;
     trial(&engine, &packages)?;
     let files = files(&sources);
-    let revision = revision(&files);
+    fits_a_leaf(&files)?;
+    let revision = revision(ENGINE, &files);
     Ok(Bundle { sources, revision, files, packages })
 }
 
@@ -227,16 +228,33 @@ fn files(sources: &Sources) -> Vec<PolicyFile> {
     files
 }
 
+/// The leaf that activates a bundle names each of its files.
+fn fits_a_leaf(files: &[PolicyFile]) -> Result<(), BundleError> {
+    let bytes = serde_json::to_vec(files).expect("strings and digests always serialize").len();
+    if bytes <= limits::POLICY_FILE_LIST_BYTES_MAX {
+        return Ok(());
+    }
+    let message = format!(
+        "the names and digests of its {} files take {bytes} bytes in the receipt of its activation, at most {}: use \
+         fewer files, or shorter names",
+        files.len(),
+        limits::POLICY_FILE_LIST_BYTES_MAX
+    );
+    Err(Fault::of_bundle("file_list_too_large", message).into())
+}
+
+/// RECEIPTS.md `policy.revision` of these files, sorted by name, for an engine of this name.
+///
 /// SHA-256 over the RFC 8785 form; members stand in sorted order, names and digests need no escapes
 /// beyond those of RFC 8785.
-fn revision(files: &[PolicyFile]) -> Digest {
+pub fn revision(engine: &str, files: &[PolicyFile]) -> Digest {
     #[derive(Serialize)]
     struct Construction<'a> {
         construction: &'static str,
-        engine: &'static str,
+        engine: &'a str,
         files: &'a [PolicyFile],
     }
-    let construction = Construction { construction: "interlock-policy-revision-v1", engine: ENGINE, files };
+    let construction = Construction { construction: "interlock-policy-revision-v1", engine, files };
     Digest::of(&serde_json::to_vec(&construction).expect("strings and digests always serialize"))
 }
 
@@ -276,6 +294,21 @@ mod tests {
         assert_ne!(bundle(&[P, ("ref/a.json", "{}")]).revision(), base);
         assert_ne!(bundle(&[P, ("q/q.rego", "package q\nx := 1\n")]).revision(), base);
         assert_ne!(bundle(&[("p/renamed.rego", P.1)]).revision(), base);
+    }
+
+    #[test]
+    fn a_list_of_files_that_its_leaf_cannot_hold_is_refused_by_its_bound() {
+        let named = |bytes: usize| {
+            let files = (0..limits::POLICY_FILES_MAX).map(|n| {
+                let directory = "d".repeat(bytes);
+                (format!("{directory}/f{n:03}.rego"), format!("package p{n}\nx := {n}\n").into_bytes())
+            });
+            Sources::from_files(files).and_then(|s| Bundle::from_sources(s, &[]))
+        };
+        assert!(named(4).is_ok());
+        let error = named(40).expect_err("too long");
+        assert_eq!(error.faults()[0].rule, "file_list_too_large");
+        assert!(error.to_string().contains("at most 60000"), "{error}");
     }
 
     #[test]

@@ -12,12 +12,12 @@ use super::bundle::{Bundle, ENGINE};
 use super::evaluate::{Finding, evaluate};
 use super::fault::{BundleError, Fault};
 use super::input::Input;
+use super::source::BundleFile;
 use super::verdict::{Evaluated, Evaluation, Judgment, Permit, Refusal};
 use super::workers::Workers;
 use crate::canonical::ExecutionRequest;
 use crate::clock::{Clock, WallTime};
 use crate::limits;
-use crate::model::entry::PolicyFile;
 use crate::model::{Decision, Digest, Json, PackageName, ReadSet, ReasonCode};
 
 /// What authority knows about a request, for `input.context`.
@@ -119,9 +119,9 @@ struct Inner {
 
 /// A bundle and one prepared engine for each thread: two threads that share one pay for it in reference
 /// counts.
-struct Active {
-    bundle: Bundle,
-    engines: Vec<Engine>,
+pub(super) struct Active {
+    pub bundle: Bundle,
+    pub engines: Vec<Engine>,
 }
 
 /// Whether the log shows why policy could not be evaluated.
@@ -132,7 +132,7 @@ enum Cause {
 }
 
 impl Active {
-    fn new(bundle: Bundle, settings: &Settings) -> Result<Self, BundleError> {
+    pub fn new(bundle: Bundle, settings: &Settings) -> Result<Self, BundleError> {
         let engines = (0..settings.workers.get()).map(|_| bundle.engine()).collect::<Result<_, _>>()?;
         Ok(Self { bundle, engines })
     }
@@ -213,9 +213,9 @@ impl Pdp {
         self.active().bundle.revision()
     }
 
-    /// The active bundle's files, for the policy leaf.
-    pub fn files(&self) -> Vec<PolicyFile> {
-        self.active().bundle.files().to_vec()
+    /// The active bundle's files, for the policy leaf and its evidence.
+    pub fn files(&self) -> Vec<BundleFile> {
+        self.active().bundle.sources().deciding()
     }
 
     /// The evaluator as receipts name it.
@@ -253,7 +253,7 @@ impl Pdp {
             };
             inner.workers.run(inner.settings.evaluation_max, work).await
         } else {
-            Finding::silence(ReasonCode::EvaluationError, format!("the bundle has no package {package}"))
+            no_package(package)
         };
         self.count(package, inner.clock.monotonic().since(began), &finding, cause);
         finding
@@ -297,6 +297,10 @@ impl Bare {
             }
         }
     }
+}
+
+pub(super) fn no_package(package: &PackageName) -> Finding {
+    Finding::silence(ReasonCode::EvaluationError, format!("the bundle has no package {package}"))
 }
 
 /// The only way from a finding to evidence. A PERMIT needs the verdict and a finished evaluation, both.

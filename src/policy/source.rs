@@ -11,6 +11,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::fault::{BundleError, Fault};
 use crate::canonical::json::{self, Bounds};
 use crate::limits;
@@ -31,6 +33,16 @@ pub struct DataFile {
     pub sha256: Digest,
     pub mount: Vec<Arc<str>>,
     pub value: Json,
+    /// As it was read: what `sha256` is of.
+    pub bytes: Bytes,
+}
+
+/// A file that decides, as it was read: evidence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BundleFile {
+    /// Relative to the bundle's root, with `/`.
+    pub name: Arc<str>,
+    pub bytes: Bytes,
 }
 
 /// Everything a bundle is made of, each list sorted by name.
@@ -75,7 +87,7 @@ impl Sources {
             let read = match Kind::of(&name) {
                 Kind::Policy => rego(&name, bytes).map(|f| sources.policies.push(f)),
                 Kind::Test => rego(&name, bytes).map(|f| sources.tests.push(f)),
-                Kind::Data => data(&name, &bytes).map(|f| sources.data.push(f)),
+                Kind::Data => data(&name, bytes).map(|f| sources.data.push(f)),
                 Kind::Other => Ok(()),
             };
             faults.extend(read.err());
@@ -89,6 +101,16 @@ impl Sources {
         faults.extend(nested_documents(&sources.data));
         BundleError::unless_none(faults)?;
         Ok(sources)
+    }
+
+    /// Every file that decides, sorted by name: Rego and data, no tests.
+    pub fn deciding(&self) -> Vec<BundleFile> {
+        let policies = self.policies.iter().map(|f| (&f.name, Bytes::copy_from_slice(f.text.as_bytes())));
+        let data = self.data.iter().map(|f| (&f.name, f.bytes.clone()));
+        let files = policies.chain(data).map(|(name, bytes)| BundleFile { name: name.clone(), bytes });
+        let mut files: Vec<_> = files.collect();
+        files.sort_by(|a, b| a.name.cmp(&b.name));
+        files
     }
 
     /// All documents as one object.
@@ -220,7 +242,7 @@ fn rego(name: &Arc<str>, bytes: Vec<u8>) -> Result<RegoFile, Fault> {
     }
 }
 
-fn data(name: &Arc<str>, bytes: &[u8]) -> Result<DataFile, Fault> {
+fn data(name: &Arc<str>, bytes: Vec<u8>) -> Result<DataFile, Fault> {
     let stem = name.strip_suffix(".json").unwrap_or(name);
     let mount: Vec<Arc<str>> = stem.split('/').map(Arc::from).collect();
     if mount.last().is_some_and(|last| &**last == "data") {
@@ -236,8 +258,8 @@ fn data(name: &Arc<str>, bytes: &[u8]) -> Result<DataFile, Fault> {
         let message = "every part of a document's path must be a plain identifier, as in `data.ref.limits`";
         return Err(Fault::of_file(name, "data_name", message.into()));
     }
-    let value = read_json(bytes).map_err(|e| Fault::of_file(name, "data_invalid", e))?;
-    Ok(DataFile { name: name.clone(), sha256: Digest::of(bytes), mount, value })
+    let value = read_json(&bytes).map_err(|e| Fault::of_file(name, "data_invalid", e))?;
+    Ok(DataFile { name: name.clone(), sha256: Digest::of(&bytes), mount, value, bytes: bytes.into() })
 }
 
 /// The strict reader: no duplicate names, no number that a double cannot hold exactly.

@@ -10,10 +10,10 @@ use crate::clock::WallTime;
 use crate::merkle::frame::Evidence;
 use crate::merkle::tree::RightEdge;
 use crate::model::entry::{
-    DecisionEntry, Entry, EpochEntry, EpochEvent, EvaluationStatus, OutcomeEntry, RequestEntry, SPEC,
-    SentEntry,
+    DecisionEntry, Entry, EpochEntry, EpochEvent, EvaluationStatus, OutcomeEntry, PolicyEntry, RequestEntry,
+    SPEC, SentEntry,
 };
-use crate::model::{Decision, Epoch, LeafIndex, OutcomeStatus, ReceiptId, Settled, TreeSize};
+use crate::model::{Decision, Digest, Epoch, LeafIndex, OutcomeStatus, ReceiptId, Settled, TreeSize};
 
 use super::report::Check;
 use super::strict::strict_canonical;
@@ -93,7 +93,8 @@ impl Leaves {
         match entry {
             Entry::Decision(d) => self.read_decision(index, &d, evidence, &mut complaints),
             Entry::Outcome(o) => self.read_outcome(index, &o, &mut complaints),
-            Entry::Epoch(_) | Entry::Key(_) | Entry::Policy(_) | Entry::Refusal(_) => {}
+            Entry::Policy(p) => complaints.extend(missing_files(&p, evidence)),
+            Entry::Epoch(_) | Entry::Key(_) | Entry::Refusal(_) => {}
         }
         complaints
     }
@@ -116,15 +117,9 @@ impl Leaves {
         complaints: &mut Vec<Complaint>,
     ) {
         self.decisions += 1;
-        // Records stand in the order of their decisions, and a frame's digests of them were checked.
-        match evidence.as_slice().first() {
-            Some(record) if record.digest == d.evaluation.input_digest => {
-                *evidence = evidence.as_slice()[1..].iter()
-            }
-            Some(_) | None => {
-                let what = "the policy input that its `input_digest` names is not beside it";
-                complaints.push((Check::Evidence, what.into()));
-            }
+        if !take(evidence, d.evaluation.input_digest) {
+            let what = "the policy input that its `input_digest` names is not beside it";
+            complaints.push((Check::Evidence, what.into()));
         }
         let not_evaluated = d.evaluation.status == EvaluationStatus::NotEvaluated;
         if d.decision == Decision::Permit {
@@ -212,6 +207,28 @@ impl Leaves {
             }
         }
     }
+}
+
+/// Takes the next record if it is the one that is named. Records stand in the order in which leaves name them, and a
+/// frame's digests of them were checked.
+fn take(evidence: &mut slice::Iter<'_, Evidence<'_>>, named: Digest) -> bool {
+    let is_next = evidence.as_slice().first().is_some_and(|record| record.digest == named);
+    if is_next {
+        evidence.next();
+    }
+    is_next
+}
+
+fn missing_files(p: &PolicyEntry, evidence: &mut slice::Iter<'_, Evidence<'_>>) -> Vec<Complaint> {
+    let missing = p.files.iter().filter(|file| !take(evidence, file.sha256));
+    missing
+        .map(|file| {
+            (
+                Check::Evidence,
+                format!("the bundle's file `{}` is not beside it as `{}`", file.name, file.sha256),
+            )
+        })
+        .collect()
 }
 
 /// Whether what was sent is what was permitted: by the plain digest, or by that of its disclosure.

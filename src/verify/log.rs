@@ -104,7 +104,7 @@ impl Pass {
             }
         }
         if evidence.len() > 0 {
-            let what = format!("{} evidence records of the frame belong to no decision", evidence.len());
+            let what = format!("{} evidence records of the frame belong to no leaf", evidence.len());
             self.report.problem(at(Check::Evidence, frame.first, spot, what));
         }
         if self.edge.root() != frame.root {

@@ -1,0 +1,92 @@
+//! One decision, evaluated again and held against its leaf.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::report::{About, Difference, Left, Said, WhyNot};
+use crate::model::entry::DecisionEntry;
+use crate::model::{LeafIndex, PackageName, ReasonCode};
+use crate::policy::{Finding, Offline, read_input};
+use crate::redaction::{Disclosures, Unrestored, reasons_as_written};
+
+/// Everything one evaluation needs, on its way to a thread.
+pub struct Job {
+    pub about: About,
+    pub before: Said,
+    pub package: PackageName,
+    /// Whether members of the input stand as digests of disclosures.
+    pub is_redacted: bool,
+    pub input: Bytes,
+    pub policy: Arc<Offline>,
+    /// Judged by another engine, and evaluated by this one because the caller asked for it.
+    pub is_other_engine: bool,
+}
+
+/// What became of one decision.
+pub enum Replayed {
+    Exact { by_other_engine: bool },
+    Differs { difference: Box<Difference>, by_other_engine: bool },
+    Not(Box<Left>),
+}
+
+impl Job {
+    /// `copy` is the number of the thread.
+    pub fn run(self, copy: usize, disclosures: &Disclosures) -> Replayed {
+        let not = |about, why, what| Replayed::Not(Box::new(Left { about, why, what }));
+        let recorded = match read_input(&self.input) {
+            Ok(tree) => tree,
+            Err(what) => return not(self.about, WhyNot::InputUnreadable, what),
+        };
+        let (input, withheld) = match self.is_redacted {
+            // Without redaction `_sd` is a name like any other, which a caller may have sent.
+            false => (recorded, None),
+            true => match disclosures.restore(recorded) {
+                Ok(restored) => (restored.value, Some(restored.withheld)),
+                Err(why @ Unrestored::Missing { .. }) => {
+                    return not(self.about, WhyNot::InputRedacted, why.to_string());
+                }
+                Err(why @ Unrestored::Malformed { .. }) => {
+                    return not(self.about, WhyNot::InputUnreadable, why.to_string());
+                }
+            },
+        };
+        let mut after = said(self.policy.find(copy, &self.package, &input));
+        if let Some(withheld) = withheld {
+            // As the leaf was written: without what could repeat a redacted value.
+            after.reasons = reasons_as_written(&after.reasons, &withheld);
+        }
+        let by_other_engine = self.is_other_engine;
+        if after == self.before {
+            return Replayed::Exact { by_other_engine };
+        }
+        let difference = Box::new(Difference { about: self.about, before: self.before, after });
+        Replayed::Differs { difference, by_other_engine }
+    }
+}
+
+pub fn about(index: LeafIndex, d: &DecisionEntry) -> About {
+    About { index, id: d.id, surface: d.surface.clone(), action: d.action.clone(), actor: d.actor.id.clone() }
+}
+
+pub fn recorded(d: &DecisionEntry) -> Said {
+    Said { decision: d.decision, reasons: d.reasons.clone(), cause: d.evaluation.cause.clone() }
+}
+
+fn said(finding: Finding) -> Said {
+    let cause = finding.not_evaluated.map(|code| code.as_str().into());
+    Said { decision: finding.decision, reasons: finding.reasons, cause }
+}
+
+/// Whether evaluating the same input again gives the same failure. What a clock, the load or the surroundings caused
+/// does not come again.
+pub fn comes_again(cause: &str) -> bool {
+    let again =
+        [ReasonCode::EvaluationError, ReasonCode::EvaluationResultInvalid, ReasonCode::EvaluationPanic];
+    again.iter().any(|code| code.as_str() == cause)
+}
+
+/// Members were left out of the leaf, and so of the evidence: the digest of the message itself is one of them.
+pub fn is_redacted(d: &DecisionEntry) -> bool {
+    !d.request.disclosures.is_empty() || d.request.digest.is_none()
+}
