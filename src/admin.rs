@@ -122,6 +122,8 @@ impl Admin {
         self.metrics.ledger_leaves.set(saturating(statistics.leaves));
         self.metrics.ledger_queue.set(saturating(statistics.queued));
         self.metrics.ledger_open_permits.set(saturating(statistics.open_permits));
+        self.metrics.ledger_archive_lag.set(saturating(statistics.archive_lag));
+        self.metrics.archive_failed(statistics.archive_failures);
         let health = self.ledger.health();
         for state in [Health::Accepting, Health::Full, Health::Poisoned, Health::Closed] {
             let gauge = self.metrics.ledger_health.with_label_values(&[health_name(state)]);

@@ -23,12 +23,14 @@ use tokio_util::task::TaskTracker;
 use crate::admin::{self, Admin};
 use crate::authority::Versions;
 use crate::clock::Clock;
-use crate::config::{Config, ListenerName, SurfaceConfig};
+use crate::config::{Config, LedgerConfig, ListenerName, SurfaceConfig};
 use crate::ingress::{self, Bounds, Listener};
 use crate::ledger::{
-    self, Closed, FileSigner, KeyError, Ledger, OpenError, PolicyActivation, Start, Unrecorded,
+    self, Closed, FileSigner, InvalidSigners, KeyError, Ledger, OpenError, PolicyActivation, Signers, Start,
+    Unrecorded,
 };
 use crate::limits;
+use crate::merkle::note::Signer;
 use crate::model::{Digest, Digester, SurfaceName};
 use crate::pep::{Gate, Route, Routes, Surface};
 use crate::policy::{self, Bundle, BundleError, Pdp};
@@ -57,6 +59,8 @@ pub enum StartError {
     Policy(#[from] BundleError),
     #[error("signing key: {0}")]
     Key(#[from] KeyError),
+    #[error("signing keys: {0}")]
+    Keys(#[from] InvalidSigners),
     #[error("log: {0}")]
     Log(#[from] OpenError),
     #[error("log: the active policy could not be recorded: {0}")]
@@ -258,18 +262,19 @@ async fn open(config: &Config, clock: &Clock, metrics: &Arc<Metrics>) -> Result<
         dir: config.ledger.dir.clone(),
         origin: config.log_origin.clone(),
         segment_bytes: config.ledger.segment_bytes,
+        salts: config.ledger.salts.clone(),
     };
-    let signing_key = config.ledger.signing_key.clone();
+    let ledger_config = config.ledger.clone();
     let config_digest = config.digest;
     let (clock, observer) = (clock.clone(), Arc::new(Observed(metrics.clone())));
     let opening = tokio::task::spawn_blocking(move || {
         // Policy first: a bundle that does not load leaves the log untouched.
         let bundle = Bundle::load(&policy_dir, &packages)?;
         let pdp = Pdp::start(bundle, policy_settings, clock.clone(), Some(observer.clone()))?;
-        let signer = Box::new(FileSigner::load(&signing_key)?);
+        let signers = load_signers(&ledger_config)?;
         let binary_digest = binary_digest().map_err(StartError::Binary)?;
         let start = Start { binary_digest, config_digest, observer };
-        let (ledger, opened) = Ledger::open(log_settings, signer, clock, start)?;
+        let (ledger, opened) = Ledger::open(log_settings, signers, clock, start)?;
         tracing::info!(
             epoch = opened.epoch.0,
             leaves = opened.size.0,
@@ -281,6 +286,16 @@ async fn open(config: &Config, clock: &Clock, metrics: &Arc<Metrics>) -> Result<
         Ok((pdp, ledger))
     });
     opening.await.map_err(|_panicked| StartError::Panicked)?
+}
+
+/// The keys that the config names: all of one log, and none that is compromised.
+pub fn load_signers(config: &LedgerConfig) -> Result<Signers, StartError> {
+    let primary = FileSigner::load(&config.signing_key)?;
+    let mut others: Vec<Box<dyn Signer>> = Vec::new();
+    for path in &config.also_sign_with {
+        others.push(Box::new(FileSigner::load(path)?));
+    }
+    Ok(Signers::new(Box::new(primary), others, config.compromised_keys.clone())?)
 }
 
 fn binary_digest() -> io::Result<Digest> {

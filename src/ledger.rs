@@ -4,22 +4,29 @@
 //! exists only after the leaf is on disk (fdatasync) and covered by a signed checkpoint.
 //!
 //! [`Ledger::open`] recovers what the last run left (`recovery`), starts the committer (`committer`, which
-//! appends frames through `appender`) and the publisher of the `checkpoint` file. Never signed: what is not
+//! appends frames through `appender`), the publisher of the `checkpoint` file and the archiver (`archive`), which
+//! makes the log readable through [`Reader`]. Never signed: what is not
 //! durable. Never released: what is not signed. After a write or sync whose result is not known, nothing
 //! more is written by this process ([`Health::Poisoned`]); the next start reads what is there.
 
 mod appender;
+mod archive;
 mod committer;
 mod entries;
 mod key;
+mod key_events;
 mod open;
 mod publisher;
 mod queue;
+mod reader;
 mod recorded;
 mod recovery;
 mod rejections;
+pub mod salts;
+mod signers;
 mod statistics;
 mod storage;
+mod withhold;
 
 #[cfg(test)]
 mod attacks;
@@ -31,6 +38,7 @@ mod simulated;
 mod tests;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -43,11 +51,13 @@ pub use committer::Closed;
 pub use entries::PolicyActivation;
 pub use key::{FileSigner, KeyError};
 pub use open::{OpenError, Opened, Settings, Start};
+pub use reader::{ReadError, Reader, Search, Snapshot};
 pub use recorded::{
     Obliges, OpenPermit, Outcome, OutcomeRecorded, Receipt, Recorded, Rejection, ResponseSeen, Sent,
     Unrecorded,
 };
 pub use recovery::Unrecoverable;
+pub use signers::{InvalidSigners, Signers};
 pub use statistics::{Observer, Statistics};
 pub use storage::Unusable;
 
@@ -78,6 +88,8 @@ pub struct Ledger(Arc<Handle>);
 
 struct Handle {
     shared: Arc<Shared>,
+    /// Where the log lies.
+    dir: PathBuf,
     rejections: Mutex<Rejections>,
     random: SystemRandom,
     closing: Arc<Mutex<Option<Closing>>>,
@@ -87,8 +99,11 @@ struct Handle {
 struct Threads {
     committer: JoinHandle<Closed>,
     publisher: JoinHandle<bool>,
+    archiver: Option<JoinHandle<()>>,
     /// Resolves when the committer is done.
     done: oneshot::Receiver<()>,
+    /// Resolves when the archiver is.
+    archived: oneshot::Receiver<()>,
 }
 
 impl Ledger {
@@ -120,9 +135,22 @@ impl Ledger {
         let id = self.new_id()?;
         let entry = entries::decision(&evaluated, id, supersedes, shared.epoch, shared.clock.wall());
         let decision = entry.decision;
-        let evidence = (evaluated.evaluation().input_digest, evaluated.evaluation().input.clone());
+        let input = evaluated.evaluation().input.clone();
+        let (entry, input, salter) = match evaluated.execution().request.redaction() {
+            None => (entry, input, None),
+            Some(redaction) => {
+                // Config asks for the directory of keys wherever something is redacted.
+                let salter = shared.salts.as_ref().ok_or(Unrecorded::NotRedactable)?.salter(id);
+                let (entry, redacted) = withhold::decision(entry, &input, redaction, &salter)?;
+                (entry, redacted, Some(salter))
+            }
+        };
+        let evidence = (entry.evaluation.input_digest, input);
         let done = self.append_decision(Entry::Decision(Box::new(entry)), (id, decision), evidence).await?;
-        let obligation = V::obligation(done.open).expect("the committer opens a permit for a PERMIT only");
+        // Nothing waits between here and the permit, so none is dropped without knowing what it keeps out; one that
+        // is dropped before has sent nothing, and so has no digest to keep out.
+        let open = done.open.map(|open| open.withholding(salter));
+        let obligation = V::obligation(open).expect("the committer opens a permit for a PERMIT only");
         Ok(Recorded::new(evaluated, done.receipt, obligation))
     }
 
@@ -197,6 +225,11 @@ impl Ledger {
         self.0.shared.publisher.newest()
     }
 
+    /// Reads what is durable, signed and archived.
+    pub fn reader(&self) -> Reader {
+        Reader::new(Arc::clone(&self.0.shared), &self.0.dir)
+    }
+
     /// This run's number.
     pub fn epoch(&self) -> Epoch {
         self.0.shared.epoch
@@ -207,7 +240,7 @@ impl Ledger {
     /// with [`Closed::Poisoned`] only if the log is poisoned.
     pub async fn close(&self, wait: Duration) -> Closed {
         let threads = self.0.take_threads();
-        let Some(Threads { committer, publisher, done }) = threads else {
+        let Some(Threads { committer, publisher, archiver, done, archived }) = threads else {
             return match self.health() {
                 Health::Poisoned => Closed::Poisoned,
                 Health::Accepting | Health::Full | Health::Closed => Closed::Clean,
@@ -218,7 +251,8 @@ impl Ledger {
         self.0.enter(Stage::Closing);
         // An error means that the sender is gone, and so is the thread.
         let _ = done.await;
-        join(committer, publisher)
+        let _ = archived.await;
+        join(committer, publisher, archiver)
     }
 
     fn new_id(&self) -> Result<ReceiptId, Unrecorded> {
@@ -237,9 +271,16 @@ fn note(bytes: Vec<u8>) -> Leaf {
     Leaf::new(bytes, Vec::new(), Duty::Optional)
 }
 
-fn join(committer: JoinHandle<Closed>, publisher: JoinHandle<bool>) -> Closed {
+fn join(
+    committer: JoinHandle<Closed>,
+    publisher: JoinHandle<bool>,
+    archiver: Option<JoinHandle<()>>,
+) -> Closed {
     // The committer catches its panics, so an error here is one outside its loop.
     let closed = committer.join().unwrap_or(Closed::Poisoned);
+    if let Some(Err(_)) = archiver.map(JoinHandle::join) {
+        tracing::error!("the archiver panicked");
+    }
     // An error is a panic.
     if publisher.join().unwrap_or(false) {
         return closed;
@@ -265,9 +306,9 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        if let Some(Threads { committer, publisher, done: _ }) = self.take_threads() {
+        if let Some(Threads { committer, publisher, archiver, done: _, archived: _ }) = self.take_threads() {
             self.enter(Stage::Ended);
-            join(committer, publisher);
+            join(committer, publisher, archiver);
         }
     }
 }

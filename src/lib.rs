@@ -16,6 +16,7 @@ pub mod telemetry;
 
 // Pure: no async, no I/O.
 pub mod canonical;
+pub mod redaction;
 pub mod merkle;
 
 // Offline: reads a log directory, trusts nothing but a key.

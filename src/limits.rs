@@ -53,8 +53,38 @@ pub const REJECTIONS_BURST: u32 = 16;
 pub const REJECTION_REFILL_MS: u64 = 1_000;
 /// Actors whose refusals are counted at one time.
 pub const REJECTION_ACTORS_MAX: usize = 4_096;
+/// After a pass over new frames the archiver waits this long, so that it takes many leaves at once.
+pub const ARCHIVE_PASS_INTERVAL_MS: u64 = 4;
+/// Its durable position moves at most once in this time, unless so many bundles of 256 leaves are done.
+pub const ARCHIVE_SYNC_INTERVAL_MS: u64 = 1_000;
+pub const ARCHIVE_SYNC_BUNDLES_MAX: usize = 1_024;
+/// Bundles whose index rows are held in memory.
+pub const ARCHIVE_ROWS_BUNDLES_MAX: usize = 64;
+/// More files than this are made durable by one sync of their whole file system.
+pub const ARCHIVE_SYNC_FILES_MAX: usize = 64;
+/// After an error.
+pub const ARCHIVE_RETRY_MS: u64 = 1_000;
+/// How long the archive may catch up when the ledger is closed.
+pub const ARCHIVE_CLOSE_MS_MAX: u64 = 5_000;
+pub const INDEX_CACHE_BYTES: usize = 16 * 1024 * 1024;
+/// Leaves, and bytes of them, that one question to the reader gives back.
+pub const READ_ENTRIES_MAX: usize = 4_096;
+pub const READ_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Problems a verification report names one by one; the rest are counted.
 pub const PROBLEMS_NAMED_MAX: usize = 100;
+
+// Sealed segments and restart points (verify::seekable, ledger::seal, ledger::restart).
+/// Bytes of a segment that are compressed together: what must be read to see one of them.
+pub const SEALED_BLOCK_BYTES: usize = 1024 * 1024;
+pub const SEALED_BLOCKS_MAX: usize = (SEGMENT_BYTES_MAX / SEALED_BLOCK_BYTES as u64) as usize;
+/// After a segment could not be sealed, how long before it is tried again.
+pub const SEAL_RETRY_MS: u64 = 60_000;
+/// A restart point names every open permit.
+pub const RESTART_BYTES_MAX: usize = 1024 * 1024;
+/// Restart points that are kept, the newest ones.
+pub const RESTARTS_MAX: usize = 8;
+const _: () = assert!(SEGMENT_BYTES_MAX.is_multiple_of(SEALED_BLOCK_BYTES as u64));
+const _: () = assert!(PERMITS_IN_FLIGHT_MAX * 80 + 64 * 1024 <= RESTART_BYTES_MAX);
 
 // Requests in flight (pep, ledger).
 pub const PERMITS_IN_FLIGHT_MAX: usize = 8_192;
@@ -71,13 +101,16 @@ pub const CONFIG_PROBLEMS_MAX: usize = 100;
 pub const SURFACES_MAX: usize = 256;
 pub const ROUTES_PER_SURFACE_MAX: usize = 1_024;
 pub const API_KEYS_MAX: usize = 10_000;
+/// Signing keys of one log that are no longer to be believed.
+pub const COMPROMISED_KEYS_MAX: usize = 64;
 /// A secret that is injected into a header.
 pub const SECRET_BYTES_MAX: usize = 4 * 1024;
 
 pub const SEGMENT_MIB_DEFAULT: u64 = SEGMENT_BYTES_DEFAULT / MIB_BYTES;
-/// Every open permit must find room for its outcome in one segment.
-pub const SEGMENT_MIB_MIN: u64 = SEGMENT_MIB_DEFAULT / 2;
-pub const SEGMENT_MIB_MAX: u64 = 4 * 1024;
+/// A segment keeps room for the outcome of every open permit: 128 permits a MiB, at most [`PERMITS_IN_FLIGHT_MAX`]. One
+/// policy input may take half of it.
+pub const SEGMENT_MIB_MIN: u64 = 4;
+pub const SEGMENT_MIB_MAX: u64 = SEGMENT_BYTES_MAX / MIB_BYTES;
 pub const MIB_BYTES: u64 = 1024 * 1024;
 
 pub const REQUESTS_IN_FLIGHT_MAX_DEFAULT: u64 = 1_024;
@@ -123,7 +156,7 @@ pub const CERTIFICATE_WARNING_DAYS: u64 = 14;
 
 const _: () = assert!(REQUESTS_IN_FLIGHT_MAX_DEFAULT <= PERMITS_IN_FLIGHT_MAX as u64);
 const _: () =
-    assert!(PERMITS_IN_FLIGHT_MAX as u64 * FRAME_ALIGNMENT_BYTES as u64 <= SEGMENT_MIB_MIN * MIB_BYTES);
+    assert!(PERMITS_IN_FLIGHT_MAX as u64 * FRAME_ALIGNMENT_BYTES as u64 <= SEGMENT_BYTES_DEFAULT / 2);
 const _: () = assert!(LEASES_MAX_DEFAULT <= LEASES_MAX_HARD as u64);
 const _: () = assert!(EVALUATION_MS_MAX_DEFAULT < PERMIT_AGE_MS_MAX_DEFAULT);
 const _: () = assert!(SECRET_BYTES_MAX < HEAD_BYTES_MAX);
@@ -216,14 +249,23 @@ pub const ANSWER_WITHOUT_CLIENT_MS_MAX: u64 = 30_000;
 const _: () = assert!(BODY_BYTES_MAX_HARD <= BODIES_BYTES_MAX);
 const _: () = assert!(BODIES_BYTES_MAX <= u32::MAX as usize);
 
+// Redaction (config, model::redaction, redaction).
+/// Places that one surface keeps out of the log.
+pub const REDACT_POINTERS_MAX: usize = 64;
+pub const REDACT_POINTER_BYTES_MAX: usize = 1_024;
+pub const REDACT_STEPS_MAX: usize = 32;
+/// One disclosure as text: a whole policy input could be in it.
+pub const DISCLOSURE_BYTES_MAX: usize = 2 * EVIDENCE_BYTES_MAX;
+/// A reason's code is looked through for redacted values of at least this length; a shorter one may stand in any code.
+pub const REDACTED_TEXT_BYTES_MIN: usize = 6;
 // Evidence of bundles, and replay.
 /// Whoever activates a bundle is named beside the list of its files.
 const _: () = assert!(POLICY_FILE_LIST_BYTES_MAX + 4 * 1024 <= ENTRY_BYTES_MAX);
-/// Any bundle that loads fits beside its leaf, in the smallest segment that config allows: one leaf may take half
+/// Any bundle that loads fits beside its leaf in a segment of the default size, and of half of that: one leaf may take half
 /// of it, and the frame's own parts take less than a block. A record has 36 bytes of its own.
 const _: () = assert!(
     (POLICY_BUNDLE_BYTES_MAX + POLICY_FILES_MAX * 36 + ENTRY_BYTES_MAX + 2 * FRAME_ALIGNMENT_BYTES) as u64
-        <= SEGMENT_MIB_MIN * MIB_BYTES / 2
+        <= SEGMENT_BYTES_DEFAULT / 4
 );
 const _: () = assert!(POLICY_BUNDLE_BYTES_MAX + POLICY_FILES_MAX * 36 <= EVIDENCE_BYTES_MAX);
 const _: () = assert!(POLICY_FILE_BYTES_MAX <= EVIDENCE_BYTES_MAX);

@@ -10,6 +10,7 @@ mod ids;
 mod json;
 mod read_set;
 mod reason;
+mod redaction;
 mod verdict;
 
 pub use actor::{Actor, AuthenticationMethod};
@@ -21,4 +22,8 @@ pub use ids::{
 pub use json::{Json, Number, Object};
 pub use read_set::{ReadItem, ReadSet};
 pub use reason::{Place, PolicyReason, ReasonClass, ReasonCode};
+pub use redaction::{
+    DIGESTS, ELEMENT, InvalidPointer, Pointer, Redaction, Step, escape_step, is_reserved, reserved_name,
+    unescape_pointer,
+};
 pub use verdict::{Decision, OutcomeStatus, Settled};

@@ -26,6 +26,18 @@ use crate::upstream::Answer;
 /// RFC 9651 dictionary: where the receipt of this request stands in the log.
 pub const RECEIPT_HEADER: HeaderName = HeaderName::from_static("interlock-receipt");
 
+/// The proof of that receipt, a tlog-proof as an RFC 9651 byte sequence; only for callers that want it.
+pub const PROOF_HEADER: HeaderName = HeaderName::from_static("interlock-receipt-proof");
+
+/// What the caller wants to know of its receipt beyond the receipt's own header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WantReceipt {
+    /// The proof in a problem's body, and nowhere else.
+    Usual,
+    /// The proof in the header of every answer that has a receipt.
+    Proof,
+}
+
 /// Refused before it became an execution request.
 #[derive(Debug)]
 pub struct Rejected {
@@ -55,6 +67,9 @@ struct Problem<'a> {
     outcome: Option<OutcomeStatus>,
     #[serde(skip_serializing_if = "Option::is_none")]
     place: Option<&'a Place>,
+    /// A tlog-proof of the receipt, as it can be kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proof: Option<String>,
     reason: ReasonCode,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     reasons: &'a [PolicyReason],
@@ -97,6 +112,7 @@ impl<'a> Problem<'a> {
             error: ErrorMember { code: reason, message: reason.title(), error_type: problem_type(reason) },
             outcome: None,
             place: None,
+            proof: receipt.map(|r| r.proof().to_string()),
             reason,
             reasons: &[],
             receipt: receipt.map(|r| ReceiptMember {
@@ -111,7 +127,7 @@ impl<'a> Problem<'a> {
         }
     }
 
-    fn response(self, receipt: Option<&Receipt>) -> Response<ResponseBody> {
+    fn response(self, receipt: Option<&Receipt>, want: WantReceipt) -> Response<ResponseBody> {
         let body = serde_json::to_vec(&self).expect("a problem holds strings, numbers and lists only");
         let mut response = Response::new(ResponseBody::whole(body));
         // A reason's status is tested to be a client or server error.
@@ -123,12 +139,15 @@ impl<'a> Problem<'a> {
         if let Some(receipt) = receipt {
             headers.insert(RECEIPT_HEADER, receipt_header(receipt));
         }
+        if let (WantReceipt::Proof, Some(proof)) = (want, &self.proof) {
+            headers.insert(PROOF_HEADER, proof_header(proof));
+        }
         response
     }
 }
 
 /// Refused before an execution request existed.
-pub fn rejected(rejected: &Rejected) -> Response<ResponseBody> {
+pub fn rejected(rejected: &Rejected, want: WantReceipt) -> Response<ResponseBody> {
     let Rejected { malformed, receipt, allow } = rejected;
     let mut problem = Problem::new(malformed.code, receipt.as_ref());
     problem.place = malformed.place.as_ref();
@@ -138,7 +157,7 @@ pub fn rejected(rejected: &Rejected) -> Response<ResponseBody> {
         (Some(place), None) => Some(format!("In {place}.")),
         (Some(place), Some(detail)) => Some(format!("In {place}: {detail}")),
     };
-    let mut response = problem.response(receipt.as_ref());
+    let mut response = problem.response(receipt.as_ref(), want);
     let headers = response.headers_mut();
     match malformed.code {
         ReasonCode::CredentialMissing | ReasonCode::CredentialInvalid | ReasonCode::CredentialAmbiguous => {
@@ -163,13 +182,13 @@ pub fn rejected(rejected: &Rejected) -> Response<ResponseBody> {
 }
 
 /// Refused by the enforcement point.
-pub fn refused(refused: &Refused) -> Response<ResponseBody> {
+pub fn refused(refused: &Refused, want: WantReceipt) -> Response<ResponseBody> {
     match refused {
         Refused::Verdict { code, decision, reasons, receipt } => {
             let mut problem = Problem::new(*code, Some(receipt));
             problem.decision = Some(*decision);
             problem.reasons = reasons;
-            let mut response = problem.response(Some(receipt));
+            let mut response = problem.response(Some(receipt), want);
             if code.status() == 503 {
                 retry_later(response.headers_mut());
             }
@@ -180,9 +199,9 @@ pub fn refused(refused: &Refused) -> Response<ResponseBody> {
                 Unrecorded::Full => ReasonCode::LedgerFull,
                 Unrecorded::Busy => ReasonCode::Overloaded,
                 Unrecorded::TooLarge => ReasonCode::EntryTooLarge,
-                Unrecorded::Poisoned => ReasonCode::LedgerUnavailable,
+                Unrecorded::NotRedactable | Unrecorded::Poisoned => ReasonCode::LedgerUnavailable,
             };
-            let mut response = Problem::new(code, None).response(None);
+            let mut response = Problem::new(code, None).response(None, want);
             // A receipt that is too large is too large the next time as well.
             if code != ReasonCode::EntryTooLarge {
                 retry_later(response.headers_mut());
@@ -192,7 +211,7 @@ pub fn refused(refused: &Refused) -> Response<ResponseBody> {
         Refused::NotLeased { error, receipt } => {
             let mut problem = Problem::new(error.code(), receipt.as_ref());
             problem.outcome = Some(OutcomeStatus::NotSent);
-            let mut response = problem.response(receipt.as_ref());
+            let mut response = problem.response(receipt.as_ref(), want);
             retry_later(response.headers_mut());
             response
         }
@@ -200,7 +219,7 @@ pub fn refused(refused: &Refused) -> Response<ResponseBody> {
             let mut problem = Problem::new(*code, Some(receipt));
             problem.decision = Some(Decision::Permit);
             problem.outcome = Some(OutcomeStatus::NotSent);
-            let mut response = problem.response(Some(receipt));
+            let mut response = problem.response(Some(receipt), want);
             match code.class() {
                 ReasonClass::Unauthenticated => ask_for_credential(response.headers_mut()),
                 _ => retry_later(response.headers_mut()),
@@ -211,7 +230,7 @@ pub fn refused(refused: &Refused) -> Response<ResponseBody> {
             let mut problem = Problem::new(*code, Some(receipt));
             problem.decision = Some(Decision::Permit);
             problem.outcome = Some(OutcomeStatus::Indeterminate);
-            let mut response = problem.response(Some(receipt));
+            let mut response = problem.response(Some(receipt), want);
             never_retry(response.headers_mut());
             response
         }
@@ -237,13 +256,13 @@ fn retry_later(headers: &mut HeaderMap) {
 }
 
 /// The upstream's answer, its body still to come: whoever holds the sender streams it.
-pub fn answered(answer: &Answer) -> (Response<ResponseBody>, mpsc::Sender<Piece>) {
+pub fn answered(answer: &Answer, want: WantReceipt) -> (Response<ResponseBody>, mpsc::Sender<Piece>) {
     let (body, pieces) = ResponseBody::streamed(answer.announced_len());
     let mut response = Response::new(body);
     *response.status_mut() = answer.status();
     let nominated = connection_nominated(answer.headers());
     let headers = response.headers_mut();
-    headers.reserve(answer.headers().len() + 1);
+    headers.reserve(answer.headers().len() + 2);
     for (name, value) in answer.headers() {
         // A length beside another framing is not the body's (RFC 9112 section 6.3).
         let is_false_length = *name == header::CONTENT_LENGTH && answer.announced_len().is_none();
@@ -252,6 +271,12 @@ pub fn answered(answer: &Answer) -> (Response<ResponseBody>, mpsc::Sender<Piece>
         }
     }
     headers.insert(RECEIPT_HEADER, receipt_header(answer.receipt()));
+    match want {
+        WantReceipt::Usual => {}
+        WantReceipt::Proof => {
+            headers.insert(PROOF_HEADER, proof_header(&answer.receipt().proof().to_string()));
+        }
+    }
     (response, pieces)
 }
 
@@ -307,19 +332,19 @@ fn receipt_header(receipt: &Receipt) -> HeaderValue {
     HeaderValue::try_from(text).expect("UUIDs, integers, base64 and fixed words are visible ASCII")
 }
 
+fn proof_header(proof: &str) -> HeaderValue {
+    let text = format!(":{}:", STANDARD.encode(proof));
+    HeaderValue::try_from(text).expect("base64 and colons are visible ASCII")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use http_body_util::BodyExt;
 
     fn receipt() -> Receipt {
-        Receipt {
-            id: Some(ReceiptId::new(crate::clock::WallTime::from_unix_ns(1_000_000_000), [7; 10])),
-            index: LeafIndex(295),
-            size: TreeSize(300),
-            leaf_hash: Digest::from_bytes([1; 32]),
-            decision: Some(Decision::Deny),
-        }
+        let id = ReceiptId::new(crate::clock::WallTime::from_unix_ns(1_000_000_000), [7; 10]);
+        Receipt::of_first_leaf(id, Decision::Deny, "log\n1\nroot\n\n\u{2014} log sig\n")
     }
 
     async fn json(response: Response<ResponseBody>) -> serde_json::Value {
@@ -339,12 +364,12 @@ mod tests {
             }],
             receipt: receipt(),
         };
-        let response = refused(&refused_);
+        let response = refused(&refused_, WantReceipt::Usual);
         assert_eq!(response.status(), 403);
         assert_eq!(
             response.headers()[RECEIPT_HEADER],
             format!(
-                "id=\"{}\", index=295, size=300, leaf=:{}:, decision=DENY",
+                "id=\"{}\", index=0, size=1, leaf=:{}:, decision=DENY",
                 receipt().id.expect("set"),
                 STANDARD.encode([1; 32])
             )
@@ -352,16 +377,33 @@ mod tests {
         let body = json(response).await;
         assert_eq!(body["decision"], "DENY");
         assert_eq!(body["reasons"][0]["code"], "over_limit");
-        assert_eq!(body["receipt"]["index"], 295);
+        assert_eq!(body["receipt"]["index"], 0);
         assert_eq!(body["type"], "urn:interlock:reason:policy_denied");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_has_its_golden_bytes() {
+        let refused_ = Refused::Verdict {
+            code: ReasonCode::PolicyDenied,
+            decision: Decision::Deny,
+            reasons: vec![ReasonCode::PolicyDenied.into()],
+            receipt: receipt(),
+        };
+        let response = refused(&refused_, WantReceipt::Proof);
+        let header = response.headers()[PROOF_HEADER].to_str().expect("ASCII").to_owned();
+        assert!(!refused(&refused_, WantReceipt::Usual).headers().contains_key(PROOF_HEADER));
+        let bytes = response.into_body().collect().await.expect("whole").to_bytes();
+        assert_eq!(String::from_utf8_lossy(&bytes), include_str!("../tests/golden/problem.json").trim_end());
+        let proof = STANDARD.decode(header.trim_matches(':')).expect("base64");
+        assert_eq!(String::from_utf8_lossy(&proof), receipt().proof().to_string());
     }
 
     #[tokio::test]
     async fn retry_after_appears_only_where_nothing_was_sent() {
         let not_sent = Refused::NotSent { code: ReasonCode::UpstreamNotSent, receipt: receipt() };
-        assert!(refused(&not_sent).headers().contains_key(header::RETRY_AFTER));
+        assert!(refused(&not_sent, WantReceipt::Usual).headers().contains_key(header::RETRY_AFTER));
         let silent = Refused::NoAnswer { code: ReasonCode::UpstreamSilent, receipt: receipt() };
-        let response = refused(&silent);
+        let response = refused(&silent, WantReceipt::Usual);
         assert_eq!(response.status(), 504);
         assert!(!response.headers().contains_key(header::RETRY_AFTER));
         assert_eq!(response.headers()["stripe-should-retry"], "false");
@@ -376,7 +418,7 @@ mod tests {
             place: Some(Place::Json { byte: 9, pointer: "/amount".into() }),
             detail: None,
         };
-        let response = rejected(&Rejected { malformed, receipt: None, allow: vec![] });
+        let response = rejected(&Rejected { malformed, receipt: None, allow: vec![] }, WantReceipt::Usual);
         assert_eq!(response.status(), 400);
         let body = json(response).await;
         assert_eq!(body["reason"], "json_duplicate_name");
@@ -392,10 +434,10 @@ mod tests {
 
     #[test]
     fn a_401_names_a_scheme_and_a_405_the_methods() {
-        let response = rejected(&ReasonCode::CredentialInvalid.into());
+        let response = rejected(&ReasonCode::CredentialInvalid.into(), WantReceipt::Usual);
         assert_eq!(response.headers()[header::WWW_AUTHENTICATE], "Bearer");
         let mut wrong_method: Rejected = ReasonCode::RouteMethodNotDeclared.into();
         wrong_method.allow = vec![Method::GET, Method::POST];
-        assert_eq!(rejected(&wrong_method).headers()[header::ALLOW], "GET, POST");
+        assert_eq!(rejected(&wrong_method, WantReceipt::Usual).headers()[header::ALLOW], "GET, POST");
     }
 }

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
 };
 
 use crate::model::{ActionName, Decision, OutcomeStatus, ReasonCode, SurfaceName};
@@ -36,6 +36,8 @@ pub struct Metrics {
     pub ledger_open_permits: IntGauge,
     /// 1 for the state the ledger is in, 0 for the others.
     pub ledger_health: IntGaugeVec,
+    pub ledger_archive_lag: IntGauge,
+    ledger_archive_failures: IntCounter,
     pub pool: IntGaugeVec,
     pub policy_activated_at: Gauge,
 }
@@ -155,6 +157,16 @@ impl Metrics {
             ledger_queue: gauge("ledger_queue_leaves", "Leaves waiting for the next commit.")?,
             ledger_open_permits: gauge("ledger_open_permits", "PERMITs without an outcome yet.")?,
             ledger_health: gauges("ledger_health", "1 for the state the ledger is in.", &["state"])?,
+            ledger_archive_lag: gauge(
+                "ledger_archive_lag_leaves",
+                "Durable leaves that cannot be read yet.",
+            )?,
+            ledger_archive_failures: {
+                let name = "ledger_archive_failures_total";
+                let c = IntCounter::with_opts(opts(name, "How often the archive stopped at an error."))?;
+                registry.register(Box::new(c.clone()))?;
+                c
+            },
             pool: gauges("upstream_connections", "Connections to upstreams.", &["surface", "state"])?,
             policy_activated_at: activated,
             registry,
@@ -212,6 +224,11 @@ impl Metrics {
     pub fn committed(&self, batch: usize, sync: Duration) {
         self.batch.observe(batch as f64);
         self.sync.observe(sync.as_secs_f64());
+    }
+
+    /// The archive's failures since the start, as the ledger counts them.
+    pub fn archive_failed(&self, since_start: u64) {
+        self.ledger_archive_failures.inc_by(since_start.saturating_sub(self.ledger_archive_failures.get()));
     }
 
     pub fn added(&self, surface: &SurfaceName, took: Duration) {

@@ -11,6 +11,7 @@
 mod leaves;
 mod log;
 mod report;
+pub mod seekable;
 pub mod source;
 mod strict;
 pub mod walk;

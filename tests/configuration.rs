@@ -190,6 +190,34 @@ fn every_field_of_a_route_reaches_its_rules() {
 }
 
 #[test]
+fn keys_that_also_sign_and_keys_that_must_not_reach_the_ledger() {
+    let place = Place::new();
+    place.write("next.key", "key", 0o600);
+    let vkey = "sum.golang.org+033de0ae+Ac4zctda0e5eza+HJyk9SxEdh+s3Ux18htTTAD8OuAn8";
+    let with = |also: &str, compromised: &str| {
+        let keys = format!("log.key, also_sign_with: [{also}], compromised_keys: [{compromised}] }}");
+        edit("log.key }", &keys).replace("interlock.example/payments", "sum.golang.org")
+    };
+    let config = place.read(&with("next.key", vkey)).expect("valid");
+    assert_eq!(config.ledger.also_sign_with, [place.path("next.key")]);
+    assert_eq!(config.ledger.compromised_keys.iter().map(ToString::to_string).collect::<Vec<_>>(), [vkey]);
+    let none = place.read(BASE).expect("valid").ledger;
+    assert!(none.also_sign_with.is_empty() && none.compromised_keys.is_empty());
+
+    let one = |text: &str| {
+        let problems = place.problems(text);
+        assert_eq!(problems.len(), 1, "{problems:#?}");
+        problems[0].clone()
+    };
+    assert!(one(&with("next.key, next.key", "")).contains("next.key appears twice"));
+    assert!(one(&with("", &format!("{vkey}, {vkey}"))).contains("appears twice"));
+    let names: Vec<_> = (0..16).map(|n| format!("{n}.key")).collect();
+    names.iter().for_each(|name| place.write(name, "key", 0o600));
+    assert!(place.read(&with(&names[..15].join(","), "")).is_ok());
+    assert!(one(&with(&names.join(","), "")).contains("at most 15 keys"));
+}
+
+#[test]
 fn an_unknown_field_is_refused_with_the_name_that_was_meant() {
     let place = Place::new();
     assert_eq!(
@@ -237,7 +265,19 @@ const REFUSALS: &[(&str, &str, &str, &str)] = &[
         "dir: ./ledger,",
         "dir: ./ledger, segment_mib: 1,",
         "1, signing",
-        "`segment_mib` must be a whole number from 32 to 4096",
+        "`segment_mib` must be a whole number from 4 to 1024",
+    ),
+    // More signing keys.
+    ("log.key }", "log.key, also_sign_with: other.key }", "other.key }", "expected a list of key files"),
+    ("log.key }", "log.key, also_sign_with: [none.key] }", "none.key]", "No such file"),
+    ("log.key }", "log.key, also_sign_with: [charge.json] }", "charge.json]", "is readable by others"),
+    ("log.key }", "log.key, also_sign_with: [./log.key] }", "[./log.key]", "signs already as `signing_key`"),
+    ("log.key }", "log.key, compromised_keys: [abc] }", "abc]", "`abc` is not a verifier key"),
+    (
+        "log.key }",
+        "log.key, compromised_keys: [sum.golang.org+033de0ae+Ac4zctda0e5eza+HJyk9SxEdh+s3Ux18htTTAD8OuAn8] }",
+        "sum.golang",
+        "this is a key of the log `sum.golang.org`",
     ),
     ("package:", "permit_age_ms_max: 60001\n    package:", "60001", "from 10 to 60000"),
     ("body: json,", "body: json, body_bytes_max: 1.5,", "1.5", "`body_bytes_max` must be a whole number"),
@@ -574,6 +614,101 @@ proptest::proptest! {
 }
 
 /// What docs/CONFIGURATION.md says of a field: default and bounds in the words of its tables.
+const SALTED: &str = "segment_mib: 64, salts: ./salts }\n";
+
+/// The base with salts, these lines in its surface, and a route that forwards a header.
+fn redacting(surface: &str, route: &str) -> String {
+    let text = BASE.replace("signing_key: ./log.key }\n", &format!("signing_key: ./log.key, {SALTED}"));
+    let text = text.replace("    identity: {", &format!("{surface}    identity: {{"));
+    text.replace("schema: charge.json }", &format!("schema: charge.json, headers: [x-patient-id]{route} }}"))
+}
+
+#[test]
+fn what_a_surface_redacts_reaches_the_rules_of_every_route() {
+    let place = Place::new();
+    let surface =
+        "    redact: { pointers: [/request/body/card, \"/request/params/id\"], headers: [x-patient-id] }\n";
+    let config = place.read(&redacting(surface, ", sensitive: true")).expect("valid");
+    assert_eq!(config.ledger.salts, Some(place.path("./salts")));
+    let pointers = |route: usize| {
+        let redaction = config.surfaces[0].routes[route].rules.redaction.as_ref().expect("it redacts");
+        redaction.pointers().iter().map(|p| p.as_str().to_owned()).collect::<Vec<_>>()
+    };
+    let rest = ["/request/digest", "/request/path"];
+    let both = ["/request/params/id", "/request/headers/x-patient-id"];
+    assert_eq!(pointers(0), [&both[..], &["/request/body"], &rest].concat());
+    assert_eq!(pointers(1), [&["/request/body/card"], &both[..], &rest].concat());
+    // Without any, there is nothing to redact.
+    let plain = place.read(BASE).expect("valid");
+    assert!(plain.surfaces[0].routes.iter().all(|route| route.rules.redaction.is_none()));
+    assert_eq!(plain.ledger.salts, None);
+    // One sensitive route alone.
+    let sensitive = place.read(&redacting("", ", sensitive: true")).expect("valid");
+    let redacts = |route: usize| sensitive.surfaces[0].routes[route].rules.redaction.is_some();
+    assert_eq!((redacts(0), redacts(1)), (true, false));
+}
+
+#[test]
+fn what_cannot_be_redacted_is_refused_at_its_place() {
+    let place = Place::new();
+    let redact = |inside: &str| redacting(&format!("    redact: {{ {inside} }}\n"), "");
+    let pointer = |text: &str| redact(&format!("pointers: [\"{text}\"]"));
+    for (text, at, message) in [
+        (pointer("request/body"), "\"request/body", "`request/body`: a pointer begins with `/`"),
+        (pointer("/request/body/a~2"), "\"/request/body", "`~` in it is written `~0`"),
+        (pointer("/time"), "\"/time", "a pointer begins with `/request/body`"),
+        (pointer("/request/headers"), "\"/request/headers", "a header pointer is"),
+        (pointer("/request/headers/X-A"), "\"/request/headers", "`X-A` is not a lowercase header name"),
+        (pointer("/request/params/it"), "\"/request/params", "no route of this surface has a parameter `it`"),
+        (redact("headers: [x-other]"), "x-other", "no route of this surface forwards the header `x-other`"),
+        (redact("headers: [idempotency-key]"), "idempotency-key", "stands in every receipt"),
+        (redact("headers: [content-type]"), "content-type", "cannot be named here"),
+        (redact(""), "{  }", "`redact` needs `pointers` or `headers`"),
+        (redact("pointers: [/request/body, /request/body/a]"), "/request/body/a", "can be the same place"),
+        (
+            redact("pointers: [/request/body/a/b, \"/request/body/*/b\"]"),
+            "\"/request/body/*",
+            "can be the same place",
+        ),
+        (
+            redact("pointers: [/request/headers/x-patient-id], headers: [x-patient-id]"),
+            "x-patient-id] }\n    identity",
+            "can be the same place",
+        ),
+        (
+            pointer("/request/body").replace("salts: ./salts", "salts: ./elsewhere/../ledger/salts"),
+            "./elsewhere",
+            "`salts` must be outside the directory of the log",
+        ),
+        (
+            pointer("/request/body").replace(", salts: ./salts", ""),
+            "\"/request/body",
+            "redaction needs `ledger.salts`",
+        ),
+        (
+            redacting("", ", sensitive: true").replace(", salts: ./salts", ""),
+            "sensitive",
+            "redaction needs `ledger.salts`",
+        ),
+        (redact("headers: [x-patient-id]").replace("role: buyer", "_sd: buyer"), "_sd", "cannot be a claim"),
+        (
+            redact("headers: [x-patient-id]").replace("charges/{id}", "charges/{_sd}"),
+            "{_sd}",
+            "no parameter's name",
+        ),
+    ] {
+        let problems = place.problems(&text);
+        let expected = place_of(&text, at);
+        assert!(
+            problems.iter().any(|p| p.starts_with(&expected) && p.contains(message)),
+            "{at} {message}: {expected} {problems:#?}"
+        );
+    }
+    let many = (0..=limits::REDACT_POINTERS_MAX).map(|n| format!("/request/body/a{n}")).collect::<Vec<_>>();
+    let problems = place.problems(&redact(&format!("pointers: [{}]", many.join(", "))));
+    assert!(problems.iter().any(|p| p.contains("more than 64 places")), "{problems:?}");
+}
+
 fn documented(rule: fields::Rule) -> String {
     match rule {
         fields::Rule::Required => "required".to_owned(),

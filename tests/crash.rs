@@ -12,7 +12,7 @@ use interlock::gateway::Stopped;
 
 use crate::support::{KEY, Setup, request};
 
-const KILLS: u32 = 200;
+const KILLS: u32 = 1_000;
 /// Worlds that are killed side by side; the machine has few cores, and most of a restart is waiting.
 const LANES: u32 = 4;
 
@@ -67,7 +67,8 @@ impl Load {
     }
 }
 
-fn ask(address: SocketAddr, want: &str, body: &str) -> Option<()> {
+/// `None` if no answer came.
+pub fn ask(address: SocketAddr, want: &str, body: &str) -> Option<()> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
     let headers =
@@ -80,7 +81,8 @@ fn ask(address: SocketAddr, want: &str, body: &str) -> Option<()> {
 
 fn killed_again_and_again(seed: u64, kills: u32) {
     let mut moments = Moments(seed);
-    let mut world = Setup::default().lay_out();
+    // Small segments: kills come while one is left for the next, and while a full one is sealed.
+    let mut world = Setup { segment_mib: 4, ..Setup::default() }.lay_out();
     let mut answered = 0;
     for _ in 0..kills {
         // A start that is killed by the clock below it is a moment like any other.

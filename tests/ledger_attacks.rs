@@ -16,7 +16,9 @@ use interlock::verify::{Check, Directory, Source, verify_log};
 
 use serde_json::json;
 
-use super::ledger_faults::{FIRST_SEGMENT, Forged, Log, assert_named, golden, interlock, stdout, write};
+use super::ledger_faults::{
+    FIRST_SEGMENT, Forged, Key, Log, assert_named, golden, interlock, open as ledger_open, stdout, write,
+};
 
 #[tokio::test]
 async fn an_empty_file_in_the_next_segments_place_takes_no_leaf_with_it() {
@@ -196,6 +198,45 @@ async fn a_full_disk_keeps_no_checkpoint_from_its_place() {
     assert_eq!(ledger.close(Duration::ZERO).await, Closed::Clean);
     assert_eq!(ledger.statistics().publish_failures, 0);
     assert!(log.verify().passed(), "{}", log.verify());
+}
+
+/// A log whose checkpoint covers the start, with a leaf after it in a frame that this key sealed.
+fn with_a_leaf_after_the_checkpoint(sealed_by: Option<Key>) -> Forged {
+    let mut forged = Forged::new();
+    forged.verify();
+    let own = forged.log.key.clone();
+    forged.log.key = sealed_by.unwrap_or_else(|| own.clone());
+    forged.add(&golden("refusal"));
+    forged.log.key = own;
+    write(&forged.log.path(FIRST_SEGMENT), &forged.segment);
+    forged
+}
+
+#[test]
+fn leaves_that_were_added_without_the_key_get_no_signature() {
+    let forged = with_a_leaf_after_the_checkpoint(Some(Key::new()));
+    let found = fs::read(forged.log.path(FIRST_SEGMENT)).expect("readable");
+    let refused = forged.log.refused();
+    let place =
+        format!("{FIRST_SEGMENT} at offset 4096: the entries from 1 on came after the last checkpoint");
+    assert!(refused.contains(&place), "{refused}");
+    assert_eq!(fs::read(forged.log.path(FIRST_SEGMENT)).expect("readable"), found, "nothing was changed");
+
+    // A start that nobody was served after may have no checkpoint; its seal is asked for all the same.
+    let unsigned = Forged::new();
+    fs::create_dir_all(unsigned.log.path("frames")).expect("made");
+    write(&unsigned.log.path(FIRST_SEGMENT), &unsigned.segment);
+    let other = ledger_open(unsigned.log.dir.path(), &Key::new()).expect_err("refused").to_string();
+    assert!(other.contains("the entries from 0 on came after"), "{other}");
+    assert_eq!(unsigned.log.open().expect("opens").1.size.0, 2);
+}
+
+#[test]
+fn a_frame_of_a_killed_gateway_that_no_checkpoint_covers_counts() {
+    let forged = with_a_leaf_after_the_checkpoint(None);
+    let (_, opened) = forged.log.open().expect("opens");
+    assert_eq!((opened.size.0, opened.clean), (3, false));
+    assert!(forged.log.verify().passed());
 }
 
 #[test]

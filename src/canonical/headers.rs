@@ -4,11 +4,12 @@
 //! built from. Refused are all that change the framing, the method or the connection: RFC 9110 section
 //! 7.6.1 asks an intermediary to remove them, but a caller who sends one means something that will not
 //! happen. Dropped are `connection: close` and `keep-alive` on HTTP/1.1, `te: trailers`, `expect:
-//! 100-continue`, `content-encoding: identity`, `interlock-*`, what identity has read, and all unlisted ones.
+//! 100-continue`, `content-encoding: identity`, `want-receipt: proof`, `interlock-*`, what identity has read, and all
+//! unlisted ones.
 
 use std::sync::Arc;
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{Malformed, ReceivedHead, Required, Rules, Version, WhenSent};
 use crate::model::{IdempotencyKey, Place, ReasonCode};
@@ -34,6 +35,8 @@ enum Meaning {
     Te,
     Expect,
     IdempotencyKey,
+    /// For the gateway alone: whether answers carry the proof of their receipt.
+    WantReceipt,
     /// Refused whatever it says.
     Refused(ReasonCode),
     /// `interlock-*`: only the gateway sends these.
@@ -51,6 +54,7 @@ fn meaning(name: &str) -> Meaning {
         "connection" => Meaning::Connection,
         "te" => Meaning::Te,
         "expect" => Meaning::Expect,
+        "want-receipt" => Meaning::WantReceipt,
         "idempotency-key" => Meaning::IdempotencyKey,
         "keep-alive" => Meaning::Refused(ReasonCode::HeaderHopByHop),
         "trailer" => Meaning::Refused(ReasonCode::TrailersRefused),
@@ -103,6 +107,9 @@ pub(super) fn read<'a>(
             }
             Meaning::Te => check_each(head, name, "trailers", ReasonCode::HeaderHopByHop)?,
             Meaning::Expect => check_each(head, name, "100-continue", ReasonCode::ExpectationUnsupported)?,
+            Meaning::WantReceipt => {
+                wants_proof(&head.headers)?;
+            }
             Meaning::IdempotencyKey => {
                 read.idempotency_key = Some(idempotency_key(head, name)?);
                 forward(head, name, rules, &mut read.forwarded)?;
@@ -116,6 +123,19 @@ pub(super) fn read<'a>(
         return Err(Malformed::new(ReasonCode::IdempotencyKeyMissing, place));
     }
     Ok(read)
+}
+
+/// Whether the caller wants the proof of its receipt with the answer: `want-receipt: proof`, which is the only value
+/// there is. Never forwarded.
+pub fn wants_proof(headers: &HeaderMap) -> Result<bool, Malformed> {
+    let name = HeaderName::from_static("want-receipt");
+    let mut values = headers.get_all(&name).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(false),
+        (Some(value), None) if value.as_bytes() == b"proof" => Ok(true),
+        (Some(_), None) => Err(refuse(ReasonCode::WantReceiptInvalid, &name)),
+        (Some(_), Some(_)) => Err(refuse(ReasonCode::HeaderDuplicate, &name)),
+    }
 }
 
 fn forward(
@@ -248,6 +268,7 @@ mod tests {
             ("connection", "Keep-Alive, close"),
             ("te", "Trailers"),
             ("expect", "100-Continue"),
+            ("want-receipt", "proof"),
             ("content-encoding", "Identity"),
             ("content-length", "0"),
             ("content-type", "text/csv"),
@@ -292,6 +313,8 @@ mod tests {
             (&[("x-method-override", "PUT")], Code::HeaderMethodOverride, "x-method-override"),
             (&[("content-encoding", "gzip")], Code::ContentEncodingUnsupported, "content-encoding"),
             (&[("content-encoding", "identity, gzip")], Code::ContentEncodingUnsupported, "content-encoding"),
+            (&[("want-receipt", "cose")], Code::WantReceiptInvalid, "want-receipt"),
+            (&[("want-receipt", "proof"), ("want-receipt", "proof")], Code::HeaderDuplicate, "want-receipt"),
             (&[("expect", "200-ok")], Code::ExpectationUnsupported, "expect"),
             (
                 &[("transfer-encoding", "gzip, chunked")],
@@ -387,8 +410,18 @@ mod tests {
         for name in ["accept", "x-api-key", "idempotency-key", "authorization", "cookie"] {
             assert!(is_forwardable(name), "{name}");
         }
-        for name in ["", "Accept", "x y", "host", "content-length", "te", "proxy-x", "interlock-a", "trailer"]
-        {
+        for name in [
+            "",
+            "Accept",
+            "x y",
+            "host",
+            "content-length",
+            "te",
+            "want-receipt",
+            "proxy-x",
+            "interlock-a",
+            "trailer",
+        ] {
             assert!(!is_forwardable(name), "{name}");
         }
     }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use interlock::canonical::{BodyRules, Forward};
 use interlock::clock::Clock;
 use interlock::config::{Config, RouteConfig, SecretsAre, SurfaceConfig, Surroundings};
+use interlock::gateway::load_signers;
 use interlock::policy::Bundle;
 use interlock::upstream::{Roots, Scheme};
 
@@ -24,7 +25,7 @@ pub struct CheckArgs {
 
 /// Prints to standard output what was checked, and to standard error what is wrong.
 ///
-/// Exit code 0: could run. 2: could not.
+/// Exit code 0: could run. 2: could not. The signing keys are read, to see that they can sign together.
 pub fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
     let clock = Clock::system();
     let mut surroundings = Surroundings::of_process(&clock);
@@ -46,6 +47,12 @@ pub fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
         eprintln!("error: {}: {why}", config.policy.dir.display());
     }
     if !refused.is_empty() {
+        return Ok(ExitCode::from(INVALID));
+    }
+    if !args.without_secrets
+        && let Err(why) = load_signers(&config.ledger)
+    {
+        eprintln!("error: {}: {why}", config.file.display());
         return Ok(ExitCode::from(INVALID));
     }
     print!("{}", report(&config));

@@ -1,4 +1,4 @@
-//! `interlock keys`: signing keys of logs, API keys of agents.
+//! `interlock keys`: signing keys of logs and who trusts them, API keys of agents.
 
 use std::fs::OpenOptions;
 use std::io::{Write, stdout};
@@ -6,11 +6,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use interlock::ledger::FileSigner;
-use interlock::merkle::note::Signer;
+use interlock::merkle::note::{Signer, VerifierKey};
 use interlock::model::{ActorId, Digest, LogOrigin};
 use ring::rand::{SecureRandom, SystemRandom};
 
@@ -30,6 +30,18 @@ enum KeysCommand {
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },
+    /// Print the verifier key of a signing key, which others pin
+    Show {
+        /// The private key's file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Print a trust file (C2SP tlog-policy) of a log's verifier keys: what is signed by any of them is accepted
+    Trust {
+        /// Verifier keys (`name+hex+base64`), or files that hold one
+        #[arg(required = true, value_name = "FILE-OR-VKEY")]
+        keys: Vec<String>,
+    },
     /// Make an API key for an agent; it is shown once and stored nowhere
     ApiKey {
         #[arg(long, value_name = "ID")]
@@ -40,6 +52,8 @@ enum KeysCommand {
 pub fn run(args: KeysArgs) -> Result<ExitCode> {
     match args.command {
         KeysCommand::Generate { origin, out } => generate(origin, &out)?,
+        KeysCommand::Show { file } => writeln!(stdout(), "{}", FileSigner::load(&file)?.verifier())?,
+        KeysCommand::Trust { keys } => write!(stdout(), "{}", trust(&keys)?)?,
         KeysCommand::ApiKey { actor } => api_key(&actor)?,
     }
     Ok(ExitCode::SUCCESS)
@@ -68,6 +82,31 @@ fn create(path: &Path, mode: u32, content: &[u8]) -> Result<()> {
     let mut file =
         OpenOptions::new().write(true).create_new(true).mode(mode).open(path).with_context(cannot)?;
     file.write_all(content).and_then(|()| file.sync_all()).with_context(cannot)
+}
+
+fn trust(texts: &[String]) -> Result<String> {
+    let mut keys: Vec<VerifierKey> = Vec::new();
+    for text in texts {
+        let key = read_vkey(text)?;
+        if let Some(first) = keys.first().filter(|first| first.name() != key.name()) {
+            bail!("{key} is of another log than {first}; each log has a trust file of its own");
+        }
+        if keys.contains(&key) {
+            bail!("{key} appears twice");
+        }
+        keys.push(key);
+    }
+    let lines: String = keys.iter().map(|key| format!("log {key}\n")).collect();
+    Ok(lines + "quorum none\n")
+}
+
+fn read_vkey(text: &str) -> Result<VerifierKey> {
+    if let Ok(key) = text.parse() {
+        return Ok(key);
+    }
+    let file = std::fs::read_to_string(text)
+        .with_context(|| format!("`{text}` is neither a verifier key nor a file that can be read"))?;
+    file.trim_end().parse().with_context(|| format!("{text} does not hold a verifier key"))
 }
 
 fn api_key(actor: &ActorId) -> Result<()> {

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::fields::{self, Rule, Section};
 use super::reader::{Fields, Reader};
+use super::redact;
 use super::surface::{self, Draft, Secrets, Source};
 use super::yaml::{At, Node, Value};
 use super::{
@@ -16,6 +17,7 @@ use super::{
 use crate::authority::{ApiKeyIdentity, ApiKeys, Credentials, Identities};
 use crate::clock::{Clock, WallTime};
 use crate::limits;
+use crate::merkle::note::VerifierKey;
 use crate::model::{Digest, LogOrigin, SecretName, SurfaceName};
 use crate::pep::Hosts;
 
@@ -58,7 +60,9 @@ pub fn read(reader: &mut Reader<'_>, tree: &Node, surroundings: Surroundings<'_>
     let now = surroundings.clock.wall();
     let file = reader.fields(tree, &fields::FILE)?;
     let log_origin = file.optional("log_origin").and_then(|n| reader.name(n));
-    let ledger = file.optional("ledger").and_then(|n| read_ledger(reader, n, surroundings.secrets));
+    let ledger = file
+        .optional("ledger")
+        .and_then(|n| read_ledger(reader, n, log_origin.as_ref(), surroundings.secrets));
     let policy = file.optional("policy").and_then(|n| read_policy(reader, n));
     let admin = read_admin(reader, &file);
     let telemetry = read_telemetry(reader, &file);
@@ -81,6 +85,9 @@ pub fn read(reader: &mut Reader<'_>, tree: &Node, surroundings: Surroundings<'_>
     if drafts.len() == surface_count {
         check_keys(reader, &drafts, &api_keys, &named);
     }
+    if let Some(ledger) = &ledger {
+        redact::check_salts(reader, &drafts, ledger);
+    }
     let credentials = take_credentials(reader, &mut drafts);
     let api_keys = Arc::new(api_keys);
     Some(Parts {
@@ -97,22 +104,84 @@ pub fn read(reader: &mut Reader<'_>, tree: &Node, surroundings: Surroundings<'_>
     })
 }
 
-fn read_ledger(reader: &mut Reader<'_>, node: &Node, secrets: SecretsAre) -> Option<LedgerConfig> {
+fn read_ledger(
+    reader: &mut Reader<'_>,
+    node: &Node,
+    log_origin: Option<&LogOrigin>,
+    secrets: SecretsAre,
+) -> Option<LedgerConfig> {
     let fields = reader.fields(node, &fields::LEDGER)?;
     let dir = fields.optional("dir").and_then(|n| reader.path(n));
-    let signing_key = fields.optional("signing_key").and_then(|n| {
-        let path = reader.path(n)?;
-        if let Err(why) = secret::check_private(&path) {
-            secret_problem(reader, n.at, format!("{}: {why}", path.display()), secrets);
-        }
-        Some(path)
-    });
+    let signing_key = fields.optional("signing_key").and_then(|n| read_signing_key(reader, n, secrets));
     let segment_mib = reader.number(&fields, "segment_mib");
+    let salts = match fields.optional("salts") {
+        Some(n) => redact::read_salts(reader, n, dir.as_deref()).map(Some),
+        None => Some(None),
+    };
+    let also = fields.optional("also_sign_with");
+    let also_sign_with = also.map_or(Some(Vec::new()), |n| read_more_keys(reader, n, secrets));
+    let compromised = fields.optional("compromised_keys");
+    let compromised_keys = compromised.map_or(Some(Vec::new()), |n| read_vkeys(reader, n, log_origin));
+    let (signing_key, also_sign_with) = (signing_key?, also_sign_with?);
+    if let (Some(node), true) = (also, also_sign_with.contains(&signing_key)) {
+        reader.error(node.at, format!("{} signs already as `signing_key`", signing_key.display()));
+    }
     Some(LedgerConfig {
         dir: dir?,
-        signing_key: signing_key?,
+        signing_key,
         segment_bytes: segment_mib? * limits::MIB_BYTES,
+        salts: salts?,
+        also_sign_with,
+        compromised_keys: compromised_keys?,
     })
+}
+
+fn read_signing_key(reader: &mut Reader<'_>, node: &Node, secrets: SecretsAre) -> Option<PathBuf> {
+    let path = reader.path(node)?;
+    if let Err(why) = secret::check_private(&path) {
+        secret_problem(reader, node.at, format!("{}: {why}", path.display()), secrets);
+    }
+    Some(path)
+}
+
+fn read_more_keys(reader: &mut Reader<'_>, node: &Node, secrets: SecretsAre) -> Option<Vec<PathBuf>> {
+    let items = reader.items(node, "key files")?;
+    if items.len() >= limits::NOTE_SIGNATURES_MAX {
+        let most = limits::NOTE_SIGNATURES_MAX - 1;
+        reader.error(node.at, format!("at most {most} keys, a checkpoint has room for no more"));
+    }
+    let mut paths = Vec::new();
+    for item in items {
+        let path = read_signing_key(reader, item, secrets)?;
+        if paths.contains(&path) {
+            reader.error(item.at, format!("{} appears twice", path.display()));
+        }
+        paths.push(path);
+    }
+    Some(paths)
+}
+
+fn read_vkeys(
+    reader: &mut Reader<'_>,
+    node: &Node,
+    log_origin: Option<&LogOrigin>,
+) -> Option<Vec<VerifierKey>> {
+    let texts = reader.texts(node, "verifier keys")?;
+    if texts.len() > limits::COMPROMISED_KEYS_MAX {
+        reader.error(node.at, format!("more than {} verifier keys", limits::COMPROMISED_KEYS_MAX));
+    }
+    let mut keys: Vec<VerifierKey> = Vec::new();
+    for (at, text) in texts {
+        match text.parse::<VerifierKey>() {
+            Err(why) => reader.error(at, format!("`{text}` is not a verifier key: {why}")),
+            Ok(key) if log_origin.is_some_and(|name| name != key.name()) => {
+                reader.error(at, format!("this is a key of the log `{}`", key.name()));
+            }
+            Ok(key) if keys.contains(&key) => reader.error(at, format!("`{key}` appears twice")),
+            Ok(key) => keys.push(key),
+        }
+    }
+    Some(keys)
 }
 
 fn secret_problem(reader: &mut Reader<'_>, at: At, message: String, secrets: SecretsAre) {

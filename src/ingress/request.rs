@@ -18,6 +18,7 @@ use super::connection::Listener;
 use super::guard::Heads;
 use super::patience::Open;
 use crate::authority::Presented;
+use crate::canonical::headers;
 use crate::canonical::target::CanonicalTarget;
 use crate::canonical::{
     BodyRules, ExecutionRequest, Malformed, Received, ReceivedHead, Rules, Version, canonicalize,
@@ -26,7 +27,7 @@ use crate::ledger::Rejection;
 use crate::limits;
 use crate::model::{Actor, Digest, ReasonCode};
 use crate::pep::{self, NoRoute, Surface};
-use crate::respond::{self, Piece, Rejected, ResponseBody};
+use crate::respond::{self, Piece, Rejected, ResponseBody, WantReceipt};
 use crate::telemetry::{Alarm, Metrics};
 use crate::upstream::{Answer, Cut};
 
@@ -42,15 +43,24 @@ pub(super) async fn answer(
     // Before anything more is read or allocated for it.
     let Ok(slot) = listener.in_flight.clone().try_acquire_owned() else {
         listener.gate.metrics.refused(None, ReasonCode::Overloaded);
-        return respond::rejected(&ReasonCode::Overloaded.into());
+        return respond::rejected(&ReasonCode::Overloaded.into(), WantReceipt::Usual);
     };
+    let want = head.as_ref().map_or(WantReceipt::Usual, wanted_receipt);
     let result = match head {
         Err(malformed) => Err(unattributed(&listener, None, malformed)),
         Ok(head) => admissible(&listener, heads.as_ref(), head, request.into_body()).await,
     };
     match result {
-        Err(rejected) => respond::rejected(&rejected),
-        Ok(admissible) => run(listener, admissible, slot, open).await,
+        Err(rejected) => respond::rejected(&rejected, want),
+        Ok(admissible) => run(listener, admissible, want, slot, open).await,
+    }
+}
+
+/// A value that means nothing is refused like any other part of the head, once the actor is known.
+fn wanted_receipt(head: &ReceivedHead) -> WantReceipt {
+    match headers::wants_proof(&head.headers) {
+        Ok(true) => WantReceipt::Proof,
+        Ok(false) | Err(_) => WantReceipt::Usual,
     }
 }
 
@@ -112,7 +122,7 @@ async fn admissible(
         let malformed = Malformed { code: unauthenticated.0, place: None, detail: None };
         unattributed(listener, Some(surface), malformed)
     })?;
-    let mut received = None;
+    let mut received = Seen::default();
     let checked = check(listener, heads, surface, target, head, body, &mut received).await;
     match checked {
         Ok((action, request, trace, memory)) => Ok(Admissible {
@@ -124,6 +134,13 @@ async fn admissible(
     }
 }
 
+/// What was known of a request when it was refused.
+#[derive(Default)]
+struct Seen {
+    body: Option<Bytes>,
+    redacts: bool,
+}
+
 /// Route, body, canonical form: what remains after the actor is known.
 async fn check(
     listener: &Listener,
@@ -132,7 +149,7 @@ async fn check(
     target: Result<CanonicalTarget, Malformed>,
     head: ReceivedHead,
     body: Incoming,
-    received: &mut Option<Bytes>,
+    received: &mut Seen,
 ) -> Result<
     (crate::model::ActionName, crate::canonical::CanonicalRequest, Option<Arc<str>>, OwnedSemaphorePermit),
     Rejected,
@@ -143,8 +160,9 @@ async fn check(
         NoRoute::Method(allow) => Rejected { allow, ..ReasonCode::RouteMethodNotDeclared.into() },
     })?;
     let rules = &matched.route.rules;
+    received.redacts = rules.redaction.is_some();
     let (body, memory) = read_body(listener, heads, rules, body).await?;
-    *received = Some(body.clone());
+    received.body = Some(body.clone());
     let trace = traceparent(&head.headers);
     let request = canonicalize(Received { head, body }, target, matched.params, rules)?;
     Ok((matched.route.action.clone(), request, trace, memory))
@@ -238,7 +256,7 @@ async fn attributed(
     surface: &Surface,
     actor: Arc<Actor>,
     mut rejected: Rejected,
-    received: Option<Bytes>,
+    received: Seen,
 ) -> Rejected {
     let Malformed { code, place, .. } = &rejected.malformed;
     listener.gate.metrics.refused(Some(&surface.name), *code);
@@ -248,7 +266,8 @@ async fn attributed(
         surface: Some(surface.name.clone()),
         code: *code,
         place: place.clone(),
-        received_digest: received.map(|body| Digest::of(&body)),
+        received_digest: received.body.map(|body| Digest::of(&body)),
+        redacts: received.redacts,
     };
     match listener.gate.ledger.record_rejection(rejection).await {
         Ok(receipt) => rejected.receipt = receipt,
@@ -262,6 +281,7 @@ async fn attributed(
 async fn run(
     listener: Arc<Listener>,
     admissible: Admissible,
+    want: WantReceipt,
     slot: OwnedSemaphorePermit,
     open: Option<Open>,
 ) -> Response<ResponseBody> {
@@ -272,7 +292,7 @@ async fn run(
         let _in_flight = InFlight { metrics: listener.gate.metrics.clone(), _slot: slot, _open: open };
         // When this is dropped by the gateway going away, what it holds records its own outcome.
         tokio::select! {
-            () = execute(&listener, admissible, head) => {}
+            () = execute(&listener, admissible, want, head) => {}
             () = listener.abandon.cancelled() => {}
         }
     });
@@ -281,9 +301,9 @@ async fn run(
         Err(_dropped) => {
             // Either the gateway is going away, or the task has panicked: its outcome is in the log either way.
             if task.await.is_err_and(|error| error.is_panic()) {
-                return respond::rejected(&ReasonCode::InternalError.into());
+                return respond::rejected(&ReasonCode::InternalError.into(), want);
             }
-            respond::rejected(&ReasonCode::Draining.into())
+            respond::rejected(&ReasonCode::Draining.into(), want)
         }
     }
 }
@@ -304,7 +324,12 @@ impl Drop for InFlight {
     }
 }
 
-async fn execute(listener: &Listener, admissible: Admissible, head: oneshot::Sender<Response<ResponseBody>>) {
+async fn execute(
+    listener: &Listener,
+    admissible: Admissible,
+    want: WantReceipt,
+    head: oneshot::Sender<Response<ResponseBody>>,
+) {
     let Admissible { surface, execution, memory } = admissible;
     let received = listener.gate.clock.monotonic();
     let admitted = pep::admit(&listener.gate, &surface, execution, received).await;
@@ -312,9 +337,9 @@ async fn execute(listener: &Listener, admissible: Admissible, head: oneshot::Sen
     drop(memory);
     match admitted {
         // A client that is gone does not want the response; that changes nothing here.
-        Err(refused) => drop(head.send(respond::refused(&refused))),
+        Err(refused) => drop(head.send(respond::refused(&refused, want))),
         Ok(answer) => {
-            let (response, pieces) = respond::answered(&answer);
+            let (response, pieces) = respond::answered(&answer, want);
             let client = head.send(response).ok().map(|()| pieces);
             stream(listener, &surface, answer, client).await;
         }

@@ -15,12 +15,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::signers::Signers;
 use super::storage::Storage;
 use crate::clock::{Clock, Moment};
 use crate::limits;
 use crate::merkle::checkpoint::Checkpoint;
 use crate::merkle::frame::{self, Evidence, FrameKey, FrameParts};
-use crate::merkle::note::{Signer, SigningFailed};
+use crate::merkle::note::SigningFailed;
 use crate::merkle::tree::{RightEdge, leaf_hash};
 use crate::model::{Digest, LeafIndex, LogOrigin, TreeSize};
 use crate::verify::walk::Spot;
@@ -73,6 +74,8 @@ pub struct Tail {
 #[derive(Debug)]
 pub struct Appended {
     pub first: LeafIndex,
+    /// The edge that the batch was appended to.
+    pub before: RightEdge,
     pub size: TreeSize,
     /// The signed checkpoint of exactly this size.
     pub checkpoint: Arc<str>,
@@ -95,7 +98,7 @@ pub enum NotAppended {
 
 pub struct Appender {
     storage: Arc<dyn Storage>,
-    signer: Box<dyn Signer>,
+    signers: Signers,
     frame_key: FrameKey,
     clock: Clock,
     segment_bytes: u64,
@@ -107,13 +110,13 @@ pub struct Appender {
 impl Appender {
     pub fn new(
         storage: Arc<dyn Storage>,
-        signer: Box<dyn Signer>,
+        signers: Signers,
         clock: Clock,
         segment_bytes: u64,
         tail: Tail,
     ) -> Result<Self, SigningFailed> {
-        let frame_key = signer.frame_key()?;
-        Ok(Self { storage, signer, frame_key, clock, segment_bytes, tail, refused: None })
+        let frame_key = signers.frame_key()?;
+        Ok(Self { storage, signers, frame_key, clock, segment_bytes, tail, refused: None })
     }
 
     pub fn edge(&self) -> &RightEdge {
@@ -130,11 +133,11 @@ impl Appender {
     }
 
     fn origin(&self) -> &LogOrigin {
-        self.signer.verifier().name()
+        self.signers.origin()
     }
 
-    pub fn verifier(&self) -> &crate::merkle::note::VerifierKey {
-        self.signer.verifier()
+    pub fn signers(&self) -> &Signers {
+        &self.signers
     }
 
     /// Appends 1 to [`limits::FRAME_ENTRIES_MAX`] leaves as one frame.
@@ -169,21 +172,26 @@ impl Appender {
         let sync = self.clock.monotonic().since(before_sync);
 
         // Durable. The tree in memory follows the disk, then the signature follows the tree.
-        self.tail.edge = edge;
+        let before = std::mem::replace(&mut self.tail.edge, edge);
         self.tail.chain = chain;
         self.tail.spot = Some(Spot { segment: spot.segment, offset: spot.offset + bytes.len() as u64 });
         let checkpoint = self.checkpoint()?;
-        Ok(Appended { first, size: self.tail.edge.size(), checkpoint, sync })
+        Ok(Appended { first, before, size: self.tail.edge.size(), checkpoint, sync })
     }
 
     /// Signs the tree as it is on disk.
     pub fn checkpoint(&self) -> Result<Arc<str>, NotAppended> {
-        let checkpoint = Checkpoint {
-            origin: self.origin().clone(),
-            size: self.tail.edge.size(),
-            root: self.tail.edge.root(),
-        };
-        checkpoint.sign(&*self.signer).map(Into::into).map_err(|_| NotAppended::NotSigned)
+        self.sign(&self.tail.edge)
+    }
+
+    /// Signs the tree without leaves, which every log was once.
+    pub fn checkpoint_of_nothing(&self) -> Result<Arc<str>, NotAppended> {
+        self.sign(&RightEdge::empty())
+    }
+
+    fn sign(&self, edge: &RightEdge) -> Result<Arc<str>, NotAppended> {
+        let checkpoint = Checkpoint { origin: self.origin().clone(), size: edge.size(), root: edge.root() };
+        self.signers.sign(&checkpoint).map(Into::into).map_err(|_| NotAppended::NotSigned)
     }
 
     /// Where a frame of this length goes. With `optional` leaves in it, a spare is left over afterwards.

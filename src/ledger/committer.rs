@@ -9,12 +9,14 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::appender::{Appended, Appender, Duty, Leaf, NotAppended};
+use super::archive::End;
 use super::entries::{self, EpochFacts};
 use super::queue::{Done, Kind, Pending, Shared, Stage};
-use super::recorded::{OpenPermit, Receipt, Unrecorded};
+use super::recorded::{Batch, OpenPermit, Receipt, Unrecorded};
 use super::statistics::{Counters, Observer};
 use super::{Health, Start};
 use crate::limits;
+use crate::merkle::batch::BatchTree;
 use crate::model::entry::{EpochEvent, RefusalEntry};
 use crate::model::{Decision, LeafIndex};
 
@@ -63,8 +65,13 @@ impl Committer {
                 (Health::Poisoned, Closed::Poisoned)
             }
         };
+        let is_closing = self.shared.lock().stage == Stage::Closing;
         self.shared.end(health);
         self.shared.publisher.close();
+        self.shared.archive.end(match health {
+            Health::Closed if is_closing => End::CatchUp,
+            Health::Accepting | Health::Full | Health::Poisoned | Health::Closed => End::Now,
+        });
         closed
     }
 
@@ -135,8 +142,9 @@ impl Committer {
         };
         self.set_health(if self.appender.has_spare() { Health::Accepting } else { Health::Full });
         self.shared.publisher.offer(Arc::clone(&appended.checkpoint));
+        self.shared.archive.offer(Arc::clone(&appended.checkpoint));
         self.count(&appended, leaves.len(), drained);
-        self.release(batch, &leaves, &appended);
+        self.release(batch, &leaves, appended);
         Ok(())
     }
 
@@ -162,9 +170,12 @@ impl Committer {
         self.observer.committed(leaves, took, appended.sync);
     }
 
-    fn release(&self, batch: Vec<Pending>, leaves: &[Leaf], appended: &Appended) {
+    fn release(&self, batch: Vec<Pending>, leaves: &[Leaf], appended: Appended) {
+        let Appended { first, before, size, checkpoint, sync: _ } = appended;
+        let tree = BatchTree::new(before, leaves.iter().map(|leaf| leaf.hash).collect());
+        let committed = Arc::new(Batch { tree, checkpoint });
         self.shared.permits_closed(batch.iter().filter(|p| p.kind == Kind::Outcome).count());
-        for ((index, item), leaf) in (appended.first.0..).map(LeafIndex).zip(batch).zip(leaves) {
+        for ((index, item), leaf) in (first.0..).map(LeafIndex).zip(batch).zip(leaves) {
             let (id, decision) = match item.kind {
                 Kind::Decision(id, decision) => (Some(id), Some(decision)),
                 Kind::Note | Kind::Outcome => (None, None),
@@ -175,7 +186,8 @@ impl Committer {
                 }
                 Kind::Decision(..) | Kind::Note | Kind::Outcome => None,
             };
-            let receipt = Receipt { id, index, size: appended.size, leaf_hash: leaf.hash, decision };
+            let batch = Arc::clone(&committed);
+            let receipt = Receipt { id, index, size, leaf_hash: leaf.hash, decision, batch };
             // A caller that no longer waits drops its permit here, and that queues its `not_sent`.
             let _ = item.reply.send(Ok(Done { receipt, open }));
         }
@@ -217,7 +229,7 @@ impl Committer {
             epoch: self.shared.epoch,
             now: self.shared.clock.wall(),
             start: &self.start,
-            vkey: self.appender.verifier().to_string().into(),
+            vkeys: self.appender.signers().vkeys(),
             tree: self.appender.edge(),
             clean: true,
             torn_bytes: 0,
@@ -230,6 +242,7 @@ impl Committer {
     fn append_last(&mut self, leaves: &[Leaf]) -> Result<(), NotAppended> {
         let appended = self.appender.append(leaves)?;
         self.shared.publisher.offer(Arc::clone(&appended.checkpoint));
+        self.shared.archive.offer(Arc::clone(&appended.checkpoint));
         Counters::set(&self.shared.counters.leaves, appended.size.0);
         Ok(())
     }

@@ -10,19 +10,21 @@ use ring::rand::SystemRandom;
 use tokio::sync::oneshot;
 
 use super::appender::{Appender, Duty, Leaf, NotAppended};
+use super::archive::{Archiver, End, Feed};
 use super::committer::Committer;
 use super::entries::{self, EpochFacts};
 use super::queue::Shared;
 use super::recorded::Outcome;
 use super::recovery::{Recovered, Unrecoverable, recover};
 use super::rejections::Rejections;
+use super::salts::{self, SaltsError};
+use super::signers::Signers;
 use super::statistics::{Counters, Observer};
 use super::storage::{Disk, Storage, Unusable};
 use super::{Handle, Health, Ledger, Threads};
 use crate::clock::Clock;
 use crate::limits;
 use crate::merkle::frame;
-use crate::merkle::note::Signer;
 use crate::model::entry::EpochEvent;
 use crate::model::{Digest, Epoch, LogOrigin, OutcomeStatus, TreeSize};
 
@@ -34,6 +36,8 @@ pub struct Settings {
     pub origin: LogOrigin,
     /// A multiple of 4,096, within the bounds of limits.rs.
     pub segment_bytes: u64,
+    /// Where the keys of redacted values are kept, outside `dir`; needed for requests that redact.
+    pub salts: Option<PathBuf>,
 }
 
 /// What starts: recorded in the start and stop leaves.
@@ -70,6 +74,8 @@ pub enum OpenError {
     SegmentBytes,
     #[error("the log in {dir} is not appended to: {source}")]
     Unrecoverable { dir: PathBuf, source: Unrecoverable },
+    #[error("keys of redacted values: {0}")]
+    Salts(#[from] SaltsError),
     #[error("the log in {dir} cannot be written: {why}")]
     NotWritable { dir: PathBuf, why: String },
 }
@@ -81,37 +87,42 @@ impl Ledger {
     /// serving, or off the async threads.
     pub fn open(
         settings: Settings,
-        signer: Box<dyn Signer>,
+        signers: impl Into<Signers>,
         clock: Clock,
         start: Start,
     ) -> Result<(Self, Opened), OpenError> {
+        let signers = signers.into();
         let valid = (limits::SEGMENT_BYTES_MIN..=limits::SEGMENT_BYTES_MAX).contains(&settings.segment_bytes)
             && settings.segment_bytes.is_multiple_of(limits::FRAME_ALIGNMENT_BYTES as u64);
         if !valid {
             return Err(OpenError::SegmentBytes);
         }
-        if settings.origin != *signer.verifier().name() {
-            let key = signer.verifier().name().clone();
+        if settings.origin != *signers.origin() {
+            let key = signers.origin().clone();
             return Err(OpenError::OtherKey { origin: settings.origin, key });
         }
         let disk = Arc::new(Disk::open(&settings.dir)?);
-        Self::open_on(disk, settings, signer, clock, start)
+        Self::open_on(disk, settings, signers, clock, start)
     }
 
     /// The same on any storage.
     pub(super) fn open_on(
         storage: Arc<dyn Storage>,
         settings: Settings,
-        signer: Box<dyn Signer>,
+        signers: impl Into<Signers>,
         clock: Clock,
         start: Start,
     ) -> Result<(Self, Opened), OpenError> {
-        let Settings { dir, origin: _, segment_bytes } = settings;
-        let recovered = recover(&*storage, signer.verifier(), segment_bytes)
-            .map_err(|source| OpenError::Unrecoverable { dir: dir.clone(), source })?;
+        let Settings { dir, origin, segment_bytes, salts } = settings;
+        let signers = signers.into();
         let not_writable = |why: String| OpenError::NotWritable { dir: dir.clone(), why };
+        let recognized = signers.recognized().map_err(|e| not_writable(e.to_string()))?;
+        let recovered = recover(&*storage, &recognized, segment_bytes)
+            .map_err(|source| OpenError::Unrecoverable { dir: dir.clone(), source })?;
 
         let epoch = Epoch(recovered.fold.last_epoch.map_or(1, |last| last.0 + 1));
+        // Durable before the first leaf of the run. A crash right after it leaves a key that the next start takes.
+        let salts = salts.map(|salts| salts::begin(&salts, &dir, epoch)).transpose()?;
         let is_new = recovered.tail.edge.size() == TreeSize(0);
         let mut opened = Opened {
             epoch,
@@ -121,10 +132,9 @@ impl Ledger {
             quarantined: recovered.quarantined.clone(),
             recovered_permits: recovered.fold.open.len() as u64,
         };
-        let mut leaves: VecDeque<Leaf> =
-            first_leaves(&recovered, &opened, signer.verifier().to_string().into(), &clock, &start);
+        let mut leaves: VecDeque<Leaf> = first_leaves(&recovered, &opened, &signers, &clock, &start);
         let mut appender =
-            Appender::new(Arc::clone(&storage), signer, clock.clone(), segment_bytes, recovered.tail)
+            Appender::new(Arc::clone(&storage), signers, clock.clone(), segment_bytes, recovered.tail)
                 .map_err(|e| not_writable(e.to_string()))?;
         // The start leaf first, then what the last run owes: a crash in between leaves the rest to the next.
         while !leaves.is_empty() {
@@ -143,13 +153,23 @@ impl Ledger {
             }
             Err(error) => return Err(not_writable(error.to_string())),
         };
-        let shared =
-            Arc::new(Shared::new(clock, epoch, permits_max(segment_bytes), leaf_cost_max(segment_bytes)));
+        let nothing = appender.checkpoint_of_nothing().map_err(|e| not_writable(e.to_string()))?;
+        let shared = Arc::new(Shared::new(
+            clock,
+            epoch,
+            salts,
+            Feed::new(nothing),
+            permits_max(segment_bytes),
+            leaf_cost_max(segment_bytes),
+        ));
         shared.health.send_replace(health);
-        shared.publisher.offer(checkpoint);
+        shared.publisher.offer(Arc::clone(&checkpoint));
+        shared.archive.offer(checkpoint);
         Counters::set(&shared.counters.leaves, opened.size.0);
-        let ledger = Self::start_threads(storage, shared, appender, start, segment_bytes)
-            .map_err(|e| not_writable(e.to_string()))?;
+        let archiver = storage.directory().map(|root| Archiver::new(Arc::clone(&shared), root, origin));
+        let ledger =
+            Self::start_threads(storage, shared, appender, archiver, start, (dir.clone(), segment_bytes))
+                .map_err(|e| not_writable(e.to_string()))?;
         Ok((ledger, opened))
     }
 
@@ -157,8 +177,9 @@ impl Ledger {
         storage: Arc<dyn Storage>,
         shared: Arc<Shared>,
         appender: Appender,
+        archiver: Option<Archiver>,
         start: Start,
-        segment_bytes: u64,
+        (dir, segment_bytes): (PathBuf, u64),
     ) -> std::io::Result<Self> {
         let closing = Arc::new(Mutex::new(None));
         let (done_sender, done) = oneshot::channel();
@@ -180,12 +201,22 @@ impl Ledger {
             let _ = done_sender.send(());
             closed
         });
+        let (archived_sender, archived) = oneshot::channel();
+        let archiver = archiver.map(|archiver| {
+            thread::Builder::new().name("ledger-archiver".into()).spawn(move || {
+                archiver.run();
+                let _ = archived_sender.send(());
+            })
+        });
         if committer.is_err() {
             shared.publisher.close();
+            shared.archive.end(End::Now);
         }
-        let threads = Threads { committer: committer?, publisher, done };
+        let threads =
+            Threads { committer: committer?, publisher, archiver: archiver.transpose()?, done, archived };
         Ok(Self(Arc::new(Handle {
             shared,
+            dir,
             rejections: Mutex::new(Rejections::default()),
             random: SystemRandom::new(),
             closing,
@@ -194,11 +225,11 @@ impl Ledger {
     }
 }
 
-/// The start leaf, and an outcome for each permit that the last run left open.
+/// The start leaf, an outcome for each permit that the last run left open, and what is new about the keys.
 fn first_leaves(
     recovered: &Recovered,
     opened: &Opened,
-    vkey: Arc<str>,
+    signers: &Signers,
     clock: &Clock,
     start: &Start,
 ) -> VecDeque<Leaf> {
@@ -207,7 +238,7 @@ fn first_leaves(
         epoch: opened.epoch,
         now: clock.wall(),
         start,
-        vkey,
+        vkeys: signers.vkeys(),
         tree: &recovered.tail.edge,
         clean: opened.clean,
         torn_bytes: opened.torn_bytes,
@@ -224,6 +255,10 @@ fn first_leaves(
         };
         let entry = entries::outcome(outcome, id, index, opened.epoch, clock.wall());
         leaves.push_back(owed(entries::outcome_bytes(entry)));
+    }
+    for (event, vkey) in recovered.fold.keys.unsaid(&signers.vkeys(), &signers.compromised()) {
+        tracing::info!(?event, %vkey, "signing keys changed");
+        leaves.push_back(owed(entries::key_bytes(event, vkey, opened.epoch, clock.wall())));
     }
     leaves
 }

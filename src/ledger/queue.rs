@@ -11,12 +11,14 @@ use tokio::sync::{oneshot, watch};
 
 use super::Health;
 use super::appender::{Duty, Leaf};
+use super::archive::Feed;
 use super::publisher::Publisher;
 use super::recorded::{OpenPermit, Receipt, Unrecorded};
 use super::statistics::Counters;
 use crate::clock::Clock;
 use crate::limits;
 use crate::model::{Decision, Epoch, ReceiptId};
+use crate::redaction::EpochKey;
 
 /// A durable, signed leaf. Dropping it unseen drops its permit, which then records `not_sent`.
 #[derive(Debug)]
@@ -85,8 +87,11 @@ pub struct Shared {
     pub health: watch::Sender<Health>,
     pub counters: Counters,
     pub publisher: Publisher,
+    pub archive: Feed,
     pub clock: Clock,
     pub epoch: Epoch,
+    /// The run's key for what is kept out of the log.
+    pub salts: Option<EpochKey>,
     pub permits_max: usize,
     /// What one leaf and its evidence may take in a frame.
     pub leaf_cost_max: usize,
@@ -99,7 +104,14 @@ impl fmt::Debug for Shared {
 }
 
 impl Shared {
-    pub fn new(clock: Clock, epoch: Epoch, permits_max: usize, leaf_cost_max: usize) -> Self {
+    pub fn new(
+        clock: Clock,
+        epoch: Epoch,
+        salts: Option<EpochKey>,
+        archive: Feed,
+        permits_max: usize,
+        leaf_cost_max: usize,
+    ) -> Self {
         Self {
             queue: Mutex::new(Queue {
                 items: VecDeque::new(),
@@ -111,8 +123,10 @@ impl Shared {
             health: watch::Sender::new(Health::Accepting),
             counters: Counters::default(),
             publisher: Publisher::default(),
+            archive,
             clock,
             epoch,
+            salts,
             permits_max,
             leaf_cost_max,
         }

@@ -1,6 +1,7 @@
 //! What a log says when it is opened, and making it fit to be appended to.
 //!
-//! Every frame is walked: chain, indexes, digests and roots. A torn last write is copied to `quarantine/`
+//! Every frame is walked: chain, indexes, digests and roots; and after the last checkpoint, which is what a start
+//! would sign anew, the seal. A torn last write is copied to `quarantine/`
 //! and cleared; anything else that is wrong refuses the start, naming file and offset. Memory grows only
 //! with permits that have no outcome.
 //!
@@ -9,17 +10,20 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::appender::Tail;
+use super::key_events::KeysSeen;
+use super::signers::Recognized;
 use super::storage::Storage;
 use crate::limits;
-use crate::merkle::checkpoint::{CheckpointError, parse_checkpoint};
+use crate::merkle::checkpoint::{CheckpointError, parse_checkpoint_by_any};
 use crate::merkle::frame::Frame;
-use crate::merkle::note::VerifierKey;
+use crate::merkle::note::{NoteError, parse_note_unverified};
 use crate::merkle::tree::{RightEdge, leaf_hash};
-use crate::model::entry::{EntryType, EpochEvent};
+use crate::model::entry::{EntryType, EpochEvent, KeyEvent};
 use crate::model::{Decision, Digest, Epoch, LeafIndex, ReceiptId, TreeSize};
 use crate::verify::walk::{Damage, Spot, Step, Walk};
 
@@ -32,10 +36,21 @@ pub enum Unrecoverable {
     Damaged { spot: Spot, index: LeafIndex, fault: String, followed_by: Option<Spot> },
     #[error("{spot}: the entries from {first} on do not give the root that the frame names")]
     Root { spot: Spot, first: LeafIndex },
+    #[error(
+        "{spot}: the entries from {index} on came after the last checkpoint, and none of the log's keys sealed them: they were not written by this gateway"
+    )]
+    Unsealed { spot: Spot, index: LeafIndex },
     #[error("{spot}: entry {index} is not one this version can read: {why}")]
     Entry { spot: Spot, index: LeafIndex, why: String },
     #[error("the checkpoint is not one of this log and key: {0}")]
     Checkpoint(CheckpointError),
+    #[error(
+        "the checkpoint is not one of this log and key: {found} signed it, and no configured key did. To exchange a key, \
+         start with both (`ledger.signing_key` and `ledger.also_sign_with`) before you leave the old one out"
+    )]
+    OtherKeys { found: String },
+    #[error("the log says that {vkey} is compromised: it may not sign any more; configure another key")]
+    Compromised { vkey: String },
     #[error(
         "the checkpoint is gone: {found} entries are there that it was signed for; bring it back, or any older one of this log"
     )]
@@ -55,7 +70,8 @@ fn followed(by: Option<&Spot>) -> String {
 }
 
 /// What the leaves say, in as much memory as there are open permits.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Fold {
     /// PERMITs without an outcome.
     pub open: BTreeMap<LeafIndex, ReceiptId>,
@@ -63,6 +79,7 @@ pub struct Fold {
     pub ends_with_stop: bool,
     /// Whether anything but starts is there: then somebody was served, and a checkpoint was in place before.
     pub served: bool,
+    pub keys: KeysSeen,
 }
 
 /// A log that was read to its end.
@@ -76,23 +93,38 @@ pub struct Recovered {
 }
 
 /// The members that recovery needs; the verifier reads everything.
-#[derive(Deserialize)]
-struct Glance {
+#[derive(Clone, Debug, Deserialize)]
+pub struct Glance {
     #[serde(rename = "type")]
-    entry_type: EntryType,
-    epoch: Epoch,
-    id: Option<ReceiptId>,
-    decision: Option<Decision>,
-    decision_index: Option<LeafIndex>,
-    event: Option<EpochEvent>,
+    pub entry_type: EntryType,
+    pub epoch: Epoch,
+    pub id: Option<ReceiptId>,
+    pub decision: Option<Decision>,
+    pub decision_index: Option<LeafIndex>,
+    pub event: Option<Event>,
+    pub vkey: Option<Arc<str>>,
+    pub vkeys: Option<Vec<Arc<str>>>,
+}
+
+/// Of an `epoch` or a `key` leaf.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum Event {
+    Epoch(EpochEvent),
+    Key(KeyEvent),
 }
 
 impl Fold {
     fn add(&mut self, index: LeafIndex, entry: &[u8]) -> Result<(), String> {
-        let seen: Glance = serde_json::from_slice(entry).map_err(|e| e.to_string())?;
+        self.apply(index, &serde_json::from_slice(entry).map_err(|e| e.to_string())?)
+    }
+
+    /// The entry at this index follows those so far.
+    pub fn apply(&mut self, index: LeafIndex, seen: &Glance) -> Result<(), String> {
         self.ends_with_stop = false;
         self.last_epoch = Some(seen.epoch);
-        self.served |= seen.event != Some(EpochEvent::Start);
+        // A start that was cut short may have written what is new about the keys, and no checkpoint.
+        self.served |= !matches!(seen.event, Some(Event::Epoch(EpochEvent::Start) | Event::Key(_)));
         match seen.entry_type {
             EntryType::Decision => match (seen.decision, seen.id) {
                 (Some(Decision::Permit), Some(id)) => {
@@ -110,22 +142,34 @@ impl Fold {
                     .remove(&of)
                     .ok_or_else(|| format!("an outcome of entry {of}, which is no open permit"))?;
             }
-            EntryType::Epoch => self.ends_with_stop = seen.event == Some(EpochEvent::Stop),
-            EntryType::Key | EntryType::Policy | EntryType::Refusal => {}
+            EntryType::Epoch => {
+                self.ends_with_stop = seen.event == Some(Event::Epoch(EpochEvent::Stop));
+                if !self.ends_with_stop {
+                    self.keys.read_start(seen.vkeys.clone().ok_or("a start without `vkeys`")?);
+                }
+            }
+            EntryType::Key => match (seen.event, &seen.vkey) {
+                (Some(Event::Key(event)), Some(vkey)) => self.keys.read_event(event, Arc::clone(vkey)),
+                (Some(Event::Epoch(_)) | None, _) | (_, None) => {
+                    return Err("a key leaf without `event` or `vkey`".into());
+                }
+            },
+            EntryType::Policy | EntryType::Refusal => {}
         }
         Ok(())
     }
 }
 
-/// Reads the whole log and clears a torn end.
+/// Reads the whole log and clears a torn end. What no checkpoint covers must be sealed by a recognized key.
 pub fn recover(
     storage: &dyn Storage,
-    key: &VerifierKey,
+    recognized: &Recognized,
     segment_bytes: u64,
 ) -> Result<Recovered, Unrecoverable> {
     let signed = match storage.checkpoint().map_err(Unrecoverable::Read)? {
         Some(note) => {
-            let verified = parse_checkpoint(&note, key).map_err(Unrecoverable::Checkpoint)?;
+            let verified = parse_checkpoint_by_any(&note, &recognized.verifiers)
+                .map_err(|error| not_ours(error, &note, recognized))?;
             Some((verified.checkpoint().size, verified.checkpoint().root))
         }
         None => None,
@@ -133,11 +177,12 @@ pub fn recover(
     let mut edge = RightEdge::empty();
     let mut fold = Fold::default();
     let mut last = None;
-    let mut walk = Walk::new(storage, key.name()).map_err(Unrecoverable::Read)?;
+    let mut walk = Walk::new(storage, recognized.origin()).map_err(Unrecoverable::Read)?;
     let (end, damage) = loop {
         match walk.step().map_err(Unrecoverable::Read)? {
             Step::Frame(frame, spot) => {
                 add_frame(&frame, spot, &mut edge, &mut fold, signed)?;
+                check_seal(&frame, spot, signed, recognized)?;
                 last = Some((spot, frame.padded_bytes));
             }
             Step::End(spot) => break (spot, None),
@@ -152,6 +197,10 @@ pub fn recover(
     compare(signed, &edge)?;
     if signed.is_none() && fold.served {
         return Err(Unrecoverable::CheckpointGone { found: edge.size() });
+    }
+    let signing = recognized.verifiers.iter().map(ToString::to_string);
+    if let Some(vkey) = signing.into_iter().find(|vkey| fold.keys.is_compromised(vkey)) {
+        return Err(Unrecoverable::Compromised { vkey });
     }
     let torn_bytes = damage.as_ref().map_or(0, |d| d.bytes);
     let quarantined =
@@ -168,6 +217,22 @@ pub fn recover(
     };
     let tail = Tail { edge, chain, spot: end, segment_length, spare };
     Ok(Recovered { tail, fold, torn_bytes, quarantined })
+}
+
+/// A checkpoint by other keys of the same name is one of a rotation that skipped a step.
+fn not_ours(error: CheckpointError, note: &[u8], recognized: &Recognized) -> Unrecoverable {
+    let lines = parse_note_unverified(note).map_or_else(|_| Vec::new(), |(_, lines)| lines);
+    let origin = recognized.origin().as_str();
+    let ids: Vec<_> =
+        lines.iter().filter(|l| l.name == origin).map(|l| format!("{origin}+{}", l.id)).collect();
+    match error {
+        CheckpointError::Note(NoteError::NotSigned) if !ids.is_empty() => {
+            Unrecoverable::OtherKeys { found: ids.join(", ") }
+        }
+        CheckpointError::Note(_) | CheckpointError::Malformed | CheckpointError::OtherLog { .. } => {
+            Unrecoverable::Checkpoint(error)
+        }
+    }
 }
 
 fn add_frame(
@@ -192,6 +257,22 @@ fn add_frame(
         return Err(Unrecoverable::Root { spot, first });
     }
     Ok(())
+}
+
+/// Whoever can write files can write frames that chain. Only who holds the key can seal them, and only what is sealed
+/// gets a signature from this start. What a checkpoint covers has one.
+fn check_seal(
+    frame: &Frame<'_>,
+    spot: Spot,
+    signed: Option<(TreeSize, Digest)>,
+    recognized: &Recognized,
+) -> Result<(), Unrecoverable> {
+    let end = frame.first.0 + frame.entries.len() as u64;
+    let covered = signed.is_some_and(|(size, _)| end <= size.0);
+    if covered || recognized.sealed(frame) {
+        return Ok(());
+    }
+    Err(Unrecoverable::Unsealed { spot, index: frame.first })
 }
 
 fn compare(signed: Option<(TreeSize, Digest)>, edge: &RightEdge) -> Result<(), Unrecoverable> {

@@ -201,6 +201,10 @@ impl Source for Simulated {
 }
 
 impl Storage for Simulated {
+    fn directory(&self) -> Option<&std::path::Path> {
+        None
+    }
+
     fn spare_length(&self) -> io::Result<Option<u64>> {
         Ok(self.state().seen.spare)
     }

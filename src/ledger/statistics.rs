@@ -31,6 +31,10 @@ pub struct Statistics {
     pub suppressed: u64,
     /// Checkpoint files that could not be written since the start.
     pub publish_failures: u64,
+    /// Durable leaves that cannot be read yet.
+    pub archive_lag: u64,
+    /// How often the archive stopped at an error since the start.
+    pub archive_failures: u64,
 }
 
 #[derive(Debug, Default)]
@@ -43,6 +47,9 @@ pub(super) struct Counters {
     pub open_permits: AtomicU64,
     pub suppressed: AtomicU64,
     pub publish_failures: AtomicU64,
+    /// Leaves in the newest snapshot.
+    pub archived: AtomicU64,
+    pub archive_failures: AtomicU64,
 }
 
 impl Counters {
@@ -57,6 +64,8 @@ impl Counters {
             open_permits: of(&self.open_permits),
             suppressed: of(&self.suppressed),
             publish_failures: of(&self.publish_failures),
+            archive_lag: of(&self.leaves).saturating_sub(of(&self.archived)),
+            archive_failures: of(&self.archive_failures),
         }
     }
 

@@ -38,6 +38,8 @@ pub trait Storage: Source + Send + Sync + 'static {
     fn quarantine(&self, segment: LeafIndex, offset: u64, length: u64) -> io::Result<String>;
     /// Replaces the checkpoint; a crash leaves the old one or the new one.
     fn write_checkpoint(&self, note: &[u8]) -> io::Result<()>;
+    /// The log's directory, where what is derived from the log lies beside it. Without one, nothing is derived.
+    fn directory(&self) -> Option<&Path>;
 }
 
 /// Why a directory cannot be used.
@@ -122,6 +124,10 @@ impl Source for Disk {
 }
 
 impl Storage for Disk {
+    fn directory(&self) -> Option<&Path> {
+        Some(&self.root)
+    }
+
     fn spare_length(&self) -> io::Result<Option<u64>> {
         match fs::metadata(self.spare()) {
             Ok(found) => Ok(Some(found.len())),

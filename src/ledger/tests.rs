@@ -22,7 +22,12 @@ pub(super) const SEGMENT_BYTES: u64 = crate::limits::SEGMENT_BYTES_MIN;
 pub(super) const ORIGIN: &str = "example.org/log";
 
 pub(super) fn settings(dir: &Path) -> Settings {
-    Settings { dir: dir.to_owned(), origin: ORIGIN.parse().expect("a name"), segment_bytes: SEGMENT_BYTES }
+    Settings {
+        dir: dir.to_owned(),
+        origin: ORIGIN.parse().expect("a name"),
+        segment_bytes: SEGMENT_BYTES,
+        salts: None,
+    }
 }
 
 pub(super) fn signer() -> Box<SeedSigner> {
@@ -129,6 +134,7 @@ pub(super) fn rejection(actor: &str) -> Rejection {
         code: ReasonCode::SchemaMismatch,
         place: Some(Place::Json { byte: 12, pointer: "/amount".into() }),
         received_digest: Some(Digest::of(b"received")),
+        redacts: false,
     }
 }
 
@@ -394,7 +400,7 @@ fn golden_entries() -> Vec<(&'static str, Entry)> {
             epoch: Epoch(3),
             now,
             start: &start(),
-            vkey: "example.org/log+00000000+AQ==".into(),
+            vkeys: vec!["example.org/log+00000000+AQ==".into()],
             tree: &tree,
             clean: false,
             torn_bytes: 4_096,
@@ -407,11 +413,14 @@ fn golden_entries() -> Vec<(&'static str, Entry)> {
         files: vec![file("b.rego"), file("a.rego")],
         revision: Digest::of(b"bundle"),
     };
+    let vkey = SeedSigner::new(ORIGIN, 2).verifier().to_string().into();
+    let key = entries::key_bytes(crate::model::entry::KeyEvent::Add, vkey, Epoch(3), now);
     vec![
         ("decision", Entry::Decision(Box::new(decision))),
         ("outcome", Entry::Outcome(Box::new(outcome))),
         ("refusal", Entry::Refusal(Box::new(refusal))),
         ("epoch", parsed(epoch)),
+        ("key", parsed(key)),
         ("policy", parsed(entries::policy(activation, Epoch(3), now).0)),
     ]
 }

@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::note::{
-    NoteError, Signer, SigningFailed, VerifierKey, parse_note_unverified, sign_note, verify_note,
+    NoteError, Signer, SigningFailed, VerifierKey, parse_note_unverified, sign_note_with_all, verify_note,
 };
 use crate::model::{Digest, LogOrigin, TreeSize};
 
@@ -48,8 +48,18 @@ impl Checkpoint {
 
     /// The whole note.
     pub fn sign(&self, signer: &dyn Signer) -> Result<String, SigningFailed> {
-        assert_eq!(&self.origin, signer.verifier().name(), "a log signs with a key of its own name");
-        sign_note(&self.text(), signer)
+        self.sign_with_all([signer])
+    }
+
+    /// The whole note, with a line for each signer, in their order.
+    pub fn sign_with_all<'s>(
+        &self,
+        signers: impl IntoIterator<Item = &'s dyn Signer>,
+    ) -> Result<String, SigningFailed> {
+        let of_this_log = signers.into_iter().inspect(|signer| {
+            assert_eq!(&self.origin, signer.verifier().name(), "a log signs with keys of its own name");
+        });
+        sign_note_with_all(&self.text(), of_this_log)
     }
 }
 
@@ -61,9 +71,18 @@ pub fn parse_checkpoint_unverified(note: &[u8]) -> Result<Checkpoint, Checkpoint
 
 /// Reads a checkpoint signed by this key, for the log of the key's name.
 pub fn parse_checkpoint(note: &[u8], key: &VerifierKey) -> Result<VerifiedCheckpoint, CheckpointError> {
-    let checkpoint = parse_text(verify_note(note, std::slice::from_ref(key))?)?;
-    if checkpoint.origin != *key.name() {
-        return Err(CheckpointError::OtherLog { found: checkpoint.origin, expected: key.name().clone() });
+    parse_checkpoint_by_any(note, std::slice::from_ref(key))
+}
+
+/// Reads a checkpoint signed by at least one of these keys, for the log of the keys' name. A wrong signature by
+/// any of them refuses it, whatever the others say.
+pub fn parse_checkpoint_by_any(
+    note: &[u8],
+    keys: &[VerifierKey],
+) -> Result<VerifiedCheckpoint, CheckpointError> {
+    let checkpoint = parse_text(verify_note(note, keys)?)?;
+    if let Some(other) = keys.iter().find(|key| *key.name() != checkpoint.origin) {
+        return Err(CheckpointError::OtherLog { found: checkpoint.origin, expected: other.name().clone() });
     }
     Ok(VerifiedCheckpoint(checkpoint))
 }
@@ -85,6 +104,7 @@ fn parse_text(text: &str) -> Result<Checkpoint, CheckpointError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::note::sign_note;
     use super::super::note::tests::SeedSigner;
     use super::*;
 
@@ -104,6 +124,40 @@ mod tests {
         let read = parse_checkpoint(note.as_bytes(), signer.verifier()).expect("verifies");
         assert_eq!(*read.checkpoint(), checkpoint());
         assert_eq!(parse_checkpoint_unverified(note.as_bytes()), Ok(checkpoint()));
+    }
+
+    #[test]
+    fn a_checkpoint_of_two_signers_has_its_golden_bytes_and_either_key_reads_it() {
+        let [a, b] = [1, 2].map(|seed| SeedSigner::new("example.org/log", seed));
+        let note = checkpoint().sign_with_all([&a as &dyn Signer, &b]).expect("signs");
+        assert_eq!(note, include_str!("../../tests/golden/checkpoint_of_two_signers.txt"));
+        for key in [a.verifier(), b.verifier()] {
+            assert_eq!(*parse_checkpoint(note.as_bytes(), key).expect("verifies").checkpoint(), checkpoint());
+        }
+    }
+
+    #[test]
+    fn any_of_several_keys_is_enough_but_a_wrong_signature_of_one_is_too_much() {
+        let [a, b, c] = [1, 2, 3].map(|seed| SeedSigner::new("example.org/log", seed));
+        let keys = [a.verifier().clone(), b.verifier().clone()];
+        let by = |signer: &SeedSigner| checkpoint().sign(signer).expect("signs");
+        assert!(parse_checkpoint_by_any(by(&b).as_bytes(), &keys).is_ok());
+        let refused = parse_checkpoint_by_any(by(&c).as_bytes(), &keys);
+        assert_eq!(refused, Err(CheckpointError::Note(NoteError::NotSigned)));
+        // Two notes of one text: the lines of the first, and a line of `b` over something else.
+        let text = checkpoint().text();
+        let wrong = sign_note("another\n", &b).expect("signs").split_off("another\n\n".len());
+        let mixed = by(&a) + &wrong;
+        assert!(mixed.starts_with(&text) && parse_checkpoint_by_any(mixed.as_bytes(), &keys[..1]).is_ok());
+        let refused = parse_checkpoint_by_any(mixed.as_bytes(), &keys);
+        assert_eq!(refused, Err(CheckpointError::Note(NoteError::BadSignature)));
+    }
+
+    #[test]
+    fn no_key_reads_no_checkpoint() {
+        let note = checkpoint().sign(&SeedSigner::new("example.org/log", 1)).expect("signs");
+        let refused = parse_checkpoint_by_any(note.as_bytes(), &[]);
+        assert_eq!(refused, Err(CheckpointError::Note(NoteError::NotSigned)));
     }
 
     #[test]

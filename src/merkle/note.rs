@@ -145,11 +145,26 @@ pub enum NoteError {
 
 /// Signs a text that ends in LF and has no other control character.
 pub fn sign_note(text: &str, signer: &dyn Signer) -> Result<String, SigningFailed> {
+    sign_note_with_all(text, [signer])
+}
+
+/// One signature line for each signer, in their order. If one cannot sign there is no note: readers who pinned
+/// its key would have nothing to go by.
+pub fn sign_note_with_all<'s>(
+    text: &str,
+    signers: impl IntoIterator<Item = &'s dyn Signer>,
+) -> Result<String, SigningFailed> {
     assert!(is_note_text(text), "our own note texts are well-formed");
-    let signature = signer.sign(text.as_bytes())?;
-    let key = signer.verifier();
-    let line = [&key.id.0[..], &signature].concat();
-    Ok(format!("{text}\n{DASH}{} {}\n", key.name, STANDARD.encode(line)))
+    let mut note = format!("{text}\n");
+    let mut lines = 0;
+    for signer in signers {
+        let key = signer.verifier();
+        let line = [&key.id.0[..], &signer.sign(text.as_bytes())?].concat();
+        note.extend([DASH, key.name.as_str(), " ", &STANDARD.encode(line), "\n"]);
+        lines += 1;
+    }
+    assert!((1..=limits::NOTE_SIGNATURES_MAX).contains(&lines), "a note has 1 to 16 signatures");
+    Ok(note)
 }
 
 /// One signature line, as it came.
@@ -304,6 +319,21 @@ pub(crate) mod tests {
 
     fn line_b_only(line: &str) -> String {
         format!("{TEXT}\n{line}")
+    }
+
+    #[test]
+    fn a_note_of_several_signers_has_a_line_for_each_and_any_of_their_keys_opens_it() {
+        let signers = [1, 2, 3].map(|seed| SeedSigner::new("log", seed));
+        let note = sign_note_with_all(TEXT, signers.iter().map(|s| s as &dyn Signer)).expect("signs");
+        let alone: String =
+            signers.iter().map(|s| sign_note(TEXT, s).expect("signs").split_off(TEXT.len() + 1)).collect();
+        assert_eq!(note, format!("{TEXT}\n{alone}"));
+        for signer in &signers {
+            assert_eq!(verify_note(note.as_bytes(), &[signer.verifier().clone()]), Ok(TEXT));
+        }
+        let stranger = SeedSigner::new("log", 4);
+        let refused = verify_note(note.as_bytes(), &[stranger.verifier().clone()]);
+        assert_eq!(refused, Err(NoteError::NotSigned));
     }
 
     #[test]

@@ -41,6 +41,16 @@ impl RightEdge {
         Self { size: 0, peaks: Vec::new() }
     }
 
+    /// The edge with these peaks, largest subtree first. `None` if a tree of this size has more or fewer.
+    pub fn from_peaks(size: TreeSize, peaks: Vec<Digest>) -> Option<Self> {
+        (peaks.len() == size.0.count_ones() as usize).then_some(Self { size: size.0, peaks })
+    }
+
+    /// Roots of the perfect subtrees, largest first.
+    pub fn peaks(&self) -> &[Digest] {
+        &self.peaks
+    }
+
     pub const fn size(&self) -> TreeSize {
         TreeSize(self.size)
     }
@@ -56,6 +66,13 @@ impl RightEdge {
         self.peaks.push(carried);
         self.size += 1;
         debug_assert_eq!(self.peaks.len(), self.size.count_ones() as usize);
+    }
+
+    /// The perfect subtree of this level that the edge holds, and its position among those of its level.
+    pub fn peak(&self, level: u32) -> Option<(u64, Digest)> {
+        let position = self.size.checked_shr(level).filter(|n| n & 1 == 1)?;
+        // One peak for each set bit above this one stands before it.
+        Some((position - 1, self.peaks[(position >> 1).count_ones() as usize]))
     }
 
     pub fn root(&self) -> Digest {

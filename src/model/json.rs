@@ -65,6 +65,10 @@ impl Object {
         &self.0
     }
 
+    pub fn into_members(self) -> Vec<(Arc<str>, Json)> {
+        self.0
+    }
+
     pub fn member(&self, name: &str) -> Option<&Json> {
         self.0.binary_search_by(|(n, _)| Self::order(n, name)).ok().map(|at| &self.0[at].1)
     }

@@ -142,6 +142,7 @@ reason_codes! {
     ChunkMalformed, "chunk_malformed", Malformed, 400, "The chunked body is not in the one accepted form: no extensions, no bare line ends.";
     TrailersRefused, "trailers_refused", Malformed, 400, "Trailer fields are refused.";
     UpgradeRefused, "upgrade_refused", Malformed, 400, "Upgrade and CONNECT are refused.";
+    WantReceiptInvalid, "want_receipt_invalid", Malformed, 400, "The only value of Want-Receipt is `proof`.";
     ExpectationUnsupported, "expectation_unsupported", Malformed, 417, "The only expectation accepted is `100-continue`.";
     ContentEncodingUnsupported, "content_encoding_unsupported", Malformed, 415, "The body must not be content-encoded.";
 
@@ -190,6 +191,7 @@ reason_codes! {
     FormKeyConflict, "form_key_conflict", Malformed, 400, "Two form keys give one place two shapes.";
     FormTooManyKeys, "form_too_many_keys", Limit, 400, "The form has more keys, or deeper ones, than the limit.";
     SchemaMismatch, "schema_mismatch", Malformed, 422, "The body does not fit the schema of this route.";
+    NameReserved, "name_reserved", Malformed, 400, "On this route no member or parameter may be called `_sd` or `...`.";
     IdempotencyKeyMissing, "idempotency_key_missing", Malformed, 400, "This route needs an Idempotency-Key.";
     IdempotencyKeyInvalid, "idempotency_key_invalid", Malformed, 400, "Idempotency-Key must be 1 to 255 visible ASCII characters.";
 

@@ -117,12 +117,32 @@ impl<'s, S: Source + ?Sized> Walk<'s, S> {
         })
     }
 
+    /// A walk from a later frame on: the one at this spot, whose first entry is `next`, and which names `previous` as
+    /// the closing digest of the one before it.
+    pub fn resume(source: &'s S, from: Spot, next: LeafIndex, previous: Digest) -> io::Result<Self> {
+        let segments = source.segments()?;
+        let at = segments.binary_search(&from.segment).map_err(|_| {
+            io::Error::new(io::ErrorKind::NotFound, format!("{} is not there", segment_file(from.segment)))
+        })?;
+        Ok(Self { source, segments, at, offset: from.offset, next, previous, buffer: Vec::new() })
+    }
+
+    /// Learns of segments that were begun meanwhile. After an end, the next step looks there.
+    pub fn look_again(&mut self) -> io::Result<()> {
+        let segments = self.source.segments()?;
+        // Segments are only ever added, after the others.
+        if segments.starts_with(&self.segments) {
+            self.segments = segments;
+        }
+        Ok(())
+    }
+
     /// Closing digest of the last frame given out; of the log's name before the first.
     pub fn chain(&self) -> Digest {
         self.previous
     }
 
-    /// The next frame. After an end there is nothing more to ask for; after damage, the same place again.
+    /// The next frame. After an end or damage, the same place again.
     pub fn step(&mut self) -> io::Result<Step<'_>> {
         let Some((spot, length)) = self.next_block()? else { return Ok(Step::End(self.end())) };
         if spot.offset == 0 && spot.segment != self.next {

@@ -153,6 +153,7 @@ impl Ask {
             body: BodyRules::Json { forward: Forward::Canonical, required: Required::Required },
             body_bytes_max: 65_536,
             schema: None,
+            redaction: Default::default(),
             forward_headers: Default::default(),
             identity_headers: Default::default(),
             credential: None,
@@ -199,6 +200,7 @@ impl Recorder {
             dir: dir.to_owned(),
             origin: ORIGIN.parse().expect("a name"),
             segment_bytes: limits::SEGMENT_BYTES_DEFAULT,
+            salts: None,
         };
         let (ledger, _) =
             Ledger::open(settings, Box::new(key.clone()), Clock::system(), start()).expect("opens");

@@ -8,4 +8,4 @@ pub mod world;
 
 pub use client::{Client, request};
 pub use upstream::{Gate, Reads, Script, Step, Upstream};
-pub use world::{KEY, OTHER_KEY, SLOT, Setup, World};
+pub use world::{KEY, OTHER_KEY, SLOT, Saved, Setup, World};

@@ -196,6 +196,11 @@ impl Upstream {
         self.shared.captures.lock().expect("unpoisoned").clone()
     }
 
+    /// As if this, and nothing else, had arrived so far.
+    pub fn put_captures(&self, captures: Vec<Capture>) {
+        *self.shared.captures.lock().expect("unpoisoned") = captures;
+    }
+
     /// Gives out what arrived so far, and forgets it.
     pub fn take_captures(&self) -> Vec<Capture> {
         std::mem::take(&mut *self.shared.captures.lock().expect("unpoisoned"))

@@ -3,6 +3,7 @@
 //! [`World::finish`] stops the gateway and calls the Auditor; a world that is dropped without it panics, so that no
 //! test can forget to be audited.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -27,7 +28,7 @@ use tokio::runtime::Runtime;
 
 use super::auditor::{self, Audit, Slot};
 use super::client::{Client, Response, request};
-use super::upstream::Upstream;
+use super::upstream::{Capture, Upstream};
 
 /// The agent's key, and another agent's.
 pub const KEY: &str = "ilk_agent007Zm9vYmFyYmF6cXV4MTIzNA";
@@ -93,6 +94,8 @@ pub struct Setup {
     pub segment_mib: u64,
     /// Instead of the upstream's own address.
     pub upstream_url: Option<String>,
+    /// Values that the surface redacts, and that nothing may show; with any, there is a directory of salts.
+    pub redacted: &'static [&'static str],
 }
 
 impl Default for Setup {
@@ -113,6 +116,7 @@ impl Default for Setup {
             upstream_tls: false,
             segment_mib: 32,
             upstream_url: None,
+            redacted: &[],
         }
     }
 }
@@ -149,6 +153,7 @@ impl Setup {
             addresses: None,
             is_listener_tls: self.listener_tls,
             is_audited: false,
+            redacted: self.redacted,
             dir,
         };
         world.write("log.key", signing_key.as_str(), 0o600);
@@ -181,12 +186,14 @@ impl Setup {
             if self.listener_tls { ", tls: { certificate: ./tls.crt, key: ./tls.key }" } else { "" };
         let mut yaml = format!(
             "log_origin: interlock.test/log\n\
-             ledger: {{ dir: ./ledger, signing_key: ./log.key, segment_mib: {} }}\n\
+             ledger: {{ dir: ledger, signing_key: ./log.key, segment_mib: {}{} }}\n\
              policy: {{ dir: {} }}\n\
              admin: {{ listen: 127.0.0.1:ADMIN_PORT }}\n\
-             telemetry: {{ format: json, level: info }}\n",
+             telemetry: {{ format: json, level: {} }}\n",
             self.segment_mib,
-            policies.display()
+            if self.redacted.is_empty() { "" } else { ", salts: ./salts" },
+            policies.display(),
+            if self.redacted.is_empty() { "info" } else { "trace" },
         );
         let limits = or_generous(self.limits, &["evaluation_ms_max: 10000"]);
         writeln!(yaml, "limits: {{ {} }}", limits.join(", ")).expect("a string");
@@ -255,6 +262,8 @@ pub struct World {
     addresses: Option<(SocketAddr, SocketAddr)>,
     is_listener_tls: bool,
     is_audited: bool,
+    /// What must be nowhere in the log, in logs and in metrics.
+    redacted: &'static [&'static str],
     dir: TempDir,
 }
 
@@ -461,7 +470,9 @@ impl World {
             self.wait_for_metric("interlock_ledger_open_permits", 0.0);
         }
         let metrics = self.admin("/metrics").text();
-        assert!(!metrics.contains(SLOT.secret), "metrics hold the credential");
+        let redacted = self.redacted;
+        let secrets = || std::iter::once(&SLOT.secret).chain(redacted);
+        secrets().for_each(|secret| assert!(!metrics.contains(secret), "metrics hold `{secret}`"));
         let log = self.program_log();
         match std::mem::replace(&mut self.running, Running::Not) {
             Running::Not => {}
@@ -475,7 +486,7 @@ impl World {
                 assert_eq!(status.success(), expected == Stopped::Clean, "{status}: {}", program.text());
             }
         }
-        assert!(!log.contains(SLOT.secret), "the program's log holds the credential");
+        secrets().for_each(|secret| assert!(!log.contains(secret), "the program's log holds `{secret}`"));
         self.audit()
     }
 
@@ -483,7 +494,50 @@ impl World {
     pub fn audit(&mut self) -> Audit {
         self.is_audited = true;
         assert!(matches!(self.running, Running::Not), "the gateway still runs");
-        auditor::audit(&self.path("ledger"), &self.key, SLOT, &self.upstream.captures())
+        let audit = auditor::audit(
+            &self.path("ledger"),
+            &self.key,
+            SLOT,
+            &self.upstream.captures(),
+            &self.path("salts"),
+        );
+        self.redacted.iter().for_each(|value| auditor::no_secret_in(&self.path("ledger"), value));
+        audit
+    }
+
+    /// Asks a program to stop and waits, however it ends; its log is looked at later.
+    pub fn stop_program(&mut self) {
+        if let Running::Program(mut program) = std::mem::replace(&mut self.running, Running::Not) {
+            // It may have ended already.
+            let pid = program.pid().to_string();
+            let _ = Command::new("kill").args(["-TERM", &pid]).stderr(Stdio::null()).status();
+            program.wait();
+        }
+    }
+
+    pub fn program_has_ended(&mut self) -> bool {
+        self.program().child.try_wait().is_ok_and(|ended| ended.is_some())
+    }
+
+    /// The pinned verifier key as text.
+    pub fn vkey(&self) -> String {
+        self.key.to_string()
+    }
+
+    /// Keeps the log as it lies there, and what the upstream got until now; nothing may be running.
+    pub fn save(&self) -> Saved {
+        assert!(matches!(self.running, Running::Not), "the gateway still runs");
+        let dir = TempDir::new_in(self.dir.path()).expect("made");
+        copy_dir(&self.path("ledger"), &dir.path().join("ledger"));
+        Saved { dir, captures: self.upstream.captures() }
+    }
+
+    /// Goes back to what was saved.
+    pub fn restore(&mut self, saved: &Saved) {
+        assert!(matches!(self.running, Running::Not), "the gateway still runs");
+        fs::remove_dir_all(self.path("ledger")).expect("removed");
+        copy_dir(&saved.dir.path().join("ledger"), &self.path("ledger"));
+        self.upstream.put_captures(saved.captures.clone());
     }
 
     /// Ends the program at once, as a power cut would end it.
@@ -506,6 +560,38 @@ impl World {
         assert!(self.upstream.captures().is_empty(), "nothing arrived without a gateway");
         self.is_audited = true;
     }
+}
+
+/// A log at rest, and the effects it knows of.
+pub struct Saved {
+    dir: TempDir,
+    captures: Vec<Capture>,
+}
+
+impl Saved {
+    /// Every file of the log by its path, with its bytes.
+    pub fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        let mut found = BTreeMap::new();
+        let mut dirs = vec![self.dir.path().join("ledger")];
+        while let Some(dir) = dirs.pop() {
+            for entry in fs::read_dir(dir).expect("readable") {
+                let path = entry.expect("readable").path();
+                if path.is_dir() {
+                    dirs.push(path);
+                } else {
+                    let name = path.strip_prefix(self.dir.path()).expect("below it").to_owned();
+                    found.insert(name, fs::read(&path).expect("readable"));
+                }
+            }
+        }
+        found
+    }
+}
+
+/// Files with their modes; zeros are written, so that room which was taken stays taken.
+fn copy_dir(from: &Path, to: &Path) {
+    let copied = Command::new("cp").args(["-a", "--sparse=never"]).arg(from).arg(to).status();
+    assert!(copied.expect("runs").success(), "copied");
 }
 
 impl Drop for World {

@@ -1,0 +1,150 @@
+//! What the log says of its signing keys, and what a start has to say: `add`, `retire`, `compromised`.
+//!
+//! A start leaf names the keys that sign its epoch. Where they are not the ones that signed before, a `key` leaf
+//! for each difference follows. The fold goes by those leaves and not by the last start leaf: a crash
+//! between the two leaves the difference to the next start.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::entry::KeyEvent;
+
+/// What the log last said of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Standing {
+    /// A start leaf names it; its `add` was not written.
+    Named,
+    Active,
+    Retired,
+    /// For good.
+    Compromised,
+}
+
+/// Every key that ever signed for the log, by its verifier key as text. Grows with rotations only.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeysSeen(BTreeMap<Arc<str>, Standing>);
+
+impl KeysSeen {
+    /// Reads the `vkeys` of a start leaf. A log begins with the keys of its first start.
+    pub fn read_start(&mut self, vkeys: Vec<Arc<str>>) {
+        let standing = if self.0.is_empty() { Standing::Active } else { Standing::Named };
+        for vkey in vkeys {
+            self.0.entry(vkey).or_insert(standing);
+        }
+    }
+
+    /// Reads a `key` leaf.
+    pub fn read_event(&mut self, event: KeyEvent, vkey: Arc<str>) {
+        let standing = self.0.entry(vkey).or_insert(Standing::Named);
+        *standing = match (event, *standing) {
+            (KeyEvent::Compromised, _) | (_, Standing::Compromised) => Standing::Compromised,
+            (KeyEvent::Add, Standing::Named | Standing::Active | Standing::Retired) => Standing::Active,
+            (KeyEvent::Retire, Standing::Named | Standing::Active | Standing::Retired) => Standing::Retired,
+        };
+    }
+
+    pub fn is_compromised(&self, vkey: &str) -> bool {
+        self.0.get(vkey) == Some(&Standing::Compromised)
+    }
+
+    /// What the log does not say yet when these keys sign and those are compromised, in the order in which it is
+    /// written. Nothing if the log has no start; nothing of a compromised key that it never had.
+    pub fn unsaid(&self, signing: &[Arc<str>], compromised: &[Arc<str>]) -> Vec<(KeyEvent, Arc<str>)> {
+        if self.0.is_empty() {
+            return Vec::new();
+        }
+        let added = signing.iter().filter(|vkey| self.0.get(*vkey) != Some(&Standing::Active));
+        let gone = self.0.iter().filter_map(|(vkey, standing)| {
+            let event = match standing {
+                Standing::Compromised => return None,
+                Standing::Named | Standing::Active | Standing::Retired if compromised.contains(vkey) => {
+                    KeyEvent::Compromised
+                }
+                Standing::Named | Standing::Active if !signing.contains(vkey) => KeyEvent::Retire,
+                Standing::Named | Standing::Active | Standing::Retired => return None,
+            };
+            Some((event, Arc::clone(vkey)))
+        });
+        added.map(|vkey| (KeyEvent::Add, Arc::clone(vkey))).chain(gone).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys<const N: usize>(names: [&str; N]) -> Vec<Arc<str>> {
+        names.map(Into::into).to_vec()
+    }
+
+    fn seen(first: &[Arc<str>]) -> KeysSeen {
+        let mut seen = KeysSeen::default();
+        seen.read_start(first.to_vec());
+        seen
+    }
+
+    fn said(events: Vec<(KeyEvent, Arc<str>)>) -> Vec<(KeyEvent, String)> {
+        events.into_iter().map(|(event, vkey)| (event, vkey.to_string())).collect()
+    }
+
+    fn of(event: KeyEvent, vkey: &str) -> (KeyEvent, String) {
+        (event, vkey.to_owned())
+    }
+
+    /// Reads what is written, as the next start does.
+    fn write(seen: &mut KeysSeen, signing: &[Arc<str>], compromised: &[Arc<str>]) -> Vec<(KeyEvent, String)> {
+        let events = seen.unsaid(signing, compromised);
+        seen.read_start(signing.to_vec());
+        events.iter().for_each(|(event, vkey)| seen.read_event(*event, Arc::clone(vkey)));
+        said(events)
+    }
+
+    #[test]
+    fn the_first_keys_need_no_leaf_and_the_same_keys_again_need_none() {
+        assert_eq!(KeysSeen::default().unsaid(&keys(["a"]), &keys(["z"])), []);
+        let mut seen = seen(&keys(["a", "b"]));
+        assert_eq!(write(&mut seen, &keys(["b", "a"]), &[]), []);
+        assert_eq!(write(&mut seen, &keys(["a", "b"]), &[]), []);
+    }
+
+    #[test]
+    fn every_difference_is_said_once() {
+        let mut seen = seen(&keys(["a"]));
+        assert_eq!(write(&mut seen, &keys(["a", "b"]), &[]), [of(KeyEvent::Add, "b")]);
+        assert_eq!(write(&mut seen, &keys(["b", "a"]), &[]), []);
+        assert_eq!(write(&mut seen, &keys(["b"]), &[]), [of(KeyEvent::Retire, "a")]);
+        assert_eq!(write(&mut seen, &keys(["b"]), &[]), []);
+        let exchanged = [of(KeyEvent::Add, "c"), of(KeyEvent::Add, "a"), of(KeyEvent::Retire, "b")];
+        assert_eq!(write(&mut seen, &keys(["c", "a"]), &[]), exchanged);
+    }
+
+    #[test]
+    fn a_compromised_key_is_said_once_whether_it_signed_last_or_long_ago() {
+        let mut seen = seen(&keys(["a", "b"]));
+        assert_eq!(write(&mut seen, &keys(["b"]), &keys(["a"])), [of(KeyEvent::Compromised, "a")]);
+        assert_eq!(write(&mut seen, &keys(["b"]), &keys(["a"])), []);
+        assert_eq!(write(&mut seen, &keys(["c"]), &[]), [of(KeyEvent::Add, "c"), of(KeyEvent::Retire, "b")]);
+        assert_eq!(
+            write(&mut seen, &keys(["c"]), &keys(["a", "b", "stranger"])),
+            [of(KeyEvent::Compromised, "b")]
+        );
+        assert!(seen.is_compromised("a") && seen.is_compromised("b") && !seen.is_compromised("c"));
+        assert!(!seen.is_compromised("stranger"));
+        seen.read_event(KeyEvent::Add, "a".into());
+        assert!(seen.is_compromised("a"), "there is no way back");
+    }
+
+    #[test]
+    fn what_a_crash_left_unsaid_is_said_by_the_next_start() {
+        let mut seen = seen(&keys(["a"]));
+        // The start leaf is durable, the key leaves are not.
+        seen.read_start(keys(["b"]));
+        let both = [of(KeyEvent::Add, "b"), of(KeyEvent::Retire, "a")];
+        assert_eq!(said(seen.unsaid(&keys(["b"]), &[])), both);
+        // Gone again before its `add` was written: its epoch named it, so its end is said.
+        assert_eq!(said(seen.unsaid(&keys(["a"]), &[])), [of(KeyEvent::Retire, "b")]);
+    }
+}
