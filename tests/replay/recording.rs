@@ -160,7 +160,6 @@ impl Ask {
             path: Default::default(),
             query_lists: Default::default(),
             idempotency_key: Required::Optional,
-            redaction: None,
         };
         let received = Received { head, body: Bytes::from(self.body.clone()) };
         let request = canonicalize(received, target, params, &rules).expect("canonical");
