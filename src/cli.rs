@@ -2,7 +2,9 @@
 
 mod check;
 mod demo;
+mod disclose;
 mod keys;
+mod log;
 mod receipts;
 mod replay;
 mod run;
@@ -33,8 +35,12 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Evaluates the recorded decisions of a log again, and compares.
     Replay(replay::ReplayArgs),
+    /// Counts, checks and copies a log's directory.
+    Log(log::LogArgs),
     /// Reads the receipts of a log, without verifying them.
     Receipts(receipts::ReceiptsArgs),
+    /// Makes the disclosure of a value that a receipt keeps out.
+    Disclose(disclose::DiscloseArgs),
     /// Shows the gateway at work: some requests, what becomes of them, and the log they leave.
     Demo(demo::DemoArgs),
     /// A small API to put behind the gateway.
@@ -49,7 +55,9 @@ impl Cli {
             Command::Keys(args) => keys::run(args),
             Command::Verify(args) => verify::run(args),
             Command::Replay(args) => replay::run(&args),
+            Command::Log(args) => log::run(args),
             Command::Receipts(args) => receipts::run(args),
+            Command::Disclose(args) => disclose::run(&args),
             Command::Demo(args) => demo::run(&args),
             Command::SampleApi(args) => sample_api::run(&args),
         }

@@ -262,6 +262,7 @@ async fn open(config: &Config, clock: &Clock, metrics: &Arc<Metrics>) -> Result<
         dir: config.ledger.dir.clone(),
         origin: config.log_origin.clone(),
         segment_bytes: config.ledger.segment_bytes,
+        salts: config.ledger.salts.clone(),
     };
     let ledger_config = config.ledger.clone();
     let config_digest = config.digest;

@@ -13,6 +13,8 @@ mod appender;
 mod archive;
 mod committer;
 mod entries;
+mod export;
+mod fsck;
 mod full;
 mod key;
 mod key_events;
@@ -25,9 +27,12 @@ mod recovery;
 mod rejections;
 mod restart;
 mod seal;
+pub mod salts;
 mod signers;
+mod stat;
 mod statistics;
 mod storage;
+mod withhold;
 
 #[cfg(test)]
 mod attacks;
@@ -50,6 +55,8 @@ use tokio::sync::oneshot;
 
 pub use committer::Closed;
 pub use entries::PolicyActivation;
+pub use export::{ExportError, Exported, export};
+pub use fsck::{Checked, Uncheckable, Unfit, fsck};
 pub use key::{FileSigner, KeyError};
 pub use open::{OpenError, Opened, Settings, Start};
 pub use reader::{ReadError, Reader, Search, Snapshot};
@@ -59,6 +66,7 @@ pub use recorded::{
 };
 pub use recovery::Unrecoverable;
 pub use signers::{InvalidSigners, Signers};
+pub use stat::{Stat, stat};
 pub use statistics::{Observer, Statistics};
 pub use storage::Unusable;
 
@@ -137,9 +145,22 @@ impl Ledger {
         let id = self.new_id()?;
         let entry = entries::decision(&evaluated, id, supersedes, shared.epoch, shared.clock.wall());
         let decision = entry.decision;
-        let evidence = (evaluated.evaluation().input_digest, evaluated.evaluation().input.clone());
+        let input = evaluated.evaluation().input.clone();
+        let (entry, input, salter) = match evaluated.execution().request.redaction() {
+            None => (entry, input, None),
+            Some(redaction) => {
+                // Config asks for the directory of keys wherever something is redacted.
+                let salter = shared.salts.as_ref().ok_or(Unrecorded::NotRedactable)?.salter(id);
+                let (entry, redacted) = withhold::decision(entry, &input, redaction, &salter)?;
+                (entry, redacted, Some(salter))
+            }
+        };
+        let evidence = (entry.evaluation.input_digest, input);
         let done = self.append_decision(Entry::Decision(Box::new(entry)), (id, decision), evidence).await?;
-        let obligation = V::obligation(done.open).expect("the committer opens a permit for a PERMIT only");
+        // Nothing waits between here and the permit, so none is dropped without knowing what it keeps out; one that
+        // is dropped before has sent nothing, and so has no digest to keep out.
+        let open = done.open.map(|open| open.withholding(salter));
+        let obligation = V::obligation(open).expect("the committer opens a permit for a PERMIT only");
         Ok(Recorded::new(evaluated, done.receipt, obligation))
     }
 

@@ -22,5 +22,8 @@ pub use ids::{
 pub use json::{Json, Number, Object};
 pub use read_set::{ReadItem, ReadSet};
 pub use reason::{Place, PolicyReason, ReasonClass, ReasonCode};
-pub use redaction::{InvalidPointer, Pointer, Redaction, Step, escape_step};
+pub use redaction::{
+    DIGESTS, ELEMENT, InvalidPointer, Pointer, Redaction, Step, escape_step, is_reserved, reserved_name,
+    unescape_pointer,
+};
 pub use verdict::{Decision, OutcomeStatus, Settled};

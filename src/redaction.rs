@@ -6,27 +6,19 @@
 //! can check the one against the other ([`restore()`]), and without it nothing can be guessed from a small value.
 //! The salts of one run come from one key, which is in no log: destroy it, and no disclosure can be made again.
 
+mod disclose;
 mod disclosure;
 mod reasons;
 mod redact;
 mod restore;
 mod salt;
 
+pub use disclose::disclose;
 pub use disclosure::{Disclosure, Disclosures, InvalidDisclosure};
 pub use reasons::reasons_as_written;
-pub use redact::{NotRedactable, Redacted, redact, reserved_name};
+pub use redact::{NotRedactable, Redacted, redact};
 pub use restore::{Missing, NotRestorable, Restored, restore};
 pub use salt::{EpochKey, Salter};
-
-/// Member of an object: digests of the members that are not there (RFC 9901 section 4.2.4.1).
-pub const DIGESTS: &str = "_sd";
-/// The one member of an object that stands for an element of a list (section 4.2.4.2).
-pub const ELEMENT: &str = "...";
-
-/// Whether the name has a meaning in the redacted form, and so may not be a member's own.
-pub fn is_reserved(name: &str) -> bool {
-    matches!(name, DIGESTS | ELEMENT)
-}
 
 /// The same value has the same salt in a decision's leaf, its evidence and its outcome: these are its places.
 pub mod places {

@@ -10,6 +10,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use interlock::model::{Decision, OutcomeStatus, ReasonCode};
+use interlock::replay::WhyNot;
 use interlock::telemetry::{Alarm, Metrics};
 
 /// Every document, by its path from the top.
@@ -97,7 +98,7 @@ fn every_command_in_a_document_is_one() {
             seen.extend(arguments.into_iter().next());
         }
     }
-    for command in ["run", "check", "keys", "verify", "receipts", "demo", "sample-api"] {
+    for command in ["run", "check", "keys", "verify", "replay", "receipts", "demo", "sample-api"] {
         assert!(seen.contains(command), "no document shows `interlock {command}`");
     }
 }
@@ -231,4 +232,12 @@ fn every_reason_is_in_the_table() {
         writeln!(expected, "| `{code}` | {status} | {class} | {} |", code.title()).expect("a string");
     }
     assert_eq!(table, expected, "the table of docs/REASONS.md is the list in src/model/reason.rs");
+}
+
+#[test]
+fn every_reason_why_a_decision_is_not_replayed_is_explained() {
+    let document = fs::read_to_string("docs/RECEIPTS.md").expect("the document");
+    let (_, replay) = document.split_once("## Replay").expect("a section");
+    let rows = replay.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    assert_eq!(rows.collect::<Vec<_>>(), WhyNot::ALL.map(WhyNot::as_str));
 }

@@ -105,8 +105,12 @@ pub(super) fn write(path: &Path, bytes: &[u8]) {
 }
 
 pub(super) fn open(dir: &Path, key: &Key) -> Result<(Ledger, Opened), OpenError> {
-    let settings =
-        Settings { dir: dir.to_owned(), origin: key.verifier().name().clone(), segment_bytes: SEGMENT_BYTES };
+    let settings = Settings {
+        dir: dir.to_owned(),
+        origin: key.verifier().name().clone(),
+        segment_bytes: SEGMENT_BYTES,
+        salts: None,
+    };
     let clock = Clock::manual(WallTime::from_unix_ns(1_763_643_600_000_000_000));
     Ledger::open(settings, Box::new(key.clone()), clock, start())
 }
@@ -146,6 +150,7 @@ fn rejection() -> Rejection {
         code: ReasonCode::SchemaMismatch,
         place: None,
         received_digest: None,
+        redacts: false,
     }
 }
 
@@ -266,7 +271,7 @@ async fn a_checkpoint_by_another_key_or_of_another_tree_is_refused() {
     let other = Key::new();
     assert_eq!(verify(log.dir.path(), other.verifier()).exit_code(), 12, "another key is pinned");
     let refused = open(log.dir.path(), &other).expect_err("refused").to_string();
-    assert!(refused.contains("is not signed by a configured key"), "{refused}");
+    assert!(refused.contains("is not one of this log and key"), "{refused}");
 
     let forged = Checkpoint {
         origin: ORIGIN.parse().expect("a name"),
@@ -305,6 +310,7 @@ async fn a_key_of_another_name_opens_nothing() {
         dir: log.dir.path().to_owned(),
         origin: "example.org/other".parse().expect("a name"),
         segment_bytes: SEGMENT_BYTES,
+        salts: None,
     };
     let opened = Ledger::open(settings, Box::new(log.key.clone()), Clock::system(), start());
     assert!(matches!(opened, Err(OpenError::OtherKey { .. })));
@@ -315,7 +321,7 @@ async fn a_segment_size_that_frames_do_not_fit_is_refused() {
     for segment_bytes in [0, SEGMENT_BYTES - 4_096, SEGMENT_BYTES + 1, u64::MAX] {
         let log = Log::new();
         let origin = ORIGIN.parse().expect("a name");
-        let settings = Settings { dir: log.dir.path().to_owned(), origin, segment_bytes };
+        let settings = Settings { dir: log.dir.path().to_owned(), origin, segment_bytes, salts: None };
         let opened = Ledger::open(settings, Box::new(log.key.clone()), Clock::system(), start());
         assert!(matches!(opened, Err(OpenError::SegmentBytes)), "{segment_bytes}");
     }

@@ -77,6 +77,7 @@ pub const LEDGER: Section = Section {
         required("dir"),
         required("signing_key"),
         number("segment_mib", limits::SEGMENT_MIB_DEFAULT, limits::SEGMENT_MIB_MIN, limits::SEGMENT_MIB_MAX),
+        optional("salts"),
         optional("also_sign_with"),
         optional("compromised_keys"),
     ],
@@ -149,6 +150,7 @@ pub const SURFACE: Section = Section {
         number("permit_age_ms_max", limits::PERMIT_AGE_MS_MAX_DEFAULT, 10, limits::PERMIT_AGE_MS_MAX_HARD),
         required("upstream"),
         optional("credential"),
+        optional("redact"),
         required("routes"),
     ],
 };
@@ -224,7 +226,14 @@ pub const ROUTE: Section = Section {
         default("idempotency_key", "optional"),
         default("query_lists", "[]"),
         default("path_allows", "[]"),
+        default("sensitive", "false"),
     ],
+};
+
+pub const REDACT: Section = Section {
+    path: "surfaces[].redact",
+    called: "`redact`",
+    fields: &[default("pointers", "[]"), default("headers", "[]")],
 };
 
 pub const OPAQUE: Section =
@@ -249,4 +258,5 @@ pub const SECTIONS: &[&Section] = &[
     &CREDENTIAL,
     &ROUTE,
     &OPAQUE,
+    &REDACT,
 ];

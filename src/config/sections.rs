@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::fields::{self, Rule, Section};
 use super::reader::{Fields, Reader};
+use super::redact;
 use super::surface::{self, Draft, Secrets, Source};
 use super::yaml::{At, Node, Value};
 use super::{
@@ -84,6 +85,9 @@ pub fn read(reader: &mut Reader<'_>, tree: &Node, surroundings: Surroundings<'_>
     if drafts.len() == surface_count {
         check_keys(reader, &drafts, &api_keys, &named);
     }
+    if let Some(ledger) = &ledger {
+        redact::check_salts(reader, &drafts, ledger);
+    }
     let credentials = take_credentials(reader, &mut drafts);
     let api_keys = Arc::new(api_keys);
     Some(Parts {
@@ -110,6 +114,10 @@ fn read_ledger(
     let dir = fields.optional("dir").and_then(|n| reader.path(n));
     let signing_key = fields.optional("signing_key").and_then(|n| read_signing_key(reader, n, secrets));
     let segment_mib = reader.number(&fields, "segment_mib");
+    let salts = match fields.optional("salts") {
+        Some(n) => redact::read_salts(reader, n, dir.as_deref()).map(Some),
+        None => Some(None),
+    };
     let also = fields.optional("also_sign_with");
     let also_sign_with = also.map_or(Some(Vec::new()), |n| read_more_keys(reader, n, secrets));
     let compromised = fields.optional("compromised_keys");
@@ -122,6 +130,7 @@ fn read_ledger(
         dir: dir?,
         signing_key,
         segment_bytes: segment_mib? * limits::MIB_BYTES,
+        salts: salts?,
         also_sign_with,
         compromised_keys: compromised_keys?,
     })

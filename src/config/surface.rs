@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::fields;
 use super::reader::{Fields, Reader};
+use super::redact;
 use super::route::{self, RouteConfig};
 use super::secret::{self, ReadVariable};
 use super::upstream::{self, parse_authority};
@@ -51,6 +52,8 @@ pub struct Draft {
     pub upstream: Settings,
     pub credential: Option<ReadCredential>,
     pub routes: Vec<RouteConfig>,
+    /// Where something is first declared that must stay out of the log.
+    pub redacts_at: Option<At>,
 }
 
 pub struct ReadCredential {
@@ -94,16 +97,27 @@ pub fn read(reader: &mut Reader<'_>, node: &Node, secrets: Secrets<'_>) -> Optio
         Some(n) => read_credential(reader, n, secrets).map(Some),
         None => Some(None),
     };
+    let redacted = match fields.optional("redact") {
+        Some(n) => redact::read(reader, n),
+        None => Some(Vec::new()),
+    };
     // Routes are read even if something above is wrong, so that their problems are told in the same run.
     let identity_headers: BTreeSet<Arc<str>> =
         headers.iter().flatten().map(|h: &HeaderName| h.as_str().into()).collect();
+    let places: Vec<_> = redacted.iter().flatten().map(|(_, pointer)| pointer.clone()).collect();
     let surroundings = route::Surroundings {
         upstream_authority: upstream.as_ref().map_or("".into(), |u| u.authority.clone()),
         identity_headers: &identity_headers,
         credential: credential.as_ref().and_then(|c| c.as_ref()).map(|c| &c.slot),
+        redacted: &places,
     };
     let routes = fields.optional("routes").and_then(|n| route::read_all(reader, n, &surroundings));
+    if let (Some(redacted), Some((routes, _))) = (&redacted, &routes) {
+        redact::check_routes(reader, redacted, routes);
+    }
     let ((name_at, name), (listener_at, listener)) = (name?, listener?);
+    let (routes, sensitive_at) = routes?;
+    let redacts_at = redacted?.first().map(|(at, _)| *at).or(sensitive_at);
     Some(Draft {
         name,
         name_at,
@@ -115,7 +129,8 @@ pub fn read(reader: &mut Reader<'_>, node: &Node, secrets: Secrets<'_>) -> Optio
         permit_age_max: permit_age_max?,
         upstream: upstream?,
         credential: credential?,
-        routes: routes?,
+        routes,
+        redacts_at,
     })
 }
 

@@ -18,6 +18,7 @@ use super::queue::Shared;
 use super::recorded::Outcome;
 use super::recovery::{Recovered, Unrecoverable, recover};
 use super::rejections::Rejections;
+use super::salts::{self, SaltsError};
 use super::seal::SealerThread;
 use super::signers::Signers;
 use super::statistics::{Counters, Observer};
@@ -37,6 +38,8 @@ pub struct Settings {
     pub origin: LogOrigin,
     /// A multiple of 4,096, within the bounds of limits.rs.
     pub segment_bytes: u64,
+    /// Where the keys of redacted values are kept, outside `dir`; needed for requests that redact.
+    pub salts: Option<PathBuf>,
 }
 
 /// What starts: recorded in the start and stop leaves.
@@ -73,6 +76,8 @@ pub enum OpenError {
     SegmentBytes,
     #[error("the log in {dir} is not appended to: {source}")]
     Unrecoverable { dir: PathBuf, source: Unrecoverable },
+    #[error("keys of redacted values: {0}")]
+    Salts(#[from] SaltsError),
     #[error("the log in {dir} cannot be written: {why}")]
     NotWritable { dir: PathBuf, why: String },
 }
@@ -110,7 +115,7 @@ impl Ledger {
         clock: Clock,
         start: Start,
     ) -> Result<(Self, Opened), OpenError> {
-        let Settings { dir, origin, segment_bytes } = settings;
+        let Settings { dir, origin, segment_bytes, salts } = settings;
         let signers = signers.into();
         let not_writable = |why: String| OpenError::NotWritable { dir: dir.clone(), why };
         let recognized = signers.recognized().map_err(|e| not_writable(e.to_string()))?;
@@ -118,6 +123,8 @@ impl Ledger {
             .map_err(|source| OpenError::Unrecoverable { dir: dir.clone(), source })?;
 
         let epoch = Epoch(recovered.fold.last_epoch.map_or(1, |last| last.0 + 1));
+        // Durable before the first leaf of the run. A crash right after it leaves a key that the next start takes.
+        let salts = salts.map(|salts| salts::begin(&salts, &dir, epoch)).transpose()?;
         let is_new = recovered.tail.edge.size() == TreeSize(0);
         let mut opened = Opened {
             epoch,
@@ -151,8 +158,14 @@ impl Ledger {
             Err(error) => return Err(not_writable(error.to_string())),
         };
         let nothing = appender.checkpoint_of_nothing().map_err(|e| not_writable(e.to_string()))?;
-        let (permits_max, leaf_cost_max) = (permits_max(segment_bytes), leaf_cost_max(segment_bytes));
-        let shared = Arc::new(Shared::new(clock, epoch, Feed::new(nothing), permits_max, leaf_cost_max));
+        let shared = Arc::new(Shared::new(
+            clock,
+            epoch,
+            salts,
+            Feed::new(nothing),
+            permits_max(segment_bytes),
+            leaf_cost_max(segment_bytes),
+        ));
         shared.health.send_replace(health);
         shared.publisher.offer(Arc::clone(&checkpoint));
         shared.archive.offer(checkpoint);
@@ -160,8 +173,9 @@ impl Ledger {
         let sealer = SealerThread::new(storage.directory().is_some());
         let known = (opened_size, fold);
         let full = FullSegments::new(Arc::clone(&storage), origin.clone(), frame_key, sealer.queue(), known);
-        let archiver =
-            storage.directory().map(|root| Archiver::new(Arc::clone(&shared), root, origin, Arc::new(full)));
+        let archiver = storage
+            .directory()
+            .map(|root| Archiver::new(Arc::clone(&shared), root, origin, Some(Arc::new(full))));
         let ledger = Self::start_threads(
             storage,
             shared,

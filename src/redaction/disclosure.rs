@@ -7,11 +7,10 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::is_reserved;
 use crate::canonical::json;
 use crate::limits;
-use crate::model::Json;
 use crate::model::entry::DisclosureDigest;
+use crate::model::{Json, is_reserved};
 
 /// A value with its salt, and its name if it is a member: what a digest in a leaf stands for.
 #[derive(Clone, PartialEq)]

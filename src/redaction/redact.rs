@@ -3,8 +3,8 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use super::{DIGESTS, Disclosure, ELEMENT, Salter, is_reserved};
-use crate::model::{Json, Object, Redaction, Step, escape_step};
+use super::{Disclosure, Salter};
+use crate::model::{DIGESTS, ELEMENT, Json, Object, Redaction, Step, escape_step, reserved_name};
 
 /// A tree without what its route keeps out of the log.
 #[derive(Clone, PartialEq)]
@@ -30,20 +30,6 @@ pub fn redact(tree: Json, redaction: &Redaction, salter: &Salter) -> Result<Reda
     let pointers: Vec<&[Step]> = redaction.pointers().iter().map(|p| p.steps()).collect();
     let value = walk.value(tree, &pointers);
     Ok(Redacted { value, withheld: walk.withheld })
-}
-
-/// The pointer of a member whose name is reserved, if there is one.
-pub fn reserved_name(tree: &Json) -> Option<String> {
-    let below =
-        |step: &str, value| reserved_name(value).map(|rest: String| format!("/{}{rest}", escape_step(step)));
-    match tree {
-        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => None,
-        Json::Array(items) => items.iter().enumerate().find_map(|(at, item)| below(&at.to_string(), item)),
-        Json::Object(object) => object.members().iter().find_map(|(name, value)| match is_reserved(name) {
-            true => Some(format!("/{name}")),
-            false => below(name, value),
-        }),
-    }
 }
 
 struct Walk<'s> {

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{DIGESTS, Disclosure, Disclosures, ELEMENT};
+use super::{Disclosure, Disclosures};
 use crate::model::entry::DisclosureDigest;
-use crate::model::{Json, Object, escape_step};
+use crate::model::{DIGESTS, ELEMENT, Json, Object, escape_step};
 
 /// A tree with what could be put back.
 #[derive(Clone, PartialEq)]
@@ -159,8 +159,8 @@ mod tests {
     use super::*;
     use crate::canonical::json;
     use crate::clock::WallTime;
-    use crate::model::{Pointer, ReceiptId, Redaction};
-    use crate::redaction::{EpochKey, NotRedactable, Salter, redact, reserved_name};
+    use crate::model::{Pointer, ReceiptId, Redaction, reserved_name};
+    use crate::redaction::{EpochKey, NotRedactable, Salter, redact};
 
     const TREE: &str = r#"{"actor":{"claims":{"mail":"a@example.org","roles":["agent"]},"id":"agent-7"},"request":{
         "body":{"card":{"cvc":"123","number":"4111"},"items":[{"iban":"DE1","n":1},{"iban":"DE2","n":2},{"n":3}],

@@ -94,6 +94,8 @@ pub struct Setup {
     pub segment_mib: u64,
     /// Instead of the upstream's own address.
     pub upstream_url: Option<String>,
+    /// Values that the surface redacts, and that nothing may show; with any, there is a directory of salts.
+    pub redacted: &'static [&'static str],
 }
 
 impl Default for Setup {
@@ -114,6 +116,7 @@ impl Default for Setup {
             upstream_tls: false,
             segment_mib: 32,
             upstream_url: None,
+            redacted: &[],
         }
     }
 }
@@ -150,6 +153,7 @@ impl Setup {
             addresses: None,
             is_listener_tls: self.listener_tls,
             is_audited: false,
+            redacted: self.redacted,
             dir,
         };
         world.write("log.key", signing_key.as_str(), 0o600);
@@ -182,12 +186,14 @@ impl Setup {
             if self.listener_tls { ", tls: { certificate: ./tls.crt, key: ./tls.key }" } else { "" };
         let mut yaml = format!(
             "log_origin: interlock.test/log\n\
-             ledger: {{ dir: ledger, signing_key: ./log.key, segment_mib: {} }}\n\
+             ledger: {{ dir: ledger, signing_key: ./log.key, segment_mib: {}{} }}\n\
              policy: {{ dir: {} }}\n\
              admin: {{ listen: 127.0.0.1:ADMIN_PORT }}\n\
-             telemetry: {{ format: json, level: info }}\n",
+             telemetry: {{ format: json, level: {} }}\n",
             self.segment_mib,
-            policies.display()
+            if self.redacted.is_empty() { "" } else { ", salts: ./salts" },
+            policies.display(),
+            if self.redacted.is_empty() { "info" } else { "trace" },
         );
         let limits = or_generous(self.limits, &["evaluation_ms_max: 10000"]);
         writeln!(yaml, "limits: {{ {} }}", limits.join(", ")).expect("a string");
@@ -256,6 +262,8 @@ pub struct World {
     addresses: Option<(SocketAddr, SocketAddr)>,
     is_listener_tls: bool,
     is_audited: bool,
+    /// What must be nowhere in the log, in logs and in metrics.
+    redacted: &'static [&'static str],
     dir: TempDir,
 }
 
@@ -462,7 +470,9 @@ impl World {
             self.wait_for_metric("interlock_ledger_open_permits", 0.0);
         }
         let metrics = self.admin("/metrics").text();
-        assert!(!metrics.contains(SLOT.secret), "metrics hold the credential");
+        let redacted = self.redacted;
+        let secrets = || std::iter::once(&SLOT.secret).chain(redacted);
+        secrets().for_each(|secret| assert!(!metrics.contains(secret), "metrics hold `{secret}`"));
         let log = self.program_log();
         match std::mem::replace(&mut self.running, Running::Not) {
             Running::Not => {}
@@ -476,7 +486,7 @@ impl World {
                 assert_eq!(status.success(), expected == Stopped::Clean, "{status}: {}", program.text());
             }
         }
-        assert!(!log.contains(SLOT.secret), "the program's log holds the credential");
+        secrets().for_each(|secret| assert!(!log.contains(secret), "the program's log holds `{secret}`"));
         self.audit()
     }
 
@@ -484,7 +494,15 @@ impl World {
     pub fn audit(&mut self) -> Audit {
         self.is_audited = true;
         assert!(matches!(self.running, Running::Not), "the gateway still runs");
-        auditor::audit(&self.path("ledger"), &self.key, SLOT, &self.upstream.captures())
+        let audit = auditor::audit(
+            &self.path("ledger"),
+            &self.key,
+            SLOT,
+            &self.upstream.captures(),
+            &self.path("salts"),
+        );
+        self.redacted.iter().for_each(|value| auditor::no_secret_in(&self.path("ledger"), value));
+        audit
     }
 
     /// Asks a program to stop and waits, however it ends; its log is looked at later.
