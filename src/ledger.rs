@@ -13,6 +13,8 @@ mod appender;
 mod archive;
 mod committer;
 mod entries;
+mod export;
+mod fsck;
 mod full;
 mod key;
 mod key_events;
@@ -24,10 +26,11 @@ mod reader;
 mod recorded;
 mod recovery;
 mod rejections;
-pub mod salts;
 mod restart;
 mod seal;
+pub mod salts;
 mod signers;
+mod stat;
 mod statistics;
 mod storage;
 mod withhold;
@@ -53,6 +56,8 @@ use tokio::sync::oneshot;
 
 pub use committer::Closed;
 pub use entries::PolicyActivation;
+pub use export::{ExportError, Exported, export};
+pub use fsck::{Checked, Uncheckable, Unfit, fsck};
 pub use key::{FileSigner, KeyError};
 pub use open::{OpenError, Opened, Settings, Start};
 pub use positions::Positions;
@@ -63,6 +68,7 @@ pub use recorded::{
 };
 pub use recovery::Unrecoverable;
 pub use signers::{InvalidSigners, Signers};
+pub use stat::{Stat, stat};
 pub use statistics::{Observer, Statistics};
 pub use storage::Unusable;
 

@@ -173,8 +173,9 @@ impl Ledger {
         let sealer = SealerThread::new(storage.directory().is_some());
         let known = (opened_size, fold);
         let full = FullSegments::new(Arc::clone(&storage), origin.clone(), frame_key, sealer.queue(), known);
-        let archiver =
-            storage.directory().map(|root| Archiver::new(Arc::clone(&shared), root, origin, Arc::new(full)));
+        let archiver = storage
+            .directory()
+            .map(|root| Archiver::new(Arc::clone(&shared), root, origin, Some(Arc::new(full))));
         let ledger = Self::start_threads(
             storage,
             shared,

@@ -23,7 +23,7 @@ pub const QUARANTINE_DIR: &str = "quarantine";
 pub const RESTART_DIR: &str = "restart";
 const SPARE_FILE: &str = "frames/spare";
 /// A sealed segment that is not finished; a start removes it.
-const SEALING_FILE: &str = "frames/sealing";
+pub const SEALING_FILE: &str = "frames/sealing";
 const INDEX_DIGITS: usize = 20;
 /// Read by owner and group: receipts hold what agents asked for.
 const FILE_MODE: u32 = 0o640;
@@ -401,7 +401,7 @@ impl Storage for Disk {
 }
 
 /// What `blocks` of a file's status counts, on every system.
-const STAT_BLOCK_BYTES: u64 = 512;
+pub const STAT_BLOCK_BYTES: u64 = 512;
 const TORN_SUFFIX: &str = ".torn";
 const RESTART_SUFFIX: &str = ".json";
 

@@ -52,7 +52,7 @@ pub struct Session {
     position: Position,
     /// The segment of the last frame.
     segment: LeafIndex,
-    full: Arc<FullSegments>,
+    full: Option<Arc<FullSegments>>,
     rows: Rows,
     unsynced: Unsynced,
     /// Full bundles since the durable position.
@@ -66,7 +66,7 @@ impl Session {
         shared: Arc<Shared>,
         root: &Path,
         origin: &LogOrigin,
-        full: Arc<FullSegments>,
+        full: Option<Arc<FullSegments>>,
     ) -> Result<Self, Halt> {
         let tiles = Tiles::new(root);
         let index = Index::open(&root.join(INDEX_FILE))?;
@@ -194,7 +194,9 @@ impl Session {
     }
 
     fn add_frame(&mut self, frame: &Frame<'_>, spot: Spot, chain: Digest) -> Result<(), Halt> {
-        self.full.frame(frame);
+        if let Some(full) = &self.full {
+            full.frame(frame);
+        }
         if spot.segment != self.segment {
             let boundary =
                 Boundary { first: frame.first, edge: self.fringe.edge(), chain, fold: self.fold()? };
@@ -222,7 +224,9 @@ impl Session {
     fn add_entry(&mut self, entry: &[u8]) -> Result<Vec<FullTile>, Halt> {
         let index = self.fringe.size();
         let seen = Seen::of(entry).map_err(|e| Halt::Unfit(format!("entry {index} cannot be read: {e}")))?;
-        self.full.entry(LeafIndex(index.0), &seen.glance);
+        if let Some(full) = &self.full {
+            full.entry(LeafIndex(index.0), &seen.glance);
+        }
         self.entries.push(Bytes::copy_from_slice(entry));
         self.seen.push(seen);
         Ok(self.fringe.append(leaf_hash(entry)))
@@ -275,7 +279,9 @@ impl Session {
         let Boundary { first, edge, chain, fold } = boundary;
         let (root, open) = (edge.root(), fold.open.len());
         tracing::debug!(%first, %root, %chain, open, "a segment is full");
-        self.full.passed(self.segment, boundary);
+        if let Some(full) = &self.full {
+            full.passed(self.segment, boundary);
+        }
     }
 
     fn publish(&mut self, note: Arc<str>, checkpoint: &Checkpoint) -> Result<(), Halt> {
