@@ -16,6 +16,7 @@ mod redact;
 mod route;
 mod secret;
 mod sections;
+mod sinks;
 mod surface;
 mod tls;
 mod upstream;
@@ -56,6 +57,7 @@ pub struct Config {
     pub surfaces: Vec<SurfaceConfig>,
     /// The secrets of all surfaces.
     pub credentials: Credentials,
+    pub sinks: Vec<crate::sinks::Settings>,
     warnings: Warnings,
 }
 

@@ -13,9 +13,11 @@ mod appender;
 mod archive;
 mod committer;
 mod entries;
+mod full;
 mod key;
 mod key_events;
 mod open;
+mod positions;
 mod publisher;
 mod queue;
 mod reader;
@@ -23,6 +25,8 @@ mod recorded;
 mod recovery;
 mod rejections;
 pub mod salts;
+mod restart;
+mod seal;
 mod signers;
 mod statistics;
 mod storage;
@@ -53,6 +57,7 @@ pub use committer::Closed;
 pub use entries::PolicyActivation;
 pub use key::{FileSigner, KeyError};
 pub use open::{OpenError, Opened, Settings, Start};
+pub use positions::Positions;
 pub use reader::{ReadError, Reader, Search, Snapshot};
 pub use recorded::{
     Obliges, OpenPermit, Outcome, OutcomeRecorded, Receipt, Recorded, Rejection, ResponseSeen, Sent,
@@ -102,6 +107,7 @@ struct Threads {
     committer: JoinHandle<Closed>,
     publisher: JoinHandle<bool>,
     archiver: Option<JoinHandle<()>>,
+    sealer: seal::SealerThread,
     /// Resolves when the committer is done.
     done: oneshot::Receiver<()>,
     /// Resolves when the archiver is.
@@ -242,7 +248,7 @@ impl Ledger {
     /// with [`Closed::Poisoned`] only if the log is poisoned.
     pub async fn close(&self, wait: Duration) -> Closed {
         let threads = self.0.take_threads();
-        let Some(Threads { committer, publisher, archiver, done, archived }) = threads else {
+        let Some(Threads { committer, publisher, archiver, sealer, done, archived }) = threads else {
             return match self.health() {
                 Health::Poisoned => Closed::Poisoned,
                 Health::Accepting | Health::Full | Health::Closed => Closed::Clean,
@@ -254,6 +260,7 @@ impl Ledger {
         // An error means that the sender is gone, and so is the thread.
         let _ = done.await;
         let _ = archived.await;
+        sealer.end();
         join(committer, publisher, archiver)
     }
 
@@ -308,8 +315,11 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        if let Some(Threads { committer, publisher, archiver, done: _, archived: _ }) = self.take_threads() {
+        if let Some(Threads { committer, publisher, archiver, sealer, done: _, archived: _ }) =
+            self.take_threads()
+        {
             self.enter(Stage::Ended);
+            sealer.end();
             join(committer, publisher, archiver);
         }
     }

@@ -231,6 +231,39 @@ fn an_unknown_field_is_refused_with_the_name_that_was_meant() {
     assert_eq!(far, "3:28 unknown field `zzz` in `policy`; expected `dir`");
 }
 
+#[test]
+fn sinks_are_read_and_what_cannot_be_one_is_refused() {
+    let place = Place::new();
+    let with = |sinks: &str| edit("surfaces:\n", &format!("sinks: [{sinks}]\nsurfaces:\n"));
+    let config = place
+        .read(&with("{name: out, kind: stdout}, {name: siem, kind: http, url: \"https://logs.example/in\", batch_leaves_max: 9}"))
+        .expect("valid");
+    let names: Vec<_> = config.sinks.iter().map(|s| (s.name.as_str(), s.batch_leaves_max)).collect();
+    assert_eq!(names, [("out", 256), ("siem", 9)]);
+    for (sinks, message) in [
+        ("{name: a, kind: file}", "expected one of `stdout`, `http`, not `file`"),
+        ("{name: a, kind: http}", "a sink of kind `http` needs the field `url`"),
+        ("{name: a, kind: http, url: \"https://a?x\"}", "`url` must end after host and port"),
+        ("{name: a, kind: stdout, url: \"https://a/in\"}", "`url` is of no use with the kind `stdout`"),
+        (
+            "{name: a, kind: stdout}, {name: a, kind: http, url: \"https://a/in\"}",
+            "another sink is called `a`",
+        ),
+        ("{name: a, kind: stdout}, {name: b, kind: stdout}", "another sink is standard output already"),
+        (
+            "{name: a, kind: http, url: \"http://127.0.0.1/in\", roots: native}",
+            "`roots` is of no use with an http URL",
+        ),
+        (
+            "{name: a, kind: http, url: \"https://a/in\", credential: {header: authorization}}",
+            "`credential` needs `from_env` or `from_file`",
+        ),
+    ] {
+        let invalid = place.read(&with(sinks)).expect_err(sinks).to_string();
+        assert!(invalid.contains(message), "{invalid}");
+    }
+}
+
 /// Each edit of the base, the text its place begins at, and a part of its message.
 const REFUSALS: &[(&str, &str, &str, &str)] = &[
     // Form.
@@ -693,7 +726,7 @@ fn what_cannot_be_redacted_is_refused_at_its_place() {
         (redact("headers: [x-patient-id]").replace("role: buyer", "_sd: buyer"), "_sd", "cannot be a claim"),
         (
             redact("headers: [x-patient-id]").replace("charges/{id}", "charges/{_sd}"),
-            "{_sd}",
+            "\"/v1/charges/{_sd}",
             "no parameter's name",
         ),
     ] {

@@ -179,6 +179,8 @@ fn rendered() -> BTreeSet<String> {
     metrics.answered(&surface, second);
     metrics.ledger_health.with_label_values(&["accepting"]).set(1);
     metrics.pool.with_label_values(&["payments", "idle"]).set(1);
+    metrics.sink_lag.with_label_values(&["siem"]).set(1);
+    metrics.sink_failures.with_label_values(&["siem"]).inc();
     let text = String::from_utf8(metrics.render().expect("renders")).expect("UTF-8");
     let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
     names.map(str::to_owned).collect()

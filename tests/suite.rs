@@ -27,6 +27,7 @@ mod policy_packages;
 mod redaction;
 mod reading;
 mod replay;
+mod sinks;
 mod slow_clients;
 mod smuggling;
 mod syscalls;

@@ -67,6 +67,7 @@ pub const FILE: Section = Section {
         required("listeners"),
         optional("api_keys"),
         required("surfaces"),
+        optional("sinks"),
     ],
 };
 
@@ -239,6 +240,29 @@ pub const REDACT: Section = Section {
 pub const OPAQUE: Section =
     Section { path: "surfaces[].routes[].body", called: "`body`", fields: &[required("opaque")] };
 
+pub const SINK: Section = Section {
+    path: "sinks[]",
+    called: "a sink",
+    fields: &[
+        required("name"),
+        required("kind"),
+        number("batch_leaves_max", limits::SINK_BATCH_LEAVES_DEFAULT, 1, limits::SINK_BATCH_LEAVES_MAX),
+        optional("url"),
+        default("roots", "webpki"),
+        number("timeout_ms_max", limits::SINK_TIMEOUT_MS_DEFAULT, 100, limits::SINK_TIMEOUT_MS_MAX),
+        optional("credential"),
+    ],
+};
+
+pub const SINK_ROOTS: Section =
+    Section { path: "sinks[].roots", called: "`roots`", fields: &[required("file")] };
+
+pub const SINK_CREDENTIAL: Section = Section {
+    path: "sinks[].credential",
+    called: "`credential`",
+    fields: &[required("header"), default("prefix", ""), optional("from_env"), optional("from_file")],
+};
+
 /// Everything above, for the documentation's test.
 pub const SECTIONS: &[&Section] = &[
     &FILE,
@@ -259,4 +283,7 @@ pub const SECTIONS: &[&Section] = &[
     &ROUTE,
     &OPAQUE,
     &REDACT,
+    &SINK,
+    &SINK_ROOTS,
+    &SINK_CREDENTIAL,
 ];

@@ -12,7 +12,7 @@ use super::surface::{self, Draft, Secrets, Source};
 use super::yaml::{At, Node, Value};
 use super::{
     AdminConfig, Config, LedgerConfig, LimitsConfig, ListenerConfig, ListenerName, LogFormat, PolicyConfig,
-    SecretsAre, SurfaceConfig, Surroundings, TelemetryConfig, Warnings, keys, secret, tls,
+    SecretsAre, SurfaceConfig, Surroundings, TelemetryConfig, Warnings, keys, secret, sinks, tls,
 };
 use crate::authority::{ApiKeyIdentity, ApiKeys, Credentials, Identities};
 use crate::clock::{Clock, WallTime};
@@ -33,6 +33,7 @@ pub struct Parts {
     api_keys: Arc<ApiKeys>,
     surfaces: Vec<SurfaceConfig>,
     credentials: Credentials,
+    sinks: Vec<crate::sinks::Settings>,
 }
 
 impl Parts {
@@ -50,6 +51,7 @@ impl Parts {
             api_keys: self.api_keys,
             surfaces: self.surfaces,
             credentials: self.credentials,
+            sinks: self.sinks,
             warnings,
         }
     }
@@ -74,6 +76,7 @@ pub fn read(reader: &mut Reader<'_>, tree: &Node, surroundings: Surroundings<'_>
     };
     let secrets = Secrets { variable: surroundings.variable, are: surroundings.secrets };
     let drafts = file.optional("surfaces").map(|n| read_surfaces(reader, n, secrets));
+    let sinks = file.optional("sinks").map_or_else(Vec::new, |n| sinks::read(reader, n, secrets));
     let (listeners, mut drafts) = (listeners?, drafts?);
     check_surfaces(reader, &drafts);
     // What was read only in part would look as if something were missing: that was told already.
@@ -101,6 +104,7 @@ pub fn read(reader: &mut Reader<'_>, tree: &Node, surroundings: Surroundings<'_>
         surfaces: drafts.into_iter().map(|d| finish(d, &api_keys, surroundings.clock)).collect(),
         api_keys,
         credentials,
+        sinks,
     })
 }
 
@@ -386,7 +390,7 @@ fn read_surfaces(reader: &mut Reader<'_>, node: &Node, secrets: Secrets<'_>) -> 
     items.iter().filter_map(|item| surface::read(reader, item, secrets)).collect()
 }
 
-fn count(node: &Node) -> usize {
+pub fn count(node: &Node) -> usize {
     match &node.value {
         Value::Sequence(items) => items.len(),
         Value::Scalar { .. } | Value::Mapping(_) => 0,

@@ -13,6 +13,7 @@ use super::reader::{Fields, Reader};
 use super::redact;
 use super::route::{self, RouteConfig};
 use super::secret::{self, ReadVariable};
+use super::sections::count;
 use super::upstream::{self, parse_authority};
 use super::yaml::{At, Node};
 use super::{ListenerName, SecretsAre};
@@ -112,7 +113,10 @@ pub fn read(reader: &mut Reader<'_>, node: &Node, secrets: Secrets<'_>) -> Optio
         redacted: &places,
     };
     let routes = fields.optional("routes").and_then(|n| route::read_all(reader, n, &surroundings));
-    if let (Some(redacted), Some((routes, _))) = (&redacted, &routes) {
+    // With routes that were read only in part, one would seem to be missing.
+    if let (Some(redacted), Some((routes, _))) = (&redacted, &routes)
+        && fields.optional("routes").map(count) == Some(routes.len())
+    {
         redact::check_routes(reader, redacted, routes);
     }
     let ((name_at, name), (listener_at, listener)) = (name?, listener?);
@@ -195,7 +199,7 @@ fn read_credential(reader: &mut Reader<'_>, node: &Node, secrets: Secrets<'_>) -
     Some(ReadCredential { at, slot, source, secret })
 }
 
-fn read_prefix(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Arc<str>> {
+pub fn read_prefix(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Arc<str>> {
     let Some(node) = fields.optional("prefix") else { return Some("".into()) };
     let text = reader.text(node, "the text before the secret")?;
     // Visible ASCII with single spaces inside or at the end: what a header value may begin with.
@@ -214,7 +218,7 @@ fn read_prefix(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Arc<str>>
     Some(text.into())
 }
 
-fn read_source(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<(At, Source)> {
+pub fn read_source(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<(At, Source)> {
     match (fields.optional("from_env"), fields.optional("from_file")) {
         (Some(node), None) => {
             let text = reader.text(node, "the name of an environment variable")?;
@@ -241,7 +245,12 @@ fn read_source(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<(At, Sour
     }
 }
 
-fn read_secret(reader: &mut Reader<'_>, at: At, source: &Source, secrets: Secrets<'_>) -> Option<Credential> {
+pub fn read_secret(
+    reader: &mut Reader<'_>,
+    at: At,
+    source: &Source,
+    secrets: Secrets<'_>,
+) -> Option<Credential> {
     let read = match source {
         Source::Environment(name) => (secrets.variable)(name)
             .map(|text| Zeroizing::new(text.into_bytes()))

@@ -12,6 +12,7 @@ use super::seen::Seen;
 use super::tiles::{TileError, Tiles, Unsynced};
 use super::{Halt, INDEX_FILE};
 use crate::clock::Moment;
+use crate::ledger::full::FullSegments;
 use crate::ledger::queue::Shared;
 use crate::ledger::reader::Snapshot;
 use crate::ledger::recovery::Fold;
@@ -22,8 +23,8 @@ use crate::merkle::frame::Frame;
 use crate::merkle::tile::{self, Fringe, FullTile, TILE_WIDTH, TileKind, TilePath};
 use crate::merkle::tree::{RightEdge, leaf_hash};
 use crate::model::{Digest, LeafIndex, LogOrigin, TreeSize};
-use crate::verify::Source;
 use crate::verify::walk::{Spot, Step, Walk};
+use crate::verify::{Form, Source};
 
 /// Where one segment ends and the next begins, and everything that came before.
 #[derive(Clone, Debug)]
@@ -51,6 +52,7 @@ pub struct Session {
     position: Position,
     /// The segment of the last frame.
     segment: LeafIndex,
+    full: Arc<FullSegments>,
     rows: Rows,
     unsynced: Unsynced,
     /// Full bundles since the durable position.
@@ -60,7 +62,12 @@ pub struct Session {
 
 impl Session {
     /// Goes on from the durable position. Without one, nothing that was derived earlier counts.
-    pub fn resume(shared: Arc<Shared>, root: &Path, origin: &LogOrigin) -> Result<Self, Halt> {
+    pub fn resume(
+        shared: Arc<Shared>,
+        root: &Path,
+        origin: &LogOrigin,
+        full: Arc<FullSegments>,
+    ) -> Result<Self, Halt> {
         let tiles = Tiles::new(root);
         let index = Index::open(&root.join(INDEX_FILE))?;
         let position = match index.position()? {
@@ -90,6 +97,7 @@ impl Session {
             seen: Vec::new(),
             position,
             segment,
+            full,
             rows: Rows::default(),
             unsynced: Unsynced::default(),
             unsynced_bundles: 0,
@@ -104,7 +112,7 @@ impl Session {
     /// Follows the log until the feed ends.
     pub fn follow<S: Source + ?Sized>(&mut self, source: &S) -> Result<(), Halt> {
         let Position { segment, offset, first, chain, .. } = self.position;
-        let mut walk = Walk::resume(source, Spot { segment, offset }, first, chain)
+        let mut walk = Walk::resume(source, Spot { segment, offset, form: Form::Raw }, first, chain)
             .map_err(Halt::io("the frames cannot be read"))?;
         let shared = Arc::clone(&self.shared);
         shared.archive.begin();
@@ -186,6 +194,7 @@ impl Session {
     }
 
     fn add_frame(&mut self, frame: &Frame<'_>, spot: Spot, chain: Digest) -> Result<(), Halt> {
+        self.full.frame(frame);
         if spot.segment != self.segment {
             let boundary =
                 Boundary { first: frame.first, edge: self.fringe.edge(), chain, fold: self.fold()? };
@@ -213,6 +222,7 @@ impl Session {
     fn add_entry(&mut self, entry: &[u8]) -> Result<Vec<FullTile>, Halt> {
         let index = self.fringe.size();
         let seen = Seen::of(entry).map_err(|e| Halt::Unfit(format!("entry {index} cannot be read: {e}")))?;
+        self.full.entry(LeafIndex(index.0), &seen.glance);
         self.entries.push(Bytes::copy_from_slice(entry));
         self.seen.push(seen);
         Ok(self.fringe.append(leaf_hash(entry)))
@@ -261,11 +271,11 @@ impl Session {
 
     /// Called when the walk goes over into a later segment, before anything of it is archived. After a crash it may
     /// be called again for the same boundary; from the first on, when all is made again.
-    #[expect(clippy::unused_self, reason = "the place where finished segments are taken care of")]
     fn passed_segment(&self, boundary: &Boundary) {
         let Boundary { first, edge, chain, fold } = boundary;
         let (root, open) = (edge.root(), fold.open.len());
         tracing::debug!(%first, %root, %chain, open, "a segment is full");
+        self.full.passed(self.segment, boundary);
     }
 
     fn publish(&mut self, note: Arc<str>, checkpoint: &Checkpoint) -> Result<(), Halt> {
