@@ -16,7 +16,7 @@ use crate::verify::walk::{Step, Walk};
 /// Keys by their seed, the primary first.
 const STEPS: [&[u8]; 3] = [&[1, 2], &[2, 1], &[2]];
 /// More outcomes than one frame of a small segment takes, so that a start is several writes.
-const PERMITS: usize = 200;
+const PERMITS: usize = 300;
 
 fn signers(seeds: &[u8]) -> Signers {
     let mut all = seeds.iter().map(|&seed| Box::new(SeedSigner::new(ORIGIN, seed)) as Box<dyn Signer>);
