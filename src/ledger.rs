@@ -40,6 +40,8 @@ mod attacks;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod rotation;
+#[cfg(test)]
 mod simulated;
 #[cfg(test)]
 mod tests;

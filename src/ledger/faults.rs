@@ -53,8 +53,17 @@ pub(super) fn leaf_hashes(storage: &Simulated) -> Vec<Digest> {
 }
 
 pub(super) fn open(storage: &Arc<Simulated>) -> Result<(Ledger, Opened), OpenError> {
+    open_with(storage, signer(), super::tests::SEGMENT_BYTES)
+}
+
+pub(super) fn open_with(
+    storage: &Arc<Simulated>,
+    signers: impl Into<Signers>,
+    segment_bytes: u64,
+) -> Result<(Ledger, Opened), OpenError> {
     let storage: Arc<Simulated> = Arc::clone(storage);
-    Ledger::open_on(storage, settings("/nowhere".as_ref()), signer(), clock(), start())
+    let settings = Settings { segment_bytes, ..settings("/nowhere".as_ref()) };
+    Ledger::open_on(storage, settings, signers, clock(), start())
 }
 
 /// A small life: all kinds of leaves, large evidence that fills segments, a clean end.
