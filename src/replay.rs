@@ -12,7 +12,6 @@
 //! replayed; 10, 11, 12, 15 as `verify` has them; 17 some differ. Of several, the log's own come first, then 17.
 
 mod bundles;
-mod disclosures;
 mod judge;
 mod pass;
 mod records;
@@ -25,13 +24,13 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-pub use disclosures::{Disclosures, InvalidDisclosure};
 pub use report::{About, Change, Difference, Left, Report, Said, WhyNot};
 
 use crate::limits;
 use crate::merkle::note::VerifierKey;
 use crate::model::{LeafIndex, ReceiptId, TreeSize};
 use crate::policy::{Bundle, BundleError, Offline};
+use crate::redaction::Disclosures;
 use crate::verify::Source;
 use judge::Job;
 use pass::Pass;

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread::available_parallelism;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use interlock::limits;
 use interlock::model::{LeafIndex, ReceiptId};
 use interlock::policy::Bundle;
-use interlock::replay::{Disclosures, Progress, Replayer, Selection, Under};
+use interlock::redaction::Disclosures;
+use interlock::replay::{Progress, Replayer, Selection, Under};
 use interlock::verify::{Directory, escape_json};
 
 use super::verify::read_key;
@@ -106,7 +107,7 @@ fn disclosures(path: &Path) -> Result<Disclosures> {
     if text.len() as u64 > limits::DISCLOSURES_BYTES_MAX {
         bail!("{} is over {} bytes", path.display(), limits::DISCLOSURES_BYTES_MAX);
     }
-    Disclosures::parse(&text).with_context(|| path.display().to_string())
+    Disclosures::parse(&text).map_err(|(line, why)| anyhow!("{}:{line}: {why}", path.display()))
 }
 
 /// One line that is written over, for whoever watches.

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::disclosures::{Disclosures, Unrestored};
 use super::report::{About, Difference, Left, Said, WhyNot};
 use crate::model::entry::DecisionEntry;
 use crate::model::{LeafIndex, PackageName, ReasonCode};
 use crate::policy::{Finding, Offline, read_input};
+use crate::redaction::{Disclosures, Missing, reasons_as_written, restore};
 
 /// Everything one evaluation needs, on its way to a thread.
 pub struct Job {
@@ -38,20 +38,19 @@ impl Job {
             Ok(tree) => tree,
             Err(what) => return not(self.about, WhyNot::InputUnreadable, what),
         };
-        let input = match self.is_redacted {
-            // Without redaction `_sd` is a name like any other, which a caller may have sent.
-            false => recorded,
-            true => match disclosures.restore(recorded) {
-                Ok(input) => input,
-                Err(why @ Unrestored::Missing { .. }) => {
-                    return not(self.about, WhyNot::InputRedacted, why.to_string());
-                }
-                Err(why @ Unrestored::Malformed { .. }) => {
-                    return not(self.about, WhyNot::InputUnreadable, why.to_string());
-                }
-            },
+        // Without redaction `_sd` is a name like any other, which a caller may have sent.
+        let restored = self.is_redacted.then(|| restore(recorded.clone(), disclosures));
+        let (input, withheld) = match restored {
+            None => (recorded, None),
+            Some(Ok(restored)) if restored.missing.is_empty() => (restored.value, Some(restored.withheld)),
+            Some(Ok(restored)) => return not(self.about, WhyNot::InputRedacted, missing(&restored.missing)),
+            Some(Err(why)) => return not(self.about, WhyNot::InputUnreadable, why.to_string()),
         };
-        let after = said(self.policy.find(copy, &self.package, &input));
+        let mut after = said(self.policy.find(copy, &self.package, &input));
+        if let Some(withheld) = withheld {
+            // As the leaf was written: without what the reasons may repeat.
+            after.reasons = reasons_as_written(&after.reasons, &withheld);
+        }
         let by_other_engine = self.is_other_engine;
         if after == self.before {
             return Replayed::Exact { by_other_engine };
@@ -59,6 +58,18 @@ impl Job {
         let difference = Box::new(Difference { about: self.about, before: self.before, after });
         Replayed::Differs { difference, by_other_engine }
     }
+}
+
+/// Pointers that are named; the rest are counted.
+const POINTERS_MAX: usize = 16;
+
+fn missing(all: &[Missing]) -> String {
+    let named: Vec<_> = all.iter().take(POINTERS_MAX).map(|m| format!("`{}`", m.pointer)).collect();
+    let more = match all.len() - named.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!("redacted, and not disclosed: at {}{more}", named.join(", "))
 }
 
 pub fn about(index: LeafIndex, d: &DecisionEntry) -> About {
