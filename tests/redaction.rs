@@ -328,6 +328,18 @@ fn whoever_has_the_values_and_the_key_can_disclose_them_one_by_one() {
         .and_then(|o| o.member("request"))
         .and_then(|r| r.as_object()?.member("body"));
     assert_eq!(json::write(body.expect("a body")), payment().into_bytes());
+    // With them the decision is replayed, its reasons as the leaf holds them; without, it is not.
+    let (log, key) = (world.path("ledger").display().to_string(), world.key.to_string());
+    let replay = |more: &[&str]| {
+        let args = [&["replay", "--log", &log, "--key", &key], more].concat();
+        let ended = Command::new(env!("CARGO_BIN_EXE_interlock")).args(args).output().expect("runs");
+        (ended.status.code(), String::from_utf8(ended.stdout).expect("UTF-8"))
+    };
+    world.write("disclosures", &lines.join("\n"), 0o600);
+    let (code, said) = replay(&["--disclosures", &world.path("disclosures").display().to_string()]);
+    assert!(code == Some(0) && said.contains("replayed 1 of 1 decisions exactly"), "{said}");
+    let (code, said) = replay(&[]);
+    assert!(code == Some(3) && said.contains("input_redacted") && said.contains("`/request/body`"), "{said}");
     // One less, and it is named.
     let some = Disclosures::parse(&lines[1..].join("\n")).expect("disclosures");
     let missing = some.restore(stored[0].evidence.clone()).expect_err("one is missing");
