@@ -115,7 +115,7 @@ pub enum Event {
 }
 
 impl Fold {
-    fn add(&mut self, index: LeafIndex, entry: &[u8]) -> Result<(), String> {
+    pub fn add(&mut self, index: LeafIndex, entry: &[u8]) -> Result<(), String> {
         self.apply(index, &serde_json::from_slice(entry).map_err(|e| e.to_string())?)
     }
 
