@@ -1,5 +1,6 @@
 //! One run of the archiver over the frames: from its durable position until the feed ends or something is wrong.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -102,8 +103,11 @@ impl Session {
     /// The frames from the position on.
     pub fn walk<'s, S: Source + ?Sized>(&self, source: &'s S) -> Result<Walk<'s, S>, Halt> {
         let Position { segment, offset, first, chain, .. } = self.position;
-        Walk::resume(source, Spot { segment, offset }, first, chain)
-            .map_err(Halt::io("the frames cannot be read"))
+        Walk::resume(source, Spot { segment, offset }, first, chain).map_err(|error| match error.kind() {
+            // The index is of a longer log, or of another.
+            io::ErrorKind::NotFound => Halt::Unfit(error.to_string()),
+            _ => Halt::io("the frames cannot be read")(error),
+        })
     }
 
     /// Follows the log until the feed ends.

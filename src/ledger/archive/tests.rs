@@ -329,14 +329,14 @@ async fn tiles_are_served_at_every_width_that_a_snapshot_has_and_at_no_other() {
 }
 
 #[tokio::test]
-async fn every_leaf_of_every_third_snapshot_is_proved_against_its_checkpoint() {
+async fn every_leaf_of_many_snapshots_is_proved_against_its_checkpoint() {
     let frames = Frames::written(560, 3).await;
     let shared = shared();
     let mut session = resume(&shared, frames.path()).expect("resumes");
     let source = Directory::open(frames.path()).expect("a log");
     let mut walk = session.walk(&source).expect("walks");
     let reader = Reader::new(Arc::clone(&shared), frames.path());
-    for (_, checkpoint) in frames.checkpoints.iter().skip(1).step_by(3) {
+    for (_, checkpoint) in frames.checkpoints.iter().skip(1).step_by(9) {
         assert!(session.follow_to(&mut walk, Arc::clone(checkpoint)).expect("archived"));
         let at = reader.snapshot();
         for index in 0..at.size().0 {
@@ -354,7 +354,7 @@ async fn every_leaf_of_every_third_snapshot_is_proved_against_its_checkpoint() {
 async fn a_kill_at_any_point_costs_nothing_but_time() {
     let frames = Frames::written(1_400, 4).await;
     let expected = full_tiles(&frames.leaves);
-    for seed in 1..=12 {
+    for seed in 1..=4 {
         let mut random = Random(seed);
         let dir = frames.again();
         let source = Directory::open(dir.path()).expect("a log");
@@ -443,7 +443,9 @@ fn answers_like_a_scan(frames: &Frames, reader: &Reader, random: &mut Random) {
     let at = reader.snapshot();
     let leaves = &frames.leaves[..at.size().0 as usize];
     let all: Vec<Scanned> = leaves.iter().map(|leaf| scanned(leaf)).collect();
-    for (index, leaf) in all.iter().enumerate() {
+    for _ in 0..150 {
+        let index = random.below(all.len() as u64) as usize;
+        let leaf = &all[index];
         if let Some(id) = leaf.id {
             let (found, bytes) = reader.find(&at, id).expect("looked up").expect("found");
             assert_eq!((found.0 as usize, &bytes[..]), (index, &leaves[index][..]));
