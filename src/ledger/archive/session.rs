@@ -1,5 +1,6 @@
 //! One run of the archiver over the frames: from its durable position until the feed ends or something is wrong.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,6 +59,7 @@ pub struct Session {
     /// Full bundles since the durable position.
     unsynced_bundles: usize,
     synced_at: Moment,
+    deadline: Deadline,
 }
 
 impl Session {
@@ -102,18 +104,24 @@ impl Session {
             unsynced: Unsynced::default(),
             unsynced_bundles: 0,
             synced_at,
+            deadline: Deadline::default(),
         })
     }
 
-    pub fn close(&self) {
-        self.index.close();
+    /// The frames from the position on.
+    pub fn walk<'s, S: Source + ?Sized>(&self, source: &'s S) -> Result<Walk<'s, S>, Halt> {
+        let Position { segment, offset, first, chain, .. } = self.position;
+        let spot = Spot { segment, offset, form: Form::Raw };
+        Walk::resume(source, spot, first, chain).map_err(|error| match error.kind() {
+            // The index is of a longer log, or of another.
+            io::ErrorKind::NotFound => Halt::Unfit(error.to_string()),
+            _ => Halt::io("the frames cannot be read")(error),
+        })
     }
 
     /// Follows the log until the feed ends.
     pub fn follow<S: Source + ?Sized>(&mut self, source: &S) -> Result<(), Halt> {
-        let Position { segment, offset, first, chain, .. } = self.position;
-        let mut walk = Walk::resume(source, Spot { segment, offset, form: Form::Raw }, first, chain)
-            .map_err(Halt::io("the frames cannot be read"))?;
+        let mut walk = self.walk(source)?;
         let shared = Arc::clone(&self.shared);
         shared.archive.begin();
         loop {
@@ -154,9 +162,8 @@ impl Session {
         if checkpoint.size < self.fringe.size() {
             return Err(Halt::Unfit("the archive is ahead of the log".into()));
         }
-        let mut deadline = Deadline::default();
         while self.fringe.size() < checkpoint.size {
-            if deadline.has_passed(&self.shared) {
+            if self.deadline.has_passed(&self.shared) {
                 return Ok(false);
             }
             self.step(walk, checkpoint.size)?;
@@ -198,9 +205,7 @@ impl Session {
             full.frame(frame);
         }
         if spot.segment != self.segment {
-            let boundary =
-                Boundary { first: frame.first, edge: self.fringe.edge(), chain, fold: self.fold()? };
-            self.passed_segment(&boundary);
+            self.passed_segment(&self.boundary(frame.first, chain)?);
             self.segment = spot.segment;
         }
         let archived = self.fringe.size().0.saturating_sub(frame.first.0) as usize;
@@ -241,7 +246,7 @@ impl Session {
         for FullTile { level, number, hashes } in full {
             self.put(&TilePath::hashes(*level, *number), &tile::hash_bytes(hashes))?;
         }
-        self.position.fold = self.fold()?;
+        apply(&mut self.position.fold, self.position.size, &self.seen)?;
         self.position.size = self.fringe.size();
         self.position.root = self.fringe.root();
         let mut times = None;
@@ -266,11 +271,13 @@ impl Session {
     /// The fold of everything archived: of the full bundles, and of what is in none yet.
     fn fold(&self) -> Result<Fold, Halt> {
         let mut fold = self.position.fold.clone();
-        for (index, seen) in (self.position.size.0..).map(LeafIndex).zip(&self.seen) {
-            let added = fold.apply(index, &seen.glance);
-            added.map_err(|why| Halt::Unfit(format!("entry {index}: {why}")))?;
-        }
+        apply(&mut fold, self.position.size, &self.seen)?;
         Ok(fold)
+    }
+
+    /// Everything archived so far ends where this segment begins.
+    pub fn boundary(&self, first: LeafIndex, chain: Digest) -> Result<Boundary, Halt> {
+        Ok(Boundary { first, edge: self.fringe.edge(), chain, fold: self.fold()? })
     }
 
     /// Called when the walk goes over into a later segment, before anything of it is archived. After a crash it may
@@ -308,7 +315,7 @@ impl Session {
         Ok(())
     }
 
-    fn write_partial_tiles(&mut self) -> Result<(), Halt> {
+    pub fn write_partial_tiles(&mut self) -> Result<(), Halt> {
         for path in tile::partial_tiles(self.fringe.size()) {
             let bytes = match path.kind {
                 TileKind::Hashes { level } => tile::hash_bytes(self.fringe.level(level)),
@@ -321,6 +328,13 @@ impl Session {
             self.put(&path, &bytes)?;
         }
         Ok(())
+    }
+}
+
+impl Drop for Session {
+    /// Whoever still holds a snapshot of this session finds the index closed, and never an older one.
+    fn drop(&mut self) {
+        self.index.close();
     }
 }
 
@@ -342,6 +356,14 @@ impl Deadline {
             }
         }
     }
+}
+
+/// The entries after those of the fold.
+fn apply(fold: &mut Fold, size: TreeSize, seen: &[Seen]) -> Result<(), Halt> {
+    for (index, seen) in (size.0..).map(LeafIndex).zip(seen) {
+        fold.apply(index, &seen.glance).map_err(|why| Halt::Unfit(format!("entry {index}: {why}")))?;
+    }
+    Ok(())
 }
 
 const SYNC_INTERVAL: Duration = Duration::from_millis(limits::ARCHIVE_SYNC_INTERVAL_MS);
