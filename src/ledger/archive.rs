@@ -143,12 +143,8 @@ impl Archiver {
     /// Follows the log until the feed ends, or something is wrong.
     fn session(&self) -> Result<(), Halt> {
         let source = Directory::open(&self.root).map_err(Halt::io("the frames cannot be read"))?;
-        let mut session =
-            Session::resume(Arc::clone(&self.shared), &self.root, &self.origin, self.full.clone())?;
-        let followed = session.follow(&source);
-        // Whoever still holds a snapshot of this session finds the index closed, and not an older one.
-        session.close();
-        followed
+        Session::resume(Arc::clone(&self.shared), &self.root, &self.origin, self.full.clone())?
+            .follow(&source)
     }
 
     /// Without an index a session begins at the first frame.

@@ -240,11 +240,11 @@ fn shared() -> Arc<Shared> {
         root: RightEdge::empty().root(),
     };
     let nothing = checkpoint.sign(&*signer()).expect("signs");
-    Arc::new(Shared::new(clock(), Epoch(1), Feed::new(nothing.into()), 16, 1 << 20))
+    Arc::new(Shared::new(clock(), Epoch(1), None, Feed::new(nothing.into()), 16, 1 << 20))
 }
 
 fn resume(shared: &Arc<Shared>, dir: &Path) -> Result<Session, Halt> {
-    Session::resume(Arc::clone(shared), dir, &ORIGIN.parse().expect("a name"))
+    Session::resume(Arc::clone(shared), dir, &ORIGIN.parse().expect("a name"), None)
 }
 
 /// An archive of all of it, as a run leaves it that is not closed.
@@ -558,7 +558,7 @@ async fn the_fold_at_each_segment_boundary_is_that_of_all_entries_before_it() {
 fn run_to(frames: &Frames, dir: &Path) -> Arc<Shared> {
     let shared = shared();
     shared.archive.offer(frames.last());
-    let archiver = Archiver::new(Arc::clone(&shared), dir, ORIGIN.parse().expect("a name"));
+    let archiver = Archiver::new(Arc::clone(&shared), dir, ORIGIN.parse().expect("a name"), None);
     let thread = std::thread::spawn(move || archiver.run());
     let size = TreeSize(frames.leaves.len() as u64);
     for _ in 0..600 {
