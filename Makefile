@@ -14,10 +14,15 @@ test: test-tools ## Run every test
 APT = command -v $(1) >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq $(2); }
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
+# golang.org/x/mod as Debian packages it: source, for tests/interop.rs.
+GO_MOD_SOURCE := /usr/share/gocode/src/golang.org/x/mod/sumdb/tlog/tile.go
+
 test-tools: target/test-venv/.installed target/test-node/.installed
 	@$(call APT,strace,strace)
 	@$(call APT,curl,curl)
 	@$(call APT,openssl,openssl)
+	@$(call APT,go,--no-install-recommends golang-go)
+	@[ -e $(GO_MOD_SOURCE) ] || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends golang-golang-x-mod-dev; }
 	@$(call APT,zstd,zstd)
 	@command -v cargo-nextest >/dev/null || cargo install cargo-nextest --locked --quiet
 

@@ -1,30 +1,40 @@
-//! The admin listener: metrics, liveness, readiness. Loopback unless config says otherwise; reads only.
+//! The admin listener: metrics, liveness, readiness, and the log to read. Loopback unless config says otherwise;
+//! reads only.
 //!
 //! `/healthz` answers while the process runs. `/readyz` is 200 only if a request could be permitted now, and says
-//! which part is not ready. `/metrics` is Prometheus text.
+//! which part is not ready. `/metrics` is Prometheus text. `log` has the rest.
+
+mod log;
+mod problem;
+mod query;
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+pub use log::LogApi;
+
+use crate::ingress::Impatient;
 use crate::ledger::{Health, Ledger};
 use crate::limits;
 use crate::model::SurfaceName;
 use crate::policy::Pdp;
+use crate::respond::ResponseBody;
+use crate::sinks;
 use crate::telemetry::Metrics;
 use crate::upstream::Upstream;
 
@@ -34,6 +44,8 @@ pub struct Admin {
     pub ledger: Ledger,
     pub pdp: Pdp,
     pub pools: Vec<(SurfaceName, Upstream)>,
+    pub sinks: Vec<sinks::Progress>,
+    pub log: LogApi,
     pub drain: CancellationToken,
 }
 
@@ -70,18 +82,8 @@ pub async fn serve(admin: Arc<Admin>, socket: TcpListener, stop: CancellationTok
         };
         let (admin, stop) = (admin.clone(), stop.clone());
         tokio::spawn(async move {
-            let service = service_fn(|request| {
-                let response = admin.answer(&request);
-                async move { Ok::<_, Infallible>(response) }
-            });
-            let idle_max = Duration::from_millis(limits::ADMIN_CONNECTION_MS_MAX);
-            let serving = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(idle_max)
-                .serve_connection(TokioIo::new(stream), service);
-            // Scrapers reconnect; nothing on this listener is worth a connection that stays for ever.
             tokio::select! {
-                _ended = timeout(idle_max, serving) => {}
+                () = connection(&admin, stream) => {}
                 () = stop.cancelled() => {}
             }
             drop(slot);
@@ -89,19 +91,43 @@ pub async fn serve(admin: Arc<Admin>, socket: TcpListener, stop: CancellationTok
     }
 }
 
+/// Scrapers reconnect, so a connection takes no more requests after its time. An answer that is being read goes on:
+/// it may follow the log for days.
+async fn connection(admin: &Admin, stream: TcpStream) {
+    let service = service_fn(async |request| Ok::<_, Infallible>(admin.answer(&request).await));
+    let idle_max = Duration::from_millis(limits::ADMIN_CONNECTION_MS_MAX);
+    let stall_max = Duration::from_millis(limits::ADMIN_STALL_MS_MAX);
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(idle_max)
+        .serve_connection(TokioIo::new(Impatient::new(stream, stall_max)), service);
+    let mut serving = pin!(serving);
+    if timeout(idle_max, serving.as_mut()).await.is_err() {
+        serving.as_mut().graceful_shutdown();
+        // An error is a client that is gone, or one that takes nothing.
+        let _ = serving.await;
+    }
+}
+
 impl Admin {
-    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer(&self, request: &Request<Incoming>) -> Response<ResponseBody> {
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
         match request.uri().path() {
             _ if !is_read => text(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD\n"),
             "/healthz" => text(StatusCode::OK, "ok\n"),
             "/readyz" => self.readiness(),
             "/metrics" => self.metrics(),
-            _ => text(StatusCode::NOT_FOUND, "/healthz, /readyz or /metrics\n"),
+            path => match self.log.answer(path, request.uri().query()).await {
+                Some(answer) => answer,
+                None => text(
+                    StatusCode::NOT_FOUND,
+                    "/healthz, /readyz, /metrics, /checkpoint, /tile/..., /receipts or /receipts/{id}\n",
+                ),
+            },
         }
     }
 
-    fn readiness(&self) -> Response<Full<Bytes>> {
+    fn readiness(&self) -> Response<ResponseBody> {
         let health = self.ledger.health();
         let draining = self.drain.is_cancelled();
         let ready = health == Health::Accepting && !draining;
@@ -117,7 +143,7 @@ impl Admin {
         typed(status, "application/json", body)
     }
 
-    fn metrics(&self) -> Response<Full<Bytes>> {
+    fn metrics(&self) -> Response<ResponseBody> {
         let statistics = self.ledger.statistics();
         self.metrics.ledger_leaves.set(saturating(statistics.leaves));
         self.metrics.ledger_queue.set(saturating(statistics.queued));
@@ -136,6 +162,10 @@ impl Admin {
                 pool.set(saturating(count as u64));
             }
         }
+        for sink in &self.sinks {
+            let lag = statistics.leaves.saturating_sub(sink.next().0);
+            self.metrics.sink_lag.with_label_values(&[sink.name.as_str()]).set(saturating(lag));
+        }
         match self.metrics.render() {
             Ok(body) => typed(StatusCode::OK, "text/plain; version=0.0.4", body),
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
@@ -147,12 +177,12 @@ fn saturating(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-fn text(status: StatusCode, body: &str) -> Response<Full<Bytes>> {
+fn text(status: StatusCode, body: &str) -> Response<ResponseBody> {
     typed(status, "text/plain; charset=utf-8", body.to_owned())
 }
 
-fn typed(status: StatusCode, media_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body.into()));
+fn typed(status: StatusCode, media_type: &'static str, body: impl Into<Bytes>) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::whole(body));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

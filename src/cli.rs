@@ -2,6 +2,7 @@
 
 mod check;
 mod demo;
+mod disclose;
 mod keys;
 mod receipts;
 mod replay;
@@ -35,6 +36,8 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// Reads the receipts of a log, without verifying them.
     Receipts(receipts::ReceiptsArgs),
+    /// Makes the disclosure of a value that a receipt keeps out.
+    Disclose(disclose::DiscloseArgs),
     /// Shows the gateway at work: some requests, what becomes of them, and the log they leave.
     Demo(demo::DemoArgs),
     /// A small API to put behind the gateway.
@@ -50,6 +53,7 @@ impl Cli {
             Command::Verify(args) => verify::run(args),
             Command::Replay(args) => replay::run(&args),
             Command::Receipts(args) => receipts::run(args),
+            Command::Disclose(args) => disclose::run(&args),
             Command::Demo(args) => demo::run(&args),
             Command::SampleApi(args) => sample_api::run(&args),
         }

@@ -12,9 +12,11 @@ pub mod fields;
 mod keys;
 mod problem;
 mod reader;
+mod redact;
 mod route;
 mod secret;
 mod sections;
+mod sinks;
 mod surface;
 mod tls;
 mod upstream;
@@ -55,6 +57,7 @@ pub struct Config {
     pub surfaces: Vec<SurfaceConfig>,
     /// The secrets of all surfaces.
     pub credentials: Credentials,
+    pub sinks: Vec<crate::sinks::Settings>,
     warnings: Warnings,
 }
 
@@ -64,6 +67,8 @@ pub struct LedgerConfig {
     /// Exists and is private; its content is the ledger's to read.
     pub signing_key: PathBuf,
     pub segment_bytes: u64,
+    /// Where the keys of redacted values are kept; outside `dir`. There if anything is redacted.
+    pub salts: Option<PathBuf>,
     /// More keys that sign every checkpoint; as `signing_key`.
     pub also_sign_with: Vec<PathBuf>,
     /// Of this log.

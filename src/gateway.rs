@@ -20,20 +20,21 @@ use tokio::time::{interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::{self, Admin};
+use crate::admin::{self, Admin, LogApi};
 use crate::authority::Versions;
 use crate::clock::Clock;
 use crate::config::{Config, LedgerConfig, ListenerName, SurfaceConfig};
 use crate::ingress::{self, Bounds, Listener};
 use crate::ledger::{
-    self, Closed, FileSigner, InvalidSigners, KeyError, Ledger, OpenError, PolicyActivation, Signers, Start,
-    Unrecorded,
+    self, Closed, FileSigner, InvalidSigners, KeyError, Ledger, OpenError, PolicyActivation, Positions,
+    Signers, Start, Unrecorded,
 };
 use crate::limits;
 use crate::merkle::note::Signer;
 use crate::model::{Digest, Digester, SurfaceName};
 use crate::pep::{Gate, Route, Routes, Surface};
 use crate::policy::{self, Bundle, BundleError, Pdp};
+use crate::sinks::{self, Sinks};
 use crate::telemetry::{Alarm, Metrics};
 use crate::upstream::{InvalidRoots, Upstream};
 use observe::Observed;
@@ -50,6 +51,8 @@ pub struct Gateway {
     abandon: CancellationToken,
     end: CancellationToken,
     drain_max: Duration,
+    sinks: Sinks,
+    log: LogApi,
 }
 
 /// Why the gateway did not start. Nothing listens, and nothing was admitted.
@@ -67,6 +70,8 @@ pub enum StartError {
     Unrecorded(#[from] Unrecorded),
     #[error("surface {surface}: {source}")]
     Upstream { surface: SurfaceName, source: InvalidRoots },
+    #[error(transparent)]
+    Sink(#[from] sinks::Unusable),
     #[error("{address}: {source}")]
     Listen { address: SocketAddr, source: io::Error },
     #[error("metrics: {0}")]
@@ -89,10 +94,11 @@ pub enum Stopped {
 }
 
 impl Gateway {
-    pub async fn start(config: Config, clock: Clock) -> Result<Self, StartError> {
+    pub async fn start(mut config: Config, clock: Clock) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new()?);
         // What can fail without the log comes before the log: a start that fails leaves no run in it.
         let surfaces = config.surfaces.iter().map(|s| surface(s, &clock)).collect::<Result<Vec<_>, _>>()?;
+        let sinks = sinks::Ready::new(config.sinks.drain(..).collect())?;
         let (admin_address, admin_socket) = listen(config.admin.listen).await?;
         let mut sockets = Vec::new();
         for listener in &config.listeners {
@@ -132,11 +138,15 @@ impl Gateway {
         };
         let end = CancellationToken::new();
         let pools: Vec<_> = surfaces.iter().map(|(_, s)| (s.name.clone(), s.upstream.clone())).collect();
+        let sinks = sinks.start(&ledger, &Positions::of(&config.ledger.dir), &metrics, &clock);
+        let log = LogApi::new(ledger.clone());
         let admin = Admin {
             metrics: metrics.clone(),
             ledger: ledger.clone(),
             pdp,
             pools: pools.clone(),
+            sinks: sinks.progress(),
+            log: log.clone(),
             drain: shared.drain.clone(),
         };
         tokio::spawn(admin::serve(Arc::new(admin), admin_socket, end.clone()));
@@ -162,6 +172,8 @@ impl Gateway {
             abandon: shared.abandon,
             end,
             drain_max: config.limits.drain_max,
+            sinks,
+            log,
         })
     }
 
@@ -196,6 +208,9 @@ impl Gateway {
             let _ = timeout(ABANDON_MAX, self.tasks.wait()).await;
         }
         let closed = self.ledger.close(ABANDON_MAX).await;
+        // Whoever reads along gets the stop leaf too, if it does not take too long.
+        let last = Duration::from_millis(limits::LAST_LEAVES_MS_MAX);
+        tokio::join!(self.sinks.finish(last), self.log.finish(last));
         self.end.cancel();
         match closed {
             Closed::Clean if finished => Stopped::Clean,
@@ -262,6 +277,7 @@ async fn open(config: &Config, clock: &Clock, metrics: &Arc<Metrics>) -> Result<
         dir: config.ledger.dir.clone(),
         origin: config.log_origin.clone(),
         segment_bytes: config.ledger.segment_bytes,
+        salts: config.ledger.salts.clone(),
     };
     let ledger_config = config.ledger.clone();
     let config_digest = config.digest;

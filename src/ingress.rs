@@ -10,3 +10,4 @@ mod patience;
 mod request;
 
 pub use connection::{Bounds, Listener, serve};
+pub use patience::Impatient;

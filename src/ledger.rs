@@ -13,18 +13,24 @@ mod appender;
 mod archive;
 mod committer;
 mod entries;
+mod full;
 mod key;
 mod key_events;
 mod open;
+mod positions;
 mod publisher;
 mod queue;
 mod reader;
 mod recorded;
 mod recovery;
 mod rejections;
+pub mod salts;
+mod restart;
+mod seal;
 mod signers;
 mod statistics;
 mod storage;
+mod withhold;
 
 #[cfg(test)]
 mod attacks;
@@ -49,6 +55,7 @@ pub use committer::Closed;
 pub use entries::PolicyActivation;
 pub use key::{FileSigner, KeyError};
 pub use open::{OpenError, Opened, Settings, Start};
+pub use positions::Positions;
 pub use reader::{ReadError, Reader, Search, Snapshot};
 pub use recorded::{
     Obliges, OpenPermit, Outcome, OutcomeRecorded, Receipt, Recorded, Rejection, ResponseSeen, Sent,
@@ -98,6 +105,7 @@ struct Threads {
     committer: JoinHandle<Closed>,
     publisher: JoinHandle<bool>,
     archiver: Option<JoinHandle<()>>,
+    sealer: seal::SealerThread,
     /// Resolves when the committer is done.
     done: oneshot::Receiver<()>,
     /// Resolves when the archiver is.
@@ -133,9 +141,22 @@ impl Ledger {
         let id = self.new_id()?;
         let entry = entries::decision(&evaluated, id, supersedes, shared.epoch, shared.clock.wall());
         let decision = entry.decision;
-        let evidence = (evaluated.evaluation().input_digest, evaluated.evaluation().input.clone());
+        let input = evaluated.evaluation().input.clone();
+        let (entry, input, salter) = match evaluated.execution().request.redaction() {
+            None => (entry, input, None),
+            Some(redaction) => {
+                // Config asks for the directory of keys wherever something is redacted.
+                let salter = shared.salts.as_ref().ok_or(Unrecorded::NotRedactable)?.salter(id);
+                let (entry, redacted) = withhold::decision(entry, &input, redaction, &salter)?;
+                (entry, redacted, Some(salter))
+            }
+        };
+        let evidence = (entry.evaluation.input_digest, input);
         let done = self.append_decision(Entry::Decision(Box::new(entry)), (id, decision), evidence).await?;
-        let obligation = V::obligation(done.open).expect("the committer opens a permit for a PERMIT only");
+        // Nothing waits between here and the permit, so none is dropped without knowing what it keeps out; one that
+        // is dropped before has sent nothing, and so has no digest to keep out.
+        let open = done.open.map(|open| open.withholding(salter));
+        let obligation = V::obligation(open).expect("the committer opens a permit for a PERMIT only");
         Ok(Recorded::new(evaluated, done.receipt, obligation))
     }
 
@@ -225,7 +246,7 @@ impl Ledger {
     /// with [`Closed::Poisoned`] only if the log is poisoned.
     pub async fn close(&self, wait: Duration) -> Closed {
         let threads = self.0.take_threads();
-        let Some(Threads { committer, publisher, archiver, done, archived }) = threads else {
+        let Some(Threads { committer, publisher, archiver, sealer, done, archived }) = threads else {
             return match self.health() {
                 Health::Poisoned => Closed::Poisoned,
                 Health::Accepting | Health::Full | Health::Closed => Closed::Clean,
@@ -237,6 +258,7 @@ impl Ledger {
         // An error means that the sender is gone, and so is the thread.
         let _ = done.await;
         let _ = archived.await;
+        sealer.end();
         join(committer, publisher, archiver)
     }
 
@@ -291,8 +313,11 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        if let Some(Threads { committer, publisher, archiver, done: _, archived: _ }) = self.take_threads() {
+        if let Some(Threads { committer, publisher, archiver, sealer, done: _, archived: _ }) =
+            self.take_threads()
+        {
             self.enter(Stage::Ended);
+            sealer.end();
             join(committer, publisher, archiver);
         }
     }

@@ -37,6 +37,9 @@ pub mod authority;
 // The only HTTP client, behind the airlock.
 pub mod upstream;
 
+// Receipts, streamed out as they become durable.
+pub mod sinks;
+
 // One request, from admission to answer.
 pub mod pep;
 pub mod respond;

@@ -198,6 +198,38 @@ pub const HTTP2_STREAMS_MAX: u32 = 128;
 pub const ADMIN_CONNECTIONS_MAX: usize = 32;
 pub const ADMIN_CONNECTION_MS_MAX: u64 = 60_000;
 
+/// Answers to `GET /receipts?follow=true` that are open at once.
+pub const ADMIN_FOLLOWERS_MAX: usize = 16;
+/// Reads of files for the admin listener at once, off the async threads.
+pub const ADMIN_READS_MAX: usize = 4;
+/// How long a client of the admin listener may take nothing of an answer that waits for it.
+pub const ADMIN_STALL_MS_MAX: u64 = 30_000;
+/// Leaves that are read at once for one answer: as many as an entry bundle holds.
+pub const ADMIN_LEAVES_MAX: usize = 256;
+/// How long a read waits for what is durable and not readable yet.
+pub const ADMIN_UP_TO_DATE_MS_MAX: u64 = 1_000;
+/// How long followers and sinks may take for the last leaves when the gateway stops.
+pub const LAST_LEAVES_MS_MAX: u64 = 2_000;
+const _: () = assert!(ADMIN_FOLLOWERS_MAX < ADMIN_CONNECTIONS_MAX);
+
+// Sinks (sinks).
+pub const SINKS_MAX: usize = 16;
+pub const SINK_BATCH_LEAVES_DEFAULT: u64 = 256;
+pub const SINK_BATCH_LEAVES_MAX: u64 = 4_096;
+/// A batch takes no more leaves once it holds this much: below what common collectors take in one request.
+pub const SINK_BATCH_BYTES_MAX: usize = 512 * 1024;
+pub const SINK_TIMEOUT_MS_DEFAULT: u64 = 10_000;
+pub const SINK_TIMEOUT_MS_MAX: u64 = 300_000;
+/// After a failed delivery; doubles up to the second bound.
+pub const SINK_RETRY_MS_MIN: u64 = 100;
+pub const SINK_RETRY_MS_MAX: u64 = 30_000;
+/// How often at most a sink's position is written: what was delivered since is delivered again after a crash.
+pub const SINK_POSITION_MS: u64 = 1_000;
+/// What is read of the answer to a request of the gateway's own.
+pub const OWN_ANSWER_BYTES_MAX: usize = 64 * 1024;
+const _: () = assert!(SINK_RETRY_MS_MIN <= SINK_RETRY_MS_MAX);
+const _: () = assert!(SINK_BATCH_LEAVES_DEFAULT <= SINK_BATCH_LEAVES_MAX);
+
 // Policy bundles (policy::source, policy::check).
 /// Rego and data files in one bundle, tests included.
 pub const POLICY_FILES_MAX: usize = 512;

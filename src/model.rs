@@ -8,6 +8,7 @@ mod digest;
 pub mod entry;
 mod ids;
 mod json;
+mod line;
 mod read_set;
 mod reason;
 mod redaction;
@@ -17,10 +18,14 @@ pub use actor::{Actor, AuthenticationMethod};
 pub use digest::{Digest, Digester};
 pub use ids::{
     ActionName, ActorId, Epoch, IdempotencyKey, InvalidName, LeafIndex, LogOrigin, PackageName, ReceiptId,
-    SecretName, SurfaceName, TreeSize,
+    SecretName, SinkName, SurfaceName, TreeSize,
 };
 pub use json::{Json, Number, Object};
+pub use line::append_line;
 pub use read_set::{ReadItem, ReadSet};
 pub use reason::{Place, PolicyReason, ReasonClass, ReasonCode};
-pub use redaction::{InvalidPointer, Pointer, Redaction, Step, escape_step};
+pub use redaction::{
+    DIGESTS, ELEMENT, InvalidPointer, Pointer, Redaction, Step, escape_step, is_reserved, reserved_name,
+    unescape_pointer,
+};
 pub use verdict::{Decision, OutcomeStatus, Settled};

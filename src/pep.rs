@@ -141,6 +141,7 @@ async fn lease_for(
                 code: error.code(),
                 place: None,
                 received_digest: Some(execution.request.received_digest()),
+                redacts: execution.request.redaction().is_some(),
             };
             let receipt = gate.ledger.record_rejection(rejection).await.map_err(Refused::Unrecorded)?;
             Err(Refused::NotLeased { error, receipt })

@@ -3,30 +3,22 @@
 //! In: the policy input as it was judged, the places its route declares, and a [`Salter`]. Out: the same tree
 //! in the form of RFC 9901: a member that is kept out leaves its digest in its object's `_sd`, an element leaves
 //! `{"...": digest}` in its place. A digest is of a [`Disclosure`], which holds value and salt; whoever has it
-//! can check the one against the other ([`restore()`]), and without it nothing can be guessed from a small value.
+//! can check the one against the other ([`Disclosures`]), and without it nothing can be guessed from a small value.
 //! The salts of one run come from one key, which is in no log: destroy it, and no disclosure can be made again.
 
+mod disclose;
 mod disclosure;
 mod reasons;
 mod redact;
 mod restore;
 mod salt;
 
-pub use disclosure::{Disclosure, Disclosures, InvalidDisclosure};
+pub use disclose::disclose;
+pub use disclosure::{Disclosure, NoDisclosure};
 pub use reasons::reasons_as_written;
-pub use redact::{NotRedactable, Redacted, redact, reserved_name};
-pub use restore::{Missing, NotRestorable, Restored, restore};
+pub use redact::{NotRedactable, Redacted, redact};
+pub use restore::{Disclosures, InvalidDisclosure, Restored, Unrestored};
 pub use salt::{EpochKey, Salter};
-
-/// Member of an object: digests of the members that are not there (RFC 9901 section 4.2.4.1).
-pub const DIGESTS: &str = "_sd";
-/// The one member of an object that stands for an element of a list (section 4.2.4.2).
-pub const ELEMENT: &str = "...";
-
-/// Whether the name has a meaning in the redacted form, and so may not be a member's own.
-pub fn is_reserved(name: &str) -> bool {
-    matches!(name, DIGESTS | ELEMENT)
-}
 
 /// The same value has the same salt in a decision's leaf, its evidence and its outcome: these are its places.
 pub mod places {

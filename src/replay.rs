@@ -12,19 +12,19 @@
 //! replayed; 10, 11, 12, 15 as `verify` has them; 17 some differ. Of several, the log's own come first, then 17.
 
 mod bundles;
-mod disclosures;
 mod judge;
 mod pass;
+mod records;
 mod report;
 
 use std::io;
 use std::num::NonZeroUsize;
 use std::panic::resume_unwind;
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-pub use disclosures::{Disclosures, InvalidDisclosure};
+pub use crate::redaction::{Disclosures, InvalidDisclosure};
 pub use report::{About, Change, Difference, Left, Report, Said, WhyNot};
 
 use crate::limits;
@@ -105,21 +105,23 @@ impl Replayer {
             Under::Given(bundle) => Some(Offline::new(*bundle, threads).map_err(ReplayError::Given)?),
         };
         let (jobs, waiting) = sync_channel(2 * threads.get());
-        let waiting = Mutex::new(waiting);
+        // Of the threads alone: when none is left, nobody waits for one to take a batch.
+        let waiting = Arc::new(Mutex::new(waiting));
         thread::scope(|scope| {
             let mut workers = Vec::new();
             for copy in 0..threads.get() {
-                let (waiting, disclosures) = (&waiting, &disclosures);
+                let (waiting, disclosures) = (Arc::clone(&waiting), &disclosures);
                 let worker = thread::Builder::new()
                     .name(format!("replay-{copy}"))
                     .stack_size(limits::EVALUATION_STACK_BYTES)
-                    .spawn_scoped(scope, move || serve(copy, waiting, disclosures));
+                    .spawn_scoped(scope, move || serve(copy, &waiting, disclosures));
                 match worker {
                     Ok(worker) => workers.push(worker),
                     // The threads there are end with their channel.
                     Err(error) => return Err(ReplayError::NoThread(error)),
                 }
             }
+            drop(waiting);
             let options = pass::Options { selection, given, accept_engine, threads };
             // Owns the sending end; when it is done or has failed, the threads end.
             let pass =

@@ -199,7 +199,7 @@ pub fn refused(refused: &Refused, want: WantReceipt) -> Response<ResponseBody> {
                 Unrecorded::Full => ReasonCode::LedgerFull,
                 Unrecorded::Busy => ReasonCode::Overloaded,
                 Unrecorded::TooLarge => ReasonCode::EntryTooLarge,
-                Unrecorded::Poisoned => ReasonCode::LedgerUnavailable,
+                Unrecorded::NotRedactable | Unrecorded::Poisoned => ReasonCode::LedgerUnavailable,
             };
             let mut response = Problem::new(code, None).response(None, want);
             // A receipt that is too large is too large the next time as well.

@@ -40,6 +40,8 @@ pub struct Metrics {
     ledger_archive_failures: IntCounter,
     pub pool: IntGaugeVec,
     pub policy_activated_at: Gauge,
+    pub sink_lag: IntGaugeVec,
+    pub sink_failures: IntCounterVec,
 }
 
 /// Something an operator should be woken for.
@@ -169,6 +171,8 @@ impl Metrics {
             },
             pool: gauges("upstream_connections", "Connections to upstreams.", &["surface", "state"])?,
             policy_activated_at: activated,
+            sink_lag: gauges("sink_lag_leaves", "Leaves that a sink does not have yet.", &["sink"])?,
+            sink_failures: counters("sink_failures_total", "Deliveries to a sink that failed.", &["sink"])?,
             registry,
         };
         // Alarms exist from the start, so that `increase()` sees the first one.

@@ -10,8 +10,9 @@
 //! InFlight::answer ---------------> Answer           streams the body; concluding it records the outcome
 //! ```
 //!
-//! Nothing here retries, follows, decompresses or edits.
+//! Nothing here retries, follows, decompresses or edits. [`Client`] is for what the gateway itself has to say.
 
+mod client;
 mod departed;
 mod exchange;
 mod lease;
@@ -20,6 +21,7 @@ mod sealed_io;
 mod settings;
 mod tls;
 
+pub use client::{Client, Endpoint, OwnCredential};
 pub use exchange::{Answer, Cut, InFlight, NoAnswer};
 pub use lease::{Lease, LeaseError, PoolGauge, Upstream};
 pub use permit::{CREDENTIAL_EXPIRED, Moved, PermittedRequest, seal};

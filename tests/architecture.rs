@@ -84,7 +84,7 @@ fn a_capability_is_used_by_its_owner_alone() {
         ("the Rego engine", &["regorus::"], &["policy/", "policy.rs"]),
         ("the bytes of a request", &[".wire()"], &["upstream/permit.rs"]),
         ("arming a seal", &[".arm("], &["upstream/exchange.rs"]),
-        ("the secret of a credential", &[".expose()"], &["upstream/permit.rs"]),
+        ("the secret of a credential", &[".expose()"], &["upstream/permit.rs", "upstream/client.rs"]),
         ("taking recorded evidence apart", &[".into_parts()"], &["upstream/", "ledger/"]),
         ("reading the environment", &["env::var"], &["config/", "config.rs"]),
         ("YAML", &["granit_parser"], &["config/"]),

@@ -231,6 +231,39 @@ fn an_unknown_field_is_refused_with_the_name_that_was_meant() {
     assert_eq!(far, "3:28 unknown field `zzz` in `policy`; expected `dir`");
 }
 
+#[test]
+fn sinks_are_read_and_what_cannot_be_one_is_refused() {
+    let place = Place::new();
+    let with = |sinks: &str| edit("surfaces:\n", &format!("sinks: [{sinks}]\nsurfaces:\n"));
+    let config = place
+        .read(&with("{name: out, kind: stdout}, {name: siem, kind: http, url: \"https://logs.example/in\", batch_leaves_max: 9}"))
+        .expect("valid");
+    let names: Vec<_> = config.sinks.iter().map(|s| (s.name.as_str(), s.batch_leaves_max)).collect();
+    assert_eq!(names, [("out", 256), ("siem", 9)]);
+    for (sinks, message) in [
+        ("{name: a, kind: file}", "expected one of `stdout`, `http`, not `file`"),
+        ("{name: a, kind: http}", "a sink of kind `http` needs the field `url`"),
+        ("{name: a, kind: http, url: \"https://a?x\"}", "`url` must end after host and port"),
+        ("{name: a, kind: stdout, url: \"https://a/in\"}", "`url` is of no use with the kind `stdout`"),
+        (
+            "{name: a, kind: stdout}, {name: a, kind: http, url: \"https://a/in\"}",
+            "another sink is called `a`",
+        ),
+        ("{name: a, kind: stdout}, {name: b, kind: stdout}", "another sink is standard output already"),
+        (
+            "{name: a, kind: http, url: \"http://127.0.0.1/in\", roots: native}",
+            "`roots` is of no use with an http URL",
+        ),
+        (
+            "{name: a, kind: http, url: \"https://a/in\", credential: {header: authorization}}",
+            "`credential` needs `from_env` or `from_file`",
+        ),
+    ] {
+        let invalid = place.read(&with(sinks)).expect_err(sinks).to_string();
+        assert!(invalid.contains(message), "{invalid}");
+    }
+}
+
 /// Each edit of the base, the text its place begins at, and a part of its message.
 const REFUSALS: &[(&str, &str, &str, &str)] = &[
     // Form.
@@ -265,7 +298,7 @@ const REFUSALS: &[(&str, &str, &str, &str)] = &[
         "dir: ./ledger,",
         "dir: ./ledger, segment_mib: 1,",
         "1, signing",
-        "`segment_mib` must be a whole number from 32 to 4096",
+        "`segment_mib` must be a whole number from 4 to 1024",
     ),
     // More signing keys.
     ("log.key }", "log.key, also_sign_with: other.key }", "other.key }", "expected a list of key files"),
@@ -614,6 +647,101 @@ proptest::proptest! {
 }
 
 /// What docs/CONFIGURATION.md says of a field: default and bounds in the words of its tables.
+const SALTED: &str = "segment_mib: 64, salts: ./salts }\n";
+
+/// The base with salts, these lines in its surface, and a route that forwards a header.
+fn redacting(surface: &str, route: &str) -> String {
+    let text = BASE.replace("signing_key: ./log.key }\n", &format!("signing_key: ./log.key, {SALTED}"));
+    let text = text.replace("    identity: {", &format!("{surface}    identity: {{"));
+    text.replace("schema: charge.json }", &format!("schema: charge.json, headers: [x-patient-id]{route} }}"))
+}
+
+#[test]
+fn what_a_surface_redacts_reaches_the_rules_of_every_route() {
+    let place = Place::new();
+    let surface =
+        "    redact: { pointers: [/request/body/card, \"/request/params/id\"], headers: [x-patient-id] }\n";
+    let config = place.read(&redacting(surface, ", sensitive: true")).expect("valid");
+    assert_eq!(config.ledger.salts, Some(place.path("./salts")));
+    let pointers = |route: usize| {
+        let redaction = config.surfaces[0].routes[route].rules.redaction.as_ref().expect("it redacts");
+        redaction.pointers().iter().map(|p| p.as_str().to_owned()).collect::<Vec<_>>()
+    };
+    let rest = ["/request/digest", "/request/path"];
+    let both = ["/request/params/id", "/request/headers/x-patient-id"];
+    assert_eq!(pointers(0), [&both[..], &["/request/body"], &rest].concat());
+    assert_eq!(pointers(1), [&["/request/body/card"], &both[..], &rest].concat());
+    // Without any, there is nothing to redact.
+    let plain = place.read(BASE).expect("valid");
+    assert!(plain.surfaces[0].routes.iter().all(|route| route.rules.redaction.is_none()));
+    assert_eq!(plain.ledger.salts, None);
+    // One sensitive route alone.
+    let sensitive = place.read(&redacting("", ", sensitive: true")).expect("valid");
+    let redacts = |route: usize| sensitive.surfaces[0].routes[route].rules.redaction.is_some();
+    assert_eq!((redacts(0), redacts(1)), (true, false));
+}
+
+#[test]
+fn what_cannot_be_redacted_is_refused_at_its_place() {
+    let place = Place::new();
+    let redact = |inside: &str| redacting(&format!("    redact: {{ {inside} }}\n"), "");
+    let pointer = |text: &str| redact(&format!("pointers: [\"{text}\"]"));
+    for (text, at, message) in [
+        (pointer("request/body"), "\"request/body", "`request/body`: a pointer begins with `/`"),
+        (pointer("/request/body/a~2"), "\"/request/body", "`~` in it is written `~0`"),
+        (pointer("/time"), "\"/time", "a pointer begins with `/request/body`"),
+        (pointer("/request/headers"), "\"/request/headers", "a header pointer is"),
+        (pointer("/request/headers/X-A"), "\"/request/headers", "`X-A` is not a lowercase header name"),
+        (pointer("/request/params/it"), "\"/request/params", "no route of this surface has a parameter `it`"),
+        (redact("headers: [x-other]"), "x-other", "no route of this surface forwards the header `x-other`"),
+        (redact("headers: [idempotency-key]"), "idempotency-key", "stands in every receipt"),
+        (redact("headers: [content-type]"), "content-type", "cannot be named here"),
+        (redact(""), "{  }", "`redact` needs `pointers` or `headers`"),
+        (redact("pointers: [/request/body, /request/body/a]"), "/request/body/a", "can be the same place"),
+        (
+            redact("pointers: [/request/body/a/b, \"/request/body/*/b\"]"),
+            "\"/request/body/*",
+            "can be the same place",
+        ),
+        (
+            redact("pointers: [/request/headers/x-patient-id], headers: [x-patient-id]"),
+            "x-patient-id] }\n    identity",
+            "can be the same place",
+        ),
+        (
+            pointer("/request/body").replace("salts: ./salts", "salts: ./elsewhere/../ledger/salts"),
+            "./elsewhere",
+            "`salts` must be outside the directory of the log",
+        ),
+        (
+            pointer("/request/body").replace(", salts: ./salts", ""),
+            "\"/request/body",
+            "redaction needs `ledger.salts`",
+        ),
+        (
+            redacting("", ", sensitive: true").replace(", salts: ./salts", ""),
+            "sensitive",
+            "redaction needs `ledger.salts`",
+        ),
+        (redact("headers: [x-patient-id]").replace("role: buyer", "_sd: buyer"), "_sd", "cannot be a claim"),
+        (
+            redact("headers: [x-patient-id]").replace("charges/{id}", "charges/{_sd}"),
+            "\"/v1/charges/{_sd}",
+            "no parameter's name",
+        ),
+    ] {
+        let problems = place.problems(&text);
+        let expected = place_of(&text, at);
+        assert!(
+            problems.iter().any(|p| p.starts_with(&expected) && p.contains(message)),
+            "{at} {message}: {expected} {problems:#?}"
+        );
+    }
+    let many = (0..=limits::REDACT_POINTERS_MAX).map(|n| format!("/request/body/a{n}")).collect::<Vec<_>>();
+    let problems = place.problems(&redact(&format!("pointers: [{}]", many.join(", "))));
+    assert!(problems.iter().any(|p| p.contains("more than 64 places")), "{problems:?}");
+}
+
 fn documented(rule: fields::Rule) -> String {
     match rule {
         fields::Rule::Required => "required".to_owned(),

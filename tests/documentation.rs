@@ -10,6 +10,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use interlock::model::{Decision, OutcomeStatus, ReasonCode};
+use interlock::replay::WhyNot;
 use interlock::telemetry::{Alarm, Metrics};
 
 /// Every document, by its path from the top.
@@ -97,7 +98,7 @@ fn every_command_in_a_document_is_one() {
             seen.extend(arguments.into_iter().next());
         }
     }
-    for command in ["run", "check", "keys", "verify", "receipts", "demo", "sample-api"] {
+    for command in ["run", "check", "keys", "verify", "replay", "receipts", "demo", "sample-api"] {
         assert!(seen.contains(command), "no document shows `interlock {command}`");
     }
 }
@@ -178,6 +179,8 @@ fn rendered() -> BTreeSet<String> {
     metrics.answered(&surface, second);
     metrics.ledger_health.with_label_values(&["accepting"]).set(1);
     metrics.pool.with_label_values(&["payments", "idle"]).set(1);
+    metrics.sink_lag.with_label_values(&["siem"]).set(1);
+    metrics.sink_failures.with_label_values(&["siem"]).inc();
     let text = String::from_utf8(metrics.render().expect("renders")).expect("UTF-8");
     let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
     names.map(str::to_owned).collect()
@@ -231,4 +234,12 @@ fn every_reason_is_in_the_table() {
         writeln!(expected, "| `{code}` | {status} | {class} | {} |", code.title()).expect("a string");
     }
     assert_eq!(table, expected, "the table of docs/REASONS.md is the list in src/model/reason.rs");
+}
+
+#[test]
+fn every_reason_why_a_decision_is_not_replayed_is_explained() {
+    let document = fs::read_to_string("docs/RECEIPTS.md").expect("the document");
+    let (_, replay) = document.split_once("## Replay").expect("a section");
+    let rows = replay.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    assert_eq!(rows.collect::<Vec<_>>(), WhyNot::ALL.map(WhyNot::as_str));
 }

@@ -35,6 +35,7 @@ fn open(dir: &Path, signers: Signers) -> Result<Ledger, OpenError> {
         dir: dir.to_owned(),
         origin: ORIGIN.parse().expect("a name"),
         segment_bytes: SEGMENT_BYTES,
+        salts: None,
     };
     Ok(Ledger::open(settings, signers, Clock::system(), start())?.0)
 }
@@ -215,7 +216,7 @@ fn key_leaves_come_after_the_outcomes_that_the_last_run_owed() {
     world.wait_for_metric("interlock_ledger_open_permits", 1.0);
     world.kill();
     let next = generate(&world, "next.key");
-    keys(&world, "./log.key, also_sign_with: [./next.key]");
+    configure(&world, "./log.key, also_sign_with: [./next.key]");
     world.run_program(&[]);
     let audit = world.finish_here(Stopped::Clean);
     let at = audit.entries.iter().position(|e| matches!(e, Entry::Key(_))).expect("a key leaf");
@@ -226,7 +227,7 @@ fn key_leaves_come_after_the_outcomes_that_the_last_run_owed() {
 }
 
 /// A new key of the world's log in this file; its verifier key.
-fn generate(world: &World, file: &str) -> VerifierKey {
+pub(super) fn generate(world: &World, file: &str) -> VerifierKey {
     let path = world.path(file);
     let origin = world.key.name().as_str();
     let made = interlock(&["keys", "generate", "--origin", origin, "--out", path.to_str().expect("UTF-8")]);
@@ -235,7 +236,7 @@ fn generate(world: &World, file: &str) -> VerifierKey {
 }
 
 /// Puts this in place of the config's `signing_key`.
-fn keys(world: &World, keys: &str) {
+pub(super) fn configure(world: &World, keys: &str) {
     let yaml = fs::read_to_string(world.path("interlock.yaml")).expect("readable");
     let (before, rest) = yaml.split_once("signing_key: ").expect("a signing key");
     let (_, after) = rest.split_once(", segment_mib").expect("its end");
@@ -307,7 +308,7 @@ fn the_signing_key_is_exchanged_as_the_operations_manual_says_under_load_with_ki
     let steps =
         ["./log.key", "./log.key, also_sign_with: [./next.key]", "./next.key, also_sign_with: [./log.key]"];
     for step in steps {
-        keys(&world, step);
+        configure(&world, step);
         for _ in 0..2 {
             world.run_program(&[]);
             let load = Load::start(world.address());
@@ -321,11 +322,11 @@ fn the_signing_key_is_exchanged_as_the_operations_manual_says_under_load_with_ki
     let audit = world.finish_here(Stopped::Clean);
     assert!(audit.effects >= 6 * 20, "{}", audit.effects);
 
-    keys(&world, "./next.key");
+    configure(&world, "./next.key");
     world.run_program(&[]);
     assert_eq!(world.ask("POST", "/v1/things", "permit", "{}").status, 200);
     world.kill();
-    keys(&world, &format!("./next.key, compromised_keys: [\"{old}\"]"));
+    configure(&world, &format!("./next.key, compromised_keys: [\"{old}\"]"));
     world.run_program(&[]);
     assert_eq!(world.ask("POST", "/v1/things", "permit", "{}").status, 200);
     world.program().terminate();
@@ -351,16 +352,6 @@ fn the_signing_key_is_exchanged_as_the_operations_manual_says_under_load_with_ki
     ];
     assert_eq!(told, expected);
     assert!(signs(&dir, &new) && !signs(&dir, &old));
-    verifies_with_a_trust_file(&world, &[&new, &old]);
-}
-
-/// With a trust file of these keys, and with neither of them alone.
-fn verifies_with_a_trust_file(world: &World, trusted: &[&VerifierKey]) {
-    let texts: Vec<_> = trusted.iter().map(ToString::to_string).collect();
-    let arguments: Vec<_> = ["keys", "trust"].into_iter().chain(texts.iter().map(String::as_str)).collect();
-    let made = interlock(&arguments);
-    assert!(made.status.success(), "{made:?}");
-    world.write("trust", &stdout(&made), 0o644);
 }
 
 #[test]
@@ -378,7 +369,7 @@ fn a_config_whose_keys_do_not_fit_together_starts_nothing() {
         (format!("./log.key, compromised_keys: [\"{own}\"]"), "is listed as compromised and may not sign"),
     ];
     for (config, why) in cases {
-        keys(&world, &config);
+        configure(&world, &config);
         assert!(!world.try_run_program(&[]), "{config}");
         let (status, log) = world.wait_for_end();
         assert!(status.code() == Some(5) && log.contains(why), "{config}: {log}");

@@ -65,6 +65,31 @@ fn a_decision_whose_policy_input_is_gone_exchanged_or_doubled_is_named() {
 }
 
 #[test]
+fn a_bundles_file_that_is_gone_exchanged_or_out_of_order_is_named() {
+    let record = |bytes| Evidence { digest: Digest::of(bytes), bytes };
+    // The golden leaf names these two, whose names are their bytes.
+    let (a, b) = (record(&b"a.rego"[..]), record(&b"b.rego"[..]));
+    let cases = [
+        ("sound", vec![a.clone(), b.clone()], 0),
+        ("none", vec![], 2),
+        ("one gone", vec![b.clone()], 1),
+        ("out of order", vec![b.clone(), a.clone()], 2),
+        ("exchanged", vec![a.clone(), record(b"c.rego")], 2),
+        ("one too many", vec![a.clone(), b.clone(), record(b"{}")], 1),
+    ];
+    for (name, evidence, problems) in cases {
+        let mut forged = Forged::new();
+        let leaf = serde_json_canonicalizer::to_vec(&golden("policy")).expect("canonical");
+        forged.add_frame(&leaf, None, Some(evidence));
+        let report = forged.verify();
+        assert_eq!(report.problem_count, problems, "{name}:\n{report}");
+        if problems > 0 {
+            assert_named(&report, Check::Evidence, 1, 4_096);
+        }
+    }
+}
+
+#[test]
 fn a_list_in_a_structs_place_is_not_well_formed() {
     let mut decision = golden("decision");
     let actor = decision["actor"].clone();

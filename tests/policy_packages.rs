@@ -95,6 +95,7 @@ impl Sample {
             path: Default::default(),
             query_lists: Default::default(),
             idempotency_key: Required::Optional,
+            redaction: None,
         };
         let received = Received { head, body: Bytes::from_static(self.body.as_bytes()) };
         let request = canonicalize(received, target, params, &rules).expect("canonical");

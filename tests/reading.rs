@@ -1,7 +1,12 @@
-//! Receipts can be proved by whoever holds them, and read by whoever may: proofs in answers.
+//! Receipts can be proved by whoever holds them, and read by whoever may: proofs in answers, and the read API
+//! of the admin listener.
+
+use std::thread;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use interlock::gateway::Stopped;
 use interlock::merkle::checkpoint::parse_checkpoint;
 use interlock::merkle::note::VerifierKey;
 use interlock::merkle::proof::verify_inclusion;
@@ -9,7 +14,7 @@ use interlock::merkle::tree::leaf_hash;
 use interlock::model::{Digest, LeafIndex};
 
 use crate::support::client::Response;
-use crate::support::{KEY, OTHER_KEY, Setup, World, request};
+use crate::support::{Client, Gate, KEY, OTHER_KEY, Script, Setup, Step, World, request};
 
 /// A tlog-proof, read by its specification.
 struct Proof {
@@ -52,21 +57,6 @@ impl Proof {
     }
 }
 
-/// The exact bytes of all leaves, from the files.
-fn leaves(world: &World) -> Vec<Vec<u8>> {
-    use interlock::verify::walk::{Step, Walk};
-    let directory = interlock::verify::Directory::open(&world.path("ledger")).expect("readable");
-    let mut walk = Walk::new(&directory, world.key.name()).expect("readable");
-    let mut leaves = Vec::new();
-    loop {
-        match walk.step().expect("readable") {
-            Step::Frame(frame, _) => leaves.extend(frame.entries.iter().map(|e| e.to_vec())),
-            Step::End(_) => return leaves,
-            Step::Damaged(damage) => panic!("{damage:?}"),
-        }
-    }
-}
-
 #[track_caller]
 fn ask(world: &World, want: &str, headers: &[(&str, &str)]) -> Response {
     let all = [&[("x-api-key", KEY), ("x-want", want), ("connection", "close")], headers].concat();
@@ -91,8 +81,8 @@ fn every_answer_with_a_receipt_proves_it_if_asked() {
     ];
     assert_eq!(answers.each_ref().map(|a| a.status), [200, 403, 404]);
     let key = world.key.clone();
-    world.finish_here(interlock::gateway::Stopped::Clean);
-    let leaves = leaves(&world);
+    world.finish_here(Stopped::Clean);
+    let leaves = world.leaves();
     for answer in &answers {
         let proof = Proof::of_header(answer);
         let receipt = answer.header("interlock-receipt").expect("a receipt");
@@ -113,8 +103,8 @@ fn a_refusal_holds_the_proof_of_its_receipt_and_an_answer_only_if_asked() {
     }
     assert!(stranger.json()["proof"].is_null(), "who is not known has no receipt");
     let key = world.key.clone();
-    world.finish_here(interlock::gateway::Stopped::Clean);
-    let leaves = leaves(&world);
+    world.finish_here(Stopped::Clean);
+    let leaves = world.leaves();
     for answer in [denied, rejected] {
         let body = answer.json();
         let proof = Proof::read(body["proof"].as_str().expect("a proof"));
@@ -141,8 +131,8 @@ fn proofs_hold_for_every_leaf_of_shared_commits() {
         tasks.into_iter().flat_map(|task| task.join().expect("no panic")).collect()
     });
     let key = world.key.clone();
-    world.finish_here(interlock::gateway::Stopped::Clean);
-    let leaves = leaves(&world);
+    world.finish_here(Stopped::Clean);
+    let leaves = world.leaves();
     for answer in answers {
         let proof = Proof::of_header(&answer);
         proof.verify(&leaves[proof.index.0 as usize], &key);
@@ -168,5 +158,295 @@ fn want_receipt_has_one_value_and_is_never_forwarded() {
     ));
     assert_eq!(other.status, 200);
     assert_eq!(world.upstream.the_one().header("want-receipt"), None);
+    world.finish();
+}
+
+const NONE: [usize; 0] = [];
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Waits until the archive has everything that is durable.
+fn wait_until_readable(world: &World) {
+    let leaves = world.metric("interlock_ledger_leaves");
+    let size = || {
+        let checkpoint = world.admin("/checkpoint").text();
+        checkpoint.lines().nth(1).and_then(|size| size.parse::<f64>().ok()).unwrap_or_default()
+    };
+    let start = Instant::now();
+    while size() < leaves {
+        assert!(start.elapsed() < Duration::from_secs(20), "{} of {leaves} leaves can be read", size());
+        thread::sleep(LOOK);
+    }
+}
+
+/// Many refusals, one leaf each, on a few connections.
+fn fill(world: &World, leaves: usize) {
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let mut client = world.client();
+                for _ in 0..leaves.div_ceil(8) {
+                    client.send(request("GET", "/v1/things", &[("x-api-key", KEY), ("x-want", "deny")], ""));
+                    assert_eq!(client.response().status, 403);
+                }
+            });
+        }
+    });
+}
+
+/// The id in `interlock-receipt`, and the index.
+fn receipt_of(answer: &Response) -> (String, usize) {
+    let header = answer.header("interlock-receipt").expect("a receipt");
+    let id = header.split('"').nth(1).expect("an id").to_owned();
+    let index = header.split("index=").nth(1).and_then(|rest| rest.split(',').next()).expect("an index");
+    (id, index.parse().expect("a number"))
+}
+
+fn line(leaf: &[u8], index: usize) -> String {
+    format!("{{\"entry\":{},\"index\":{index}}}\n", String::from_utf8_lossy(leaf))
+}
+
+fn all_lines(leaves: &[Vec<u8>]) -> String {
+    leaves.iter().enumerate().map(|(index, leaf)| line(leaf, index)).collect()
+}
+
+#[test]
+fn the_tiles_and_bundles_that_are_served_give_the_signed_root() {
+    let mut world = World::start();
+    fill(&world, 520);
+    wait_until_readable(&world);
+    let answer = world.admin("/checkpoint");
+    assert_eq!(answer.header("content-type"), Some("text/plain; charset=utf-8"));
+    let signed = parse_checkpoint(&answer.body, &world.key).expect("signed by the pinned key");
+    let size = signed.checkpoint().size.0 as usize;
+    assert!(size > 512, "two full tiles and a part of one: {size}");
+    let name = |of: &str, tile: usize, width: usize| match width {
+        256 => format!("/tile/{of}/{tile:03}"),
+        _ => format!("/tile/{of}/{tile:03}.p/{width}"),
+    };
+    let (mut edge, mut entries) = (interlock::merkle::tree::RightEdge::empty(), Vec::new());
+    for tile in 0..=size / 256 {
+        let width = (size - tile * 256).min(256);
+        let (bundle, hashes) =
+            (world.admin(&name("entries", tile, width)), world.admin(&name("0", tile, width)));
+        for served in [&bundle, &hashes] {
+            assert_eq!(
+                (served.status, served.header("content-type")),
+                (200, Some("application/octet-stream"))
+            );
+            let is_for_ever = served.header("cache-control").expect("a rule").contains("immutable");
+            assert_eq!(is_for_ever, width == 256);
+        }
+        let mut rest = &bundle.body[..];
+        while let Some((length, tail)) = rest.split_at_checked(2) {
+            let (entry, tail) = tail.split_at(usize::from(u16::from_be_bytes([length[0], length[1]])));
+            let hash = leaf_hash(entry);
+            let at = 32 * (entries.len() % 256);
+            assert_eq!(&hashes.body[at..at + 32], hash.as_bytes());
+            edge.append(hash);
+            entries.push(entry.to_vec());
+            rest = tail;
+        }
+    }
+    assert_eq!((entries.len(), edge.root()), (size, signed.checkpoint().root));
+    // Of every width that the tree ever had, and of none that it has not.
+    let whole = world.admin("/tile/entries/000").body;
+    for width in [1, 2, 17, 255] {
+        let part = world.admin(&name("entries", 0, width));
+        assert!(part.status == 200 && whole.starts_with(&part.body), "{width}");
+        assert_eq!(world.admin(&name("0", 0, width)).body.len(), 32 * width);
+    }
+    assert_eq!(world.admin("/tile/1/000.p/2").body.len(), 64);
+    for absent in
+        ["/tile/0/003", "/tile/entries/x001/000", "/tile/entries/002.p/255", "/tile/1/000", "/tile/2/000.p/1"]
+    {
+        world.admin(absent).assert_refused(404, "tile_unknown");
+    }
+    for wrong in
+        ["/tile/0/1", "/tile/0/000.p/0", "/tile/0/000.p/256", "/tile/entries", "/tile/0/000/", "/tile/99/000"]
+    {
+        world.admin(wrong).assert_refused(400, "tile_name_invalid");
+    }
+    world.finish_here(Stopped::Clean);
+    assert_eq!(entries, world.leaves()[..size]);
+}
+
+#[test]
+fn a_receipt_is_read_by_its_id_with_its_proof_and_outcome() {
+    let mut world = World::start();
+    let (permitted, denied) = (ask(&world, "permit", &[]), ask(&world, "deny", &[]));
+    let ((id, index), (denied_id, denied_index)) = (receipt_of(&permitted), receipt_of(&denied));
+    // At once: what was given out can be read.
+    let read = world.admin(&format!("/receipts/{id}"));
+    let proof = Proof::read(&world.admin(&format!("/receipts/{id}.tlog-proof")).text());
+    let refused = world.admin(&format!("/receipts/{denied_id}"));
+    world.wait_for_metric("interlock_ledger_open_permits", 0.0);
+    let outcome = world.admin(&format!("/receipts/{id}/outcome"));
+    world.admin(&format!("/receipts/{denied_id}/outcome")).assert_refused(404, "outcome_never");
+    world.admin("/receipts/01a1f952-9919-7203-be62-067bad0065eb").assert_refused(404, "receipt_unknown");
+    world.admin("/receipts/1").assert_refused(400, "receipt_id_invalid");
+    world.admin(&format!("/receipts/{}", id.to_uppercase())).assert_refused(400, "receipt_id_invalid");
+    let with_parameter = world.admin(&format!("/receipts/{id}?proof=1"));
+    with_parameter.assert_refused(400, "parameter_invalid");
+    assert_eq!(with_parameter.json()["parameter"], "proof");
+    let key = world.key.clone();
+    world.finish_here(Stopped::Clean);
+    let leaves = world.leaves();
+    assert_eq!(read.text(), line(&leaves[index], index));
+    assert_eq!(refused.text(), line(&leaves[denied_index], denied_index));
+    assert_eq!(proof.index.0 as usize, index);
+    proof.verify(&leaves[index], &key);
+    let outcome_index = outcome.json()["index"].as_u64().expect("an index") as usize;
+    assert_eq!(outcome.text(), line(&leaves[outcome_index], outcome_index));
+    assert_eq!(outcome.json()["entry"]["decision_id"], id);
+}
+
+#[test]
+fn the_outcome_of_an_open_permit_is_not_there_yet() {
+    let world = World::start();
+    let gate = Gate::default();
+    world.upstream.next(Script::steps([
+        Step::Wait(gate.clone()),
+        Step::Write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}".to_vec()),
+    ]));
+    let mut client = world.client();
+    client.send(request("GET", "/v1/things", &[("x-api-key", KEY), ("x-want", "permit")], ""));
+    world.upstream.wait_for(1);
+    let listed = world.admin("/receipts?actor=agent-7").text();
+    let decision: serde_json::Value =
+        serde_json::from_str(listed.lines().next().expect("one")).expect("JSON");
+    let id = decision["entry"]["id"].as_str().expect("an id").to_owned();
+    world.admin(&format!("/receipts/{id}/outcome")).assert_refused(404, "outcome_open");
+    gate.open();
+    assert_eq!(client.response().status, 200);
+    world.wait_for_metric("interlock_ledger_open_permits", 0.0);
+    let outcome = world.admin(&format!("/receipts/{id}/outcome")).json();
+    assert_eq!(outcome["entry"]["status"], "confirmed");
+    drop(client);
+    world.finish();
+}
+
+#[test]
+fn leaves_are_listed_from_an_index_by_actor_key_and_time() {
+    let mut world = World::start();
+    let keyed = |key: &str| {
+        let headers = [
+            ("x-api-key", OTHER_KEY),
+            ("x-want", "permit"),
+            ("connection", "close"),
+            ("content-type", "application/json"),
+            ("idempotency-key", key),
+        ];
+        world.send(request("POST", "/v1/keyed", &headers, "{}"))
+    };
+    let (first, second) = (receipt_of(&keyed("one")), receipt_of(&keyed("two")));
+    let denied = receipt_of(&ask(&world, "deny", &[]));
+    world.wait_for_metric("interlock_ledger_open_permits", 0.0);
+    let indexes = |query: &str| {
+        let answer = world.admin(&format!("/receipts?{query}"));
+        assert_eq!(answer.header("content-type"), Some("application/x-ndjson"), "{}", answer.text());
+        assert!(answer.is_whole, "{query}");
+        let lines = answer.text();
+        let index =
+            |line: &str| serde_json::from_str::<serde_json::Value>(line).expect("JSON")["index"].as_u64();
+        lines.lines().map(|line| index(line).expect("an index") as usize).collect::<Vec<_>>()
+    };
+    let size = indexes("").len();
+    assert_eq!(indexes("since=2"), (2..size).collect::<Vec<_>>());
+    assert_eq!(indexes(&format!("since={}", size + 5)), NONE);
+    assert_eq!(indexes("actor=agent-8"), [first.1, second.1]);
+    assert_eq!(indexes(&format!("actor=agent-8&since={}", first.1 + 1)), [second.1]);
+    assert_eq!(indexes("idempotency_key=two"), [second.1]);
+    assert_eq!(indexes("idempotency_key=two&actor=agent-7"), NONE);
+    assert_eq!(indexes("actor=agent-7"), [denied.1]);
+    assert_eq!(indexes("until=2020-01-01T00:00:00Z"), NONE);
+    assert_eq!(indexes("from=2020-01-01T00:00:00Z").len(), size);
+    for (query, name) in
+        [("since=x", "since"), ("sinse=1", "sinse"), ("from=now", "from"), ("follow=1", "follow")]
+    {
+        let refused = world.admin(&format!("/receipts?{query}"));
+        refused.assert_refused(400, "parameter_invalid");
+        assert_eq!(refused.json()["parameter"], name);
+    }
+    let all = world.admin("/receipts").text();
+    world.finish_here(Stopped::Clean);
+    assert_eq!(all, all_lines(&world.leaves()[..size]));
+}
+
+fn follow(world: &World, query: &str) -> Client {
+    let mut client = Client::connect(world.admin_address());
+    client.send(request("GET", &format!("/receipts?follow=true{query}"), &[], ""));
+    client
+}
+
+#[test]
+fn a_follower_that_was_cut_off_goes_on_where_it_was() {
+    let mut world = World::start();
+    let mut follower = follow(&world, "");
+    assert_eq!(follower.read_head().expect("a head").status, 200);
+    let first = receipt_of(&ask(&world, "deny", &[]));
+    // Live: before anything else happens, and although the answer does not end.
+    let seen = follower.read_until(&format!("\"index\":{}}}\n", first.1)).expect("the leaf");
+    assert!(String::from_utf8_lossy(&seen).contains(&first.0));
+    drop(follower);
+    let missed = receipt_of(&ask(&world, "deny", &[]));
+    let mut follower = follow(&world, &format!("&since={}", first.1 + 1));
+    follower.read_head().expect("a head");
+    let seen = follower.read_until(&format!("\"index\":{}}}\n", missed.1)).expect("what was missed");
+    assert!(String::from_utf8_lossy(&seen).contains(&missed.0));
+    assert!(!String::from_utf8_lossy(&seen).contains(&first.0), "nothing twice");
+    world.finish_here(Stopped::Clean);
+}
+
+#[test]
+fn a_follower_gets_the_stop_leaf_and_then_the_end() {
+    let mut world = World::start();
+    let mut follower = follow(&world, "");
+    let mut filtered = follow(&world, "&actor=agent-7");
+    let reading = thread::spawn(move || (follower.response(), filtered.response()));
+    (0..5).for_each(|_| assert_eq!(ask(&world, "permit", &[]).status, 200));
+    world.finish_here(Stopped::Clean);
+    let (all, filtered) = reading.join().expect("no panic");
+    assert!(all.is_whole, "ended, not cut");
+    assert_eq!(all.text(), all_lines(&world.leaves()));
+    assert!(filtered.is_whole && filtered.text().lines().count() == 5, "{}", filtered.text());
+}
+
+#[test]
+fn followers_are_bounded_and_cost_nobody_anything() {
+    let world = World::start();
+    // They never read.
+    let mut followers: Vec<Client> = (0..interlock::limits::ADMIN_FOLLOWERS_MAX)
+        .map(|_| {
+            let mut follower = follow(&world, "");
+            assert_eq!(follower.read_head().expect("a head").status, 200);
+            follower
+        })
+        .collect();
+    let refused = follow(&world, "").response();
+    refused.assert_refused(503, "followers_over");
+    fill(&world, 200);
+    assert_eq!(world.admin("/readyz").status, 200);
+    // The place of one that has left is free again.
+    followers.pop();
+    let start = Instant::now();
+    while follow(&world, "").read_head().expect("a head").status != 200 {
+        assert!(start.elapsed() < Duration::from_secs(10), "a place becomes free");
+        thread::sleep(LOOK);
+    }
+    drop(followers);
+    world.finish();
+}
+
+#[test]
+fn what_is_written_is_refused_and_what_is_not_there_is_named() {
+    let world = World::start();
+    for method in ["POST", "PUT", "DELETE", "PATCH"] {
+        let mut client = Client::connect(world.admin_address());
+        client.send(request(method, "/receipts", &[("connection", "close")], ""));
+        assert_eq!(client.response().status, 405);
+    }
+    let nothing = world.admin("/receiptz");
+    assert!(nothing.status == 404 && nothing.text().contains("/receipts"), "{}", nothing.text());
+    world.admin("/checkpoint?size=1").assert_refused(400, "parameter_invalid");
     world.finish();
 }

@@ -29,8 +29,12 @@ pub fn group(c: &mut Criterion) {
 fn open(dir: &std::path::Path) -> Ledger {
     let origin: LogOrigin = "example.org/bench".parse().expect("a name");
     let (signer, _) = FileSigner::generate(origin.clone()).expect("a key");
-    let settings =
-        Settings { dir: dir.to_owned(), origin, segment_bytes: interlock::limits::SEGMENT_BYTES_DEFAULT };
+    let settings = Settings {
+        dir: dir.to_owned(),
+        origin,
+        segment_bytes: interlock::limits::SEGMENT_BYTES_DEFAULT,
+        salts: None,
+    };
     let start = Start {
         binary_digest: Digest::of(b"binary"),
         config_digest: Digest::of(b"config"),

@@ -105,5 +105,6 @@ fn rules(body: BodyRules) -> Rules {
         path: Default::default(),
         query_lists: Default::default(),
         idempotency_key: Required::Required,
+        redaction: None,
     }
 }

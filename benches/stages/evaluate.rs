@@ -88,6 +88,7 @@ fn question(package: &PackageName) -> Question {
         path: Default::default(),
         query_lists: Default::default(),
         idempotency_key: Required::Optional,
+        redaction: None,
     };
     let body =
         Bytes::from_static(br#"{"amount":4200,"currency":"eur","customer":"cus_1","description":"order 7"}"#);

@@ -82,5 +82,6 @@ fn rules(kind: u8) -> Rules {
         },
         query_lists: ["l".into()].into(),
         idempotency_key: Required::Optional,
+        redaction: None,
     }
 }

@@ -10,7 +10,9 @@ use super::message::Wire;
 use super::target::CanonicalTarget;
 use super::{Malformed, Rules, body, headers};
 use crate::model::entry::BodyForm;
-use crate::model::{ActionName, Actor, Digest, IdempotencyKey, Json, Place, ReasonCode, SurfaceName};
+use crate::model::{
+    ActionName, Actor, Digest, IdempotencyKey, Json, Place, ReasonCode, Redaction, SurfaceName, reserved_name,
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
@@ -89,6 +91,7 @@ pub struct CanonicalRequest {
     digest: Digest,
     body_digest: Digest,
     received_digest: Digest,
+    redaction: Option<Arc<Redaction>>,
 }
 
 /// Without path, query, headers and body: any of them may hold what no log may.
@@ -117,6 +120,9 @@ pub fn canonicalize(
     let headers::ReadHeaders { forwarded: mut fields, content_type, idempotency_key } =
         headers::read(&head, received_body.len(), rules)?;
     let body = body::read(received_body.clone(), content_type, rules)?;
+    if rules.redaction.is_some() {
+        check_names(&query, &body.policy)?;
+    }
 
     // Framing is our own. A body has its exact length; without one, the methods that usually have one say so.
     let is_usual = matches!(head.method.as_str(), "POST" | "PUT" | "PATCH");
@@ -147,6 +153,7 @@ pub fn canonicalize(
         form: body.form,
         body_digest,
         received_digest,
+        redaction: rules.redaction.clone(),
     })
 }
 
@@ -162,6 +169,20 @@ fn check_method(method: &http::Method) -> Result<(), Malformed> {
         _ => ReasonCode::MethodInvalid,
     };
     Err(Malformed { code, place: Some(Place::HeadByte(0)), detail: None })
+}
+
+/// Redacted JSON gives two names a meaning of their own, so no member may come with one.
+fn check_names(query: &Json, body: &PolicyBody) -> Result<(), Malformed> {
+    let body = match body {
+        PolicyBody::Value(body) => reserved_name(body),
+        PolicyBody::Absent => None,
+    };
+    let place = match (reserved_name(query), body) {
+        (Some(pointer), _) => Place::Query(pointer.trim_start_matches('/').to_owned()),
+        (None, Some(pointer)) => Place::Json { byte: 0, pointer },
+        (None, None) => return Ok(()),
+    };
+    Err(Malformed::new(ReasonCode::NameReserved, place))
 }
 
 impl CanonicalRequest {
@@ -230,6 +251,11 @@ impl CanonicalRequest {
 
     pub fn received_digest(&self) -> Digest {
         self.received_digest
+    }
+
+    /// What of this request never reaches the disk.
+    pub fn redaction(&self) -> Option<&Redaction> {
+        self.redaction.as_deref()
     }
 
     /// The bytes. Called by `upstream::permit` alone; `tests/architecture.rs` holds that.
@@ -344,5 +370,22 @@ mod tests {
         assert!(!format!("{request:?}").contains("hunter2"));
         let request = read(request, &rules(JSON)).expect("accepted");
         assert!(!format!("{request:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn names_that_stand_for_redacted_values_are_refused_where_values_are_redacted() {
+        let mut json = rules(JSON);
+        let body = |text| received("POST", "/", &[JSON_TYPE], text);
+        for text in [r#"{"_sd":[]}"#, r#"{"a":[{"...":"x"}]}"#] {
+            assert!(read(body(text), &json).is_ok(), "{text}");
+        }
+        json.redaction =
+            Redaction::new(&["/request/body/pin".parse().expect("a pointer")], false).map(Arc::new);
+        let reserved = |place: &str| (ReasonCode::NameReserved, place.to_owned());
+        assert_eq!(refusal(body(r#"{"_sd":[]}"#), &json), reserved("body at `/_sd` (byte 0)"));
+        assert_eq!(refusal(body(r#"{"a":[{"...":1}]}"#), &json), reserved("body at `/a/0/...` (byte 0)"));
+        let query = received("POST", "/?_sd=1", &[JSON_TYPE], "{}");
+        assert_eq!(refusal(query, &json), reserved("query parameter `_sd`"));
+        assert!(read(body(r#"{"_sd_":1,"..":2}"#), &json).is_ok());
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::canonical::schema::Schema;
 use crate::canonical::target::PathAllowances;
-use crate::model::SecretName;
+use crate::model::{Redaction, SecretName};
 
 /// The rules of one route.
 #[derive(Clone, Debug)]
@@ -26,6 +26,8 @@ pub struct Rules {
     /// Query names that may repeat; policy sees them as lists, always. Names ending in `[]` always are.
     pub query_lists: BTreeSet<Arc<str>>,
     pub idempotency_key: Required,
+    /// What of these requests never reaches the disk. With one, names that redacted JSON reserves are refused.
+    pub redaction: Option<Arc<Redaction>>,
 }
 
 /// How a body is read and written.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::percent::{self, Plus};
 use super::target::{self, CanonicalTarget};
 use crate::limits;
+use crate::model::is_reserved;
 
 /// Why a text is not a template: the rule, and the byte it is broken at.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -73,6 +74,14 @@ impl PathTemplate {
         Some(params.into_iter().map(|(name, raw)| (name.clone(), decoded(raw))).collect())
     }
 
+    /// Names of its parameters, in order.
+    pub fn parameters(&self) -> impl Iterator<Item = &str> {
+        self.segments.iter().filter_map(|segment| match segment {
+            Segment::Parameter(name) => Some(&**name),
+            Segment::Literal(_) => None,
+        })
+    }
+
     /// Whether one path can fit both, with neither more specific (a literal beats a parameter, leftmost first).
     pub fn is_ambiguous_with(&self, other: &Self) -> bool {
         // Equal literals in the same places. Any other two either fit no path in common, or differ at the
@@ -99,6 +108,9 @@ impl Segment {
             let is_word = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
             if !is_word || !name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') {
                 return Err("a parameter name is letters, digits and `_`, not starting with a digit");
+            }
+            if is_reserved(name) {
+                return Err("`_sd` has a meaning in receipts and is no parameter's name");
             }
             return Ok(Self::Parameter(name.into()));
         }

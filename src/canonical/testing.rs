@@ -25,6 +25,7 @@ pub(crate) fn rules(body: BodyRules) -> Rules {
         path: Default::default(),
         query_lists: Default::default(),
         idempotency_key: Required::Optional,
+        redaction: None,
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use interlock::clock::Clock;
 use interlock::config::{Config, LogFormat, Surroundings, TelemetryConfig, process_environment};
 use interlock::gateway::{Gateway, Stopped};
+use interlock::sinks::Destination;
 
 /// The config is not valid.
 const INVALID: u8 = 2;
@@ -51,6 +52,11 @@ async fn serve(config: Config, clock: Clock) -> io::Result<u8> {
     // Before anything is open: a signal that comes while starting is not lost.
     let mut signals = Signals::new()?;
     let names: Vec<_> = config.listeners.iter().map(|l| (l.name.clone(), l.tls.is_some())).collect();
+    // Then standard output is for receipts alone.
+    let out = match config.sinks.iter().any(|sink| matches!(sink.destination, Destination::Stdout)) {
+        true => Out::Error,
+        false => Out::Output,
+    };
     let log = format!("{} in {}", config.log_origin, config.ledger.dir.display());
     let gateway = match Gateway::start(config, clock).await {
         Ok(gateway) => gateway,
@@ -66,7 +72,7 @@ async fn serve(config: Config, clock: Clock) -> io::Result<u8> {
     }
     lines.push(format!("admin on http://{}", gateway.admin_address()));
     lines.push("ready".into());
-    say(&lines);
+    say(&lines, out);
     notify("READY=1");
 
     let poisoned = tokio::select! {
@@ -118,10 +124,24 @@ pub(super) async fn stop_signal() -> io::Result<()> {
     Ok(())
 }
 
-/// To standard output; logs go to standard error. A reader that is gone is no reason to stop.
-fn say(lines: &[String]) {
-    let mut out = io::stdout().lock();
-    let _ = out.write_all(format!("{}\n", lines.join("\n")).as_bytes()).and_then(|()| out.flush());
+/// Where a person reads what was started. Logs always go to standard error.
+#[derive(Clone, Copy)]
+enum Out {
+    Output,
+    Error,
+}
+
+/// A reader that is gone is no reason to stop.
+fn say(lines: &[String], out: Out) {
+    let text = format!("{}\n", lines.join("\n"));
+    let _ = match out {
+        Out::Output => write_whole(&mut io::stdout().lock(), &text),
+        Out::Error => write_whole(&mut io::stderr().lock(), &text),
+    };
+}
+
+fn write_whole(out: &mut impl Write, text: &str) -> io::Result<()> {
+    out.write_all(text.as_bytes()).and_then(|()| out.flush())
 }
 
 fn init_logs(telemetry: &TelemetryConfig) {

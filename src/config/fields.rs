@@ -67,6 +67,7 @@ pub const FILE: Section = Section {
         required("listeners"),
         optional("api_keys"),
         required("surfaces"),
+        optional("sinks"),
     ],
 };
 
@@ -77,6 +78,7 @@ pub const LEDGER: Section = Section {
         required("dir"),
         required("signing_key"),
         number("segment_mib", limits::SEGMENT_MIB_DEFAULT, limits::SEGMENT_MIB_MIN, limits::SEGMENT_MIB_MAX),
+        optional("salts"),
         optional("also_sign_with"),
         optional("compromised_keys"),
     ],
@@ -149,6 +151,7 @@ pub const SURFACE: Section = Section {
         number("permit_age_ms_max", limits::PERMIT_AGE_MS_MAX_DEFAULT, 10, limits::PERMIT_AGE_MS_MAX_HARD),
         required("upstream"),
         optional("credential"),
+        optional("redact"),
         required("routes"),
     ],
 };
@@ -224,11 +227,41 @@ pub const ROUTE: Section = Section {
         default("idempotency_key", "optional"),
         default("query_lists", "[]"),
         default("path_allows", "[]"),
+        default("sensitive", "false"),
     ],
+};
+
+pub const REDACT: Section = Section {
+    path: "surfaces[].redact",
+    called: "`redact`",
+    fields: &[default("pointers", "[]"), default("headers", "[]")],
 };
 
 pub const OPAQUE: Section =
     Section { path: "surfaces[].routes[].body", called: "`body`", fields: &[required("opaque")] };
+
+pub const SINK: Section = Section {
+    path: "sinks[]",
+    called: "a sink",
+    fields: &[
+        required("name"),
+        required("kind"),
+        number("batch_leaves_max", limits::SINK_BATCH_LEAVES_DEFAULT, 1, limits::SINK_BATCH_LEAVES_MAX),
+        optional("url"),
+        default("roots", "webpki"),
+        number("timeout_ms_max", limits::SINK_TIMEOUT_MS_DEFAULT, 100, limits::SINK_TIMEOUT_MS_MAX),
+        optional("credential"),
+    ],
+};
+
+pub const SINK_ROOTS: Section =
+    Section { path: "sinks[].roots", called: "`roots`", fields: &[required("file")] };
+
+pub const SINK_CREDENTIAL: Section = Section {
+    path: "sinks[].credential",
+    called: "`credential`",
+    fields: &[required("header"), default("prefix", ""), optional("from_env"), optional("from_file")],
+};
 
 /// Everything above, for the documentation's test.
 pub const SECTIONS: &[&Section] = &[
@@ -249,4 +282,8 @@ pub const SECTIONS: &[&Section] = &[
     &CREDENTIAL,
     &ROUTE,
     &OPAQUE,
+    &REDACT,
+    &SINK,
+    &SINK_ROOTS,
+    &SINK_CREDENTIAL,
 ];

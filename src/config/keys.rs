@@ -9,7 +9,7 @@ use super::yaml::{At, Node, Value};
 use crate::authority::{ApiKey, ApiKeys, KeyPrefix};
 use crate::clock::WallTime;
 use crate::limits;
-use crate::model::{Actor, AuthenticationMethod, Digest, Json, Number, Object, SurfaceName};
+use crate::model::{Actor, AuthenticationMethod, Digest, Json, Number, Object, SurfaceName, is_reserved};
 
 /// The key that deploy/interlock.yaml declares, so that the example can be tried. Published, hence no secret.
 pub const EXAMPLE_KEY: &str = "ilk_example0_this-key-is-published-and-protects-nothing";
@@ -139,6 +139,9 @@ fn to_json(reader: &mut Reader<'_>, node: &Node) -> Option<Json> {
             let mut members: BTreeMap<&str, Json> = BTreeMap::new();
             for (key, value) in entries {
                 let value = to_json(reader, value)?;
+                if is_reserved(&key.name) {
+                    reader.error(key.at, format!("`{}` is reserved and cannot be a claim", key.name));
+                }
                 if members.insert(&key.name, value).is_some() {
                     reader.error(key.at, format!("`{}` appears twice in `claims`", key.name));
                 }

@@ -15,7 +15,7 @@ use crate::canonical::target::PathAllowances;
 use crate::canonical::template::PathTemplate;
 use crate::canonical::{BodyRules, CredentialSlot, Forward, Required, Rules};
 use crate::limits;
-use crate::model::ActionName;
+use crate::model::{ActionName, Pointer, Redaction, is_reserved};
 
 /// One route: an action, the requests it stands for, and their form.
 #[derive(Clone, Debug)]
@@ -35,6 +35,8 @@ pub struct Surroundings<'s> {
     pub upstream_authority: Arc<str>,
     pub identity_headers: &'s BTreeSet<Arc<str>>,
     pub credential: Option<&'s CredentialSlot>,
+    /// What the surface keeps out of the log.
+    pub redacted: &'s [Pointer],
 }
 
 /// A lowercase header name that a route, an identity or a credential may use.
@@ -44,7 +46,7 @@ pub fn header_name(reader: &mut Reader<'_>, at: At, text: &str) -> Option<Arc<st
         reader.error(at, format!("`{text}` is not a lowercase header name"));
         return None;
     }
-    if !headers::is_forwardable(text) {
+    if !headers::is_forwardable(text) || is_reserved(text) {
         reader.error(
             at,
             format!("`{text}` is written or refused by the gateway itself and cannot be named here"),
@@ -54,12 +56,12 @@ pub fn header_name(reader: &mut Reader<'_>, at: At, text: &str) -> Option<Arc<st
     Some(text.into())
 }
 
-/// Every route of a surface. Each action once; no path that two routes of one method take alike.
+/// Every route of a surface, and where the first `sensitive` one says so. Each action once; no path that two routes of one method take alike.
 pub fn read_all(
     reader: &mut Reader<'_>,
     node: &Node,
     surface: &Surroundings<'_>,
-) -> Option<Vec<RouteConfig>> {
+) -> Option<(Vec<RouteConfig>, Option<At>)> {
     let items = reader.items(node, "routes")?;
     if items.is_empty() {
         reader.error(node.at, "a surface needs at least one route");
@@ -87,13 +89,15 @@ pub fn read_all(
         }
         routes.push(placed);
     }
-    Some(routes.into_iter().map(|placed| placed.route).collect())
+    let sensitive_at = routes.iter().find_map(|placed| placed.sensitive_at);
+    Some((routes.into_iter().map(|placed| placed.route).collect(), sensitive_at))
 }
 
 struct Placed {
     route: RouteConfig,
     action_at: At,
     path_at: At,
+    sensitive_at: Option<At>,
 }
 
 fn read(reader: &mut Reader<'_>, node: &Node, surface: &Surroundings<'_>) -> Option<Placed> {
@@ -109,6 +113,7 @@ fn read(reader: &mut Reader<'_>, node: &Node, surface: &Surroundings<'_>) -> Opt
     let idempotency_key = reader.choice(&fields, "idempotency_key", &required);
     let query_lists = read_names(reader, &fields, "query_lists");
     let allowances = read_allowances(reader, &fields);
+    let sensitive = reader.flag(&fields, "sensitive");
     let (action_at, action) = action?;
     let (path_at, path_text, path) = path?;
     let (schema, schema_file) = schema?.unzip();
@@ -123,9 +128,11 @@ fn read(reader: &mut Reader<'_>, node: &Node, surface: &Surroundings<'_>) -> Opt
         path: allowances?,
         query_lists: query_lists?,
         idempotency_key: idempotency_key?,
+        redaction: Redaction::new(surface.redacted, sensitive?).map(Arc::new),
     };
     let route = RouteConfig { action, method: method?, path, path_text, rules: Arc::new(rules), schema_file };
-    Some(Placed { route, action_at, path_at })
+    let sensitive_at = sensitive?.then(|| fields.place("sensitive"));
+    Some(Placed { route, action_at, path_at, sensitive_at })
 }
 
 fn read_method(reader: &mut Reader<'_>, node: &Node) -> Option<Method> {

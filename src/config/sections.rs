@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use super::fields::{self, Rule, Section};
 use super::reader::{Fields, Reader};
+use super::redact;
 use super::surface::{self, Draft, Secrets, Source};
 use super::yaml::{At, Node, Value};
 use super::{
     AdminConfig, Config, LedgerConfig, LimitsConfig, ListenerConfig, ListenerName, LogFormat, PolicyConfig,
-    SecretsAre, SurfaceConfig, Surroundings, TelemetryConfig, Warnings, keys, secret, tls,
+    SecretsAre, SurfaceConfig, Surroundings, TelemetryConfig, Warnings, keys, secret, sinks, tls,
 };
 use crate::authority::{ApiKeyIdentity, ApiKeys, Credentials, Identities};
 use crate::clock::{Clock, WallTime};
@@ -32,6 +33,7 @@ pub struct Parts {
     api_keys: Arc<ApiKeys>,
     surfaces: Vec<SurfaceConfig>,
     credentials: Credentials,
+    sinks: Vec<crate::sinks::Settings>,
 }
 
 impl Parts {
@@ -49,6 +51,7 @@ impl Parts {
             api_keys: self.api_keys,
             surfaces: self.surfaces,
             credentials: self.credentials,
+            sinks: self.sinks,
             warnings,
         }
     }
@@ -73,6 +76,7 @@ pub fn read(reader: &mut Reader<'_>, tree: &Node, surroundings: Surroundings<'_>
     };
     let secrets = Secrets { variable: surroundings.variable, are: surroundings.secrets };
     let drafts = file.optional("surfaces").map(|n| read_surfaces(reader, n, secrets));
+    let sinks = file.optional("sinks").map_or_else(Vec::new, |n| sinks::read(reader, n, secrets));
     let (listeners, mut drafts) = (listeners?, drafts?);
     check_surfaces(reader, &drafts);
     // What was read only in part would look as if something were missing: that was told already.
@@ -83,6 +87,9 @@ pub fn read(reader: &mut Reader<'_>, tree: &Node, surroundings: Surroundings<'_>
     }
     if drafts.len() == surface_count {
         check_keys(reader, &drafts, &api_keys, &named);
+    }
+    if let Some(ledger) = &ledger {
+        redact::check_salts(reader, &drafts, ledger);
     }
     let credentials = take_credentials(reader, &mut drafts);
     let api_keys = Arc::new(api_keys);
@@ -97,6 +104,7 @@ pub fn read(reader: &mut Reader<'_>, tree: &Node, surroundings: Surroundings<'_>
         surfaces: drafts.into_iter().map(|d| finish(d, &api_keys, surroundings.clock)).collect(),
         api_keys,
         credentials,
+        sinks,
     })
 }
 
@@ -110,6 +118,10 @@ fn read_ledger(
     let dir = fields.optional("dir").and_then(|n| reader.path(n));
     let signing_key = fields.optional("signing_key").and_then(|n| read_signing_key(reader, n, secrets));
     let segment_mib = reader.number(&fields, "segment_mib");
+    let salts = match fields.optional("salts") {
+        Some(n) => redact::read_salts(reader, n, dir.as_deref()).map(Some),
+        None => Some(None),
+    };
     let also = fields.optional("also_sign_with");
     let also_sign_with = also.map_or(Some(Vec::new()), |n| read_more_keys(reader, n, secrets));
     let compromised = fields.optional("compromised_keys");
@@ -122,6 +134,7 @@ fn read_ledger(
         dir: dir?,
         signing_key,
         segment_bytes: segment_mib? * limits::MIB_BYTES,
+        salts: salts?,
         also_sign_with,
         compromised_keys: compromised_keys?,
     })
@@ -377,7 +390,7 @@ fn read_surfaces(reader: &mut Reader<'_>, node: &Node, secrets: Secrets<'_>) -> 
     items.iter().filter_map(|item| surface::read(reader, item, secrets)).collect()
 }
 
-fn count(node: &Node) -> usize {
+pub fn count(node: &Node) -> usize {
     match &node.value {
         Value::Sequence(items) => items.len(),
         Value::Scalar { .. } | Value::Mapping(_) => 0,

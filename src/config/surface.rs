@@ -10,8 +10,10 @@ use zeroize::Zeroizing;
 
 use super::fields;
 use super::reader::{Fields, Reader};
+use super::redact;
 use super::route::{self, RouteConfig};
 use super::secret::{self, ReadVariable};
+use super::sections::count;
 use super::upstream::{self, parse_authority};
 use super::yaml::{At, Node};
 use super::{ListenerName, SecretsAre};
@@ -51,6 +53,8 @@ pub struct Draft {
     pub upstream: Settings,
     pub credential: Option<ReadCredential>,
     pub routes: Vec<RouteConfig>,
+    /// Where something is first declared that must stay out of the log.
+    pub redacts_at: Option<At>,
 }
 
 pub struct ReadCredential {
@@ -94,16 +98,30 @@ pub fn read(reader: &mut Reader<'_>, node: &Node, secrets: Secrets<'_>) -> Optio
         Some(n) => read_credential(reader, n, secrets).map(Some),
         None => Some(None),
     };
+    let redacted = match fields.optional("redact") {
+        Some(n) => redact::read(reader, n),
+        None => Some(Vec::new()),
+    };
     // Routes are read even if something above is wrong, so that their problems are told in the same run.
     let identity_headers: BTreeSet<Arc<str>> =
         headers.iter().flatten().map(|h: &HeaderName| h.as_str().into()).collect();
+    let places: Vec<_> = redacted.iter().flatten().map(|(_, pointer)| pointer.clone()).collect();
     let surroundings = route::Surroundings {
         upstream_authority: upstream.as_ref().map_or("".into(), |u| u.authority.clone()),
         identity_headers: &identity_headers,
         credential: credential.as_ref().and_then(|c| c.as_ref()).map(|c| &c.slot),
+        redacted: &places,
     };
     let routes = fields.optional("routes").and_then(|n| route::read_all(reader, n, &surroundings));
+    // With routes that were read only in part, one would seem to be missing.
+    if let (Some(redacted), Some((routes, _))) = (&redacted, &routes)
+        && fields.optional("routes").map(count) == Some(routes.len())
+    {
+        redact::check_routes(reader, redacted, routes);
+    }
     let ((name_at, name), (listener_at, listener)) = (name?, listener?);
+    let (routes, sensitive_at) = routes?;
+    let redacts_at = redacted?.first().map(|(at, _)| *at).or(sensitive_at);
     Some(Draft {
         name,
         name_at,
@@ -115,7 +133,8 @@ pub fn read(reader: &mut Reader<'_>, node: &Node, secrets: Secrets<'_>) -> Optio
         permit_age_max: permit_age_max?,
         upstream: upstream?,
         credential: credential?,
-        routes: routes?,
+        routes,
+        redacts_at,
     })
 }
 
@@ -180,7 +199,7 @@ fn read_credential(reader: &mut Reader<'_>, node: &Node, secrets: Secrets<'_>) -
     Some(ReadCredential { at, slot, source, secret })
 }
 
-fn read_prefix(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Arc<str>> {
+pub fn read_prefix(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Arc<str>> {
     let Some(node) = fields.optional("prefix") else { return Some("".into()) };
     let text = reader.text(node, "the text before the secret")?;
     // Visible ASCII with single spaces inside or at the end: what a header value may begin with.
@@ -199,7 +218,7 @@ fn read_prefix(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Arc<str>>
     Some(text.into())
 }
 
-fn read_source(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<(At, Source)> {
+pub fn read_source(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<(At, Source)> {
     match (fields.optional("from_env"), fields.optional("from_file")) {
         (Some(node), None) => {
             let text = reader.text(node, "the name of an environment variable")?;
@@ -226,7 +245,12 @@ fn read_source(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<(At, Sour
     }
 }
 
-fn read_secret(reader: &mut Reader<'_>, at: At, source: &Source, secrets: Secrets<'_>) -> Option<Credential> {
+pub fn read_secret(
+    reader: &mut Reader<'_>,
+    at: At,
+    source: &Source,
+    secrets: Secrets<'_>,
+) -> Option<Credential> {
     let read = match source {
         Source::Environment(name) => (secrets.variable)(name)
             .map(|text| Zeroizing::new(text.into_bytes()))

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::fields;
+use super::fields::{self, Section};
 use super::reader::Reader;
 use super::tls;
 use super::yaml::{Node, Value};
@@ -16,7 +16,7 @@ pub fn read(reader: &mut Reader<'_>, node: &Node) -> Option<Settings> {
         parse_url(text).map_err(|why| reader.error(n.at, format!("`url` {why}"))).ok().map(|url| (n.at, url))
     });
     let roots = match fields.optional("roots") {
-        Some(node) => read_roots(reader, node),
+        Some(node) => read_roots(reader, node, &fields::ROOTS),
         None => Some(Roots::WebPki),
     };
     let leases_max = reader.number(&fields, "leases_max");
@@ -52,13 +52,13 @@ pub fn read(reader: &mut Reader<'_>, node: &Node) -> Option<Settings> {
 }
 
 /// `webpki`, `native`, or `{file: PATH}`.
-fn read_roots(reader: &mut Reader<'_>, node: &Node) -> Option<Roots> {
+pub fn read_roots(reader: &mut Reader<'_>, node: &Node, section: &'static Section) -> Option<Roots> {
     if let Value::Scalar { .. } = &node.value {
         // Roots is not Copy: chosen by name, then made.
         let native = reader.one_of(node, &[("webpki", false), ("native", true)])?;
         return Some(if native { Roots::Native } else { Roots::WebPki });
     }
-    let fields = reader.fields(node, &fields::ROOTS)?;
+    let fields = reader.fields(node, section)?;
     let file = fields.optional("file")?;
     let (path, pem) = reader.file(file)?;
     match tls::roots(&pem) {
@@ -71,17 +71,17 @@ fn read_roots(reader: &mut Reader<'_>, node: &Node) -> Option<Roots> {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-struct Url {
-    tls: bool,
+pub struct Url {
+    pub tls: bool,
     /// Without the brackets of an IPv6 address.
-    host: Arc<str>,
-    port: u16,
+    pub host: Arc<str>,
+    pub port: u16,
     /// As written in `host`.
-    authority: Arc<str>,
+    pub authority: Arc<str>,
 }
 
 /// `http://HOST[:PORT]` or `https://HOST[:PORT]`, at most with a final `/` (RFC 3986).
-fn parse_url(text: &str) -> Result<Url, String> {
+pub fn parse_url(text: &str) -> Result<Url, String> {
     let (tls, rest) = match (text.strip_prefix("https://"), text.strip_prefix("http://")) {
         (Some(rest), _) => (true, rest),
         (None, Some(rest)) => (false, rest),
@@ -139,7 +139,7 @@ fn is_dns_name(host: &str) -> bool {
     host.len() <= 253 && host.split('.').all(label)
 }
 
-fn is_loopback(host: &str) -> bool {
+pub fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 

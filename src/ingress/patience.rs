@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::time::{Sleep, sleep};
 
 /// A stream whose peer must take what is written.
-pub(super) struct Impatient<T> {
+pub struct Impatient<T> {
     io: T,
     stall_max: Duration,
     /// Runs while a write waits.
@@ -23,7 +23,7 @@ pub(super) struct Impatient<T> {
 }
 
 impl<T> Impatient<T> {
-    pub(super) fn new(io: T, stall_max: Duration) -> Self {
+    pub fn new(io: T, stall_max: Duration) -> Self {
         Self { io, stall_max, waiting: None }
     }
 

@@ -122,7 +122,7 @@ async fn admissible(
         let malformed = Malformed { code: unauthenticated.0, place: None, detail: None };
         unattributed(listener, Some(surface), malformed)
     })?;
-    let mut received = None;
+    let mut received = Seen::default();
     let checked = check(listener, heads, surface, target, head, body, &mut received).await;
     match checked {
         Ok((action, request, trace, memory)) => Ok(Admissible {
@@ -134,6 +134,13 @@ async fn admissible(
     }
 }
 
+/// What was known of a request when it was refused.
+#[derive(Default)]
+struct Seen {
+    body: Option<Bytes>,
+    redacts: bool,
+}
+
 /// Route, body, canonical form: what remains after the actor is known.
 async fn check(
     listener: &Listener,
@@ -142,7 +149,7 @@ async fn check(
     target: Result<CanonicalTarget, Malformed>,
     head: ReceivedHead,
     body: Incoming,
-    received: &mut Option<Bytes>,
+    received: &mut Seen,
 ) -> Result<
     (crate::model::ActionName, crate::canonical::CanonicalRequest, Option<Arc<str>>, OwnedSemaphorePermit),
     Rejected,
@@ -153,8 +160,9 @@ async fn check(
         NoRoute::Method(allow) => Rejected { allow, ..ReasonCode::RouteMethodNotDeclared.into() },
     })?;
     let rules = &matched.route.rules;
+    received.redacts = rules.redaction.is_some();
     let (body, memory) = read_body(listener, heads, rules, body).await?;
-    *received = Some(body.clone());
+    received.body = Some(body.clone());
     let trace = traceparent(&head.headers);
     let request = canonicalize(Received { head, body }, target, matched.params, rules)?;
     Ok((matched.route.action.clone(), request, trace, memory))
@@ -248,7 +256,7 @@ async fn attributed(
     surface: &Surface,
     actor: Arc<Actor>,
     mut rejected: Rejected,
-    received: Option<Bytes>,
+    received: Seen,
 ) -> Rejected {
     let Malformed { code, place, .. } = &rejected.malformed;
     listener.gate.metrics.refused(Some(&surface.name), *code);
@@ -258,7 +266,8 @@ async fn attributed(
         surface: Some(surface.name.clone()),
         code: *code,
         place: place.clone(),
-        received_digest: received.map(|body| Digest::of(&body)),
+        received_digest: received.body.map(|body| Digest::of(&body)),
+        redacts: received.redacts,
     };
     match listener.gate.ledger.record_rejection(rejection).await {
         Ok(receipt) => rejected.receipt = receipt,

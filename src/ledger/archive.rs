@@ -32,8 +32,10 @@ use std::time::Duration;
 pub use feed::{End, Feed};
 pub use index::{Index, IndexError, Term, View};
 pub use seen::{Seen, key_digest};
+pub use session::Boundary;
 pub use tiles::{TileError, Tiles};
 
+use super::full::FullSegments;
 use super::queue::Shared;
 use super::statistics::Counters;
 use crate::limits;
@@ -81,11 +83,12 @@ pub struct Archiver {
     shared: Arc<Shared>,
     root: PathBuf,
     origin: LogOrigin,
+    full: Arc<FullSegments>,
 }
 
 impl Archiver {
-    pub fn new(shared: Arc<Shared>, root: &Path, origin: LogOrigin) -> Self {
-        Self { shared, root: root.to_owned(), origin }
+    pub fn new(shared: Arc<Shared>, root: &Path, origin: LogOrigin, full: Arc<FullSegments>) -> Self {
+        Self { shared, root: root.to_owned(), origin, full }
     }
 
     /// Ends when the feed does.
@@ -120,7 +123,8 @@ impl Archiver {
     /// Follows the log until the feed ends, or something is wrong.
     fn session(&self) -> Result<(), Halt> {
         let source = Directory::open(&self.root).map_err(Halt::io("the frames cannot be read"))?;
-        Session::resume(Arc::clone(&self.shared), &self.root, &self.origin)?.follow(&source)
+        let full = Arc::clone(&self.full);
+        Session::resume(Arc::clone(&self.shared), &self.root, &self.origin, full)?.follow(&source)
     }
 
     /// Without an index a session begins at the first frame.

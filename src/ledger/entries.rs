@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::Start;
 use super::recorded::{Obliges, Outcome, Rejection};
+use super::withhold;
 use crate::canonical::ExecutionRequest;
 use crate::clock::WallTime;
 use crate::merkle::tree::RightEdge;
@@ -132,12 +133,16 @@ pub fn outcome_bytes(entry: OutcomeEntry) -> Vec<u8> {
 }
 
 pub fn refusal(rejection: &Rejection, suppressed: u64, epoch: Epoch, now: WallTime) -> RefusalEntry {
+    let (place, received_digest) = match rejection.redacts {
+        true => (rejection.place.clone().and_then(withhold::place), None),
+        false => (rejection.place.clone(), rejection.received_digest),
+    };
     RefusalEntry {
         actor: actor(&rejection.actor),
         epoch,
-        place: rejection.place.clone(),
+        place,
         reason: rejection.code.as_str().into(),
-        received_digest: rejection.received_digest,
+        received_digest,
         spec: SPEC.into(),
         suppressed,
         surface: rejection.surface.clone(),
@@ -224,8 +229,11 @@ pub fn key_bytes(event: KeyEvent, vkey: Arc<str>, epoch: Epoch, now: WallTime) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::canonical::Rules;
     use crate::canonical::testing::{JSON, read, received, rules};
     use crate::clock::Clock;
+    use crate::ledger::tests::{clock, open, settings, signer, start};
+    use crate::ledger::{Ledger, Unrecorded};
     use crate::model::{AuthenticationMethod, Decision, Json, PolicyReason, ReadItem, ReadSet, ReasonCode};
     use crate::policy::{Evaluation, Permit, Refusal};
 
@@ -239,8 +247,12 @@ mod tests {
     }
 
     fn evaluated<V>(verdict: V, not_evaluated: Option<ReasonCode>) -> Evaluated<V> {
+        under(&rules(JSON), verdict, not_evaluated)
+    }
+
+    fn under<V>(rules: &Rules, verdict: V, not_evaluated: Option<ReasonCode>) -> Evaluated<V> {
         let headers = [("content-type", "application/json"), ("idempotency-key", "order-9")];
-        let request = read(received("POST", "/v1/charges?limit=2", &headers, RECEIVED), &rules(JSON));
+        let request = read(received("POST", "/v1/charges?limit=2", &headers, RECEIVED), rules);
         let execution = ExecutionRequest {
             surface: "payments".parse().expect("a name"),
             action: "charge.create".parse().expect("a name"),
@@ -293,5 +305,24 @@ mod tests {
         let refusal = Refusal::for_test(Decision::Silence, vec![code.into()], code);
         let written = leaf(&evaluated(refusal, Some(code)), None);
         assert_eq!(written, include_str!("../../tests/golden/decision_of_refusal.json").trim_end());
+    }
+
+    #[tokio::test]
+    async fn a_request_that_redacts_is_recorded_only_by_a_ledger_that_has_a_key() {
+        let mut rules = rules(JSON);
+        rules.redaction = crate::model::Redaction::new(&[], true).map(Arc::new);
+        let permit = || under(&rules, Permit::for_test(vec![ReasonCode::PolicySilent.into()]), None);
+        let dir = tempfile::tempdir().expect("a directory");
+        let (without, _) = open(&dir.path().join("log"));
+        let refused = without.record_permit(permit(), None).await.map(|_| ());
+        assert_eq!(refused, Err(Unrecorded::NotRedactable));
+        assert_eq!(without.statistics().leaves, 1);
+        drop(without);
+        let with = crate::ledger::Settings {
+            salts: Some(dir.path().join("salts")),
+            ..settings(&dir.path().join("log"))
+        };
+        let (with, _) = Ledger::open(with, signer(), clock(), start()).expect("opens");
+        assert!(with.record_permit(permit(), None).await.is_ok());
     }
 }

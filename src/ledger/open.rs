@@ -13,10 +13,13 @@ use super::appender::{Appender, Duty, Leaf, NotAppended};
 use super::archive::{Archiver, End, Feed};
 use super::committer::Committer;
 use super::entries::{self, EpochFacts};
+use super::full::FullSegments;
 use super::queue::Shared;
 use super::recorded::Outcome;
 use super::recovery::{Recovered, Unrecoverable, recover};
 use super::rejections::Rejections;
+use super::salts::{self, SaltsError};
+use super::seal::SealerThread;
 use super::signers::Signers;
 use super::statistics::{Counters, Observer};
 use super::storage::{Disk, Storage, Unusable};
@@ -35,6 +38,8 @@ pub struct Settings {
     pub origin: LogOrigin,
     /// A multiple of 4,096, within the bounds of limits.rs.
     pub segment_bytes: u64,
+    /// Where the keys of redacted values are kept, outside `dir`; needed for requests that redact.
+    pub salts: Option<PathBuf>,
 }
 
 /// What starts: recorded in the start and stop leaves.
@@ -71,6 +76,8 @@ pub enum OpenError {
     SegmentBytes,
     #[error("the log in {dir} is not appended to: {source}")]
     Unrecoverable { dir: PathBuf, source: Unrecoverable },
+    #[error("keys of redacted values: {0}")]
+    Salts(#[from] SaltsError),
     #[error("the log in {dir} cannot be written: {why}")]
     NotWritable { dir: PathBuf, why: String },
 }
@@ -108,7 +115,7 @@ impl Ledger {
         clock: Clock,
         start: Start,
     ) -> Result<(Self, Opened), OpenError> {
-        let Settings { dir, origin, segment_bytes } = settings;
+        let Settings { dir, origin, segment_bytes, salts } = settings;
         let signers = signers.into();
         let not_writable = |why: String| OpenError::NotWritable { dir: dir.clone(), why };
         let recognized = signers.recognized().map_err(|e| not_writable(e.to_string()))?;
@@ -116,6 +123,8 @@ impl Ledger {
             .map_err(|source| OpenError::Unrecoverable { dir: dir.clone(), source })?;
 
         let epoch = Epoch(recovered.fold.last_epoch.map_or(1, |last| last.0 + 1));
+        // Durable before the first leaf of the run. A crash right after it leaves a key that the next start takes.
+        let salts = salts.map(|salts| salts::begin(&salts, &dir, epoch)).transpose()?;
         let is_new = recovered.tail.edge.size() == TreeSize(0);
         let mut opened = Opened {
             epoch,
@@ -126,9 +135,11 @@ impl Ledger {
             recovered_permits: recovered.fold.open.len() as u64,
         };
         let mut leaves: VecDeque<Leaf> = first_leaves(&recovered, &opened, &signers, &clock, &start);
-        let mut appender =
-            Appender::new(Arc::clone(&storage), signers, clock.clone(), segment_bytes, recovered.tail)
-                .map_err(|e| not_writable(e.to_string()))?;
+        let Recovered { tail, fold, .. } = recovered;
+        let opened_size = opened.size;
+        let frame_key = signers.frame_key().map_err(|e| not_writable(e.to_string()))?;
+        let mut appender = Appender::new(Arc::clone(&storage), signers, clock.clone(), segment_bytes, tail)
+            .map_err(|e| not_writable(e.to_string()))?;
         // The start leaf first, then what the last run owes: a crash in between leaves the rest to the next.
         while !leaves.is_empty() {
             let frame = take_frame(&mut leaves, batch_bytes_max(segment_bytes));
@@ -147,16 +158,32 @@ impl Ledger {
             Err(error) => return Err(not_writable(error.to_string())),
         };
         let nothing = appender.checkpoint_of_nothing().map_err(|e| not_writable(e.to_string()))?;
-        let (permits_max, leaf_cost_max) = (permits_max(segment_bytes), leaf_cost_max(segment_bytes));
-        let shared = Arc::new(Shared::new(clock, epoch, Feed::new(nothing), permits_max, leaf_cost_max));
+        let shared = Arc::new(Shared::new(
+            clock,
+            epoch,
+            salts,
+            Feed::new(nothing),
+            permits_max(segment_bytes),
+            leaf_cost_max(segment_bytes),
+        ));
         shared.health.send_replace(health);
         shared.publisher.offer(Arc::clone(&checkpoint));
         shared.archive.offer(checkpoint);
         Counters::set(&shared.counters.leaves, opened.size.0);
-        let archiver = storage.directory().map(|root| Archiver::new(Arc::clone(&shared), root, origin));
-        let ledger =
-            Self::start_threads(storage, shared, appender, archiver, start, (dir.clone(), segment_bytes))
-                .map_err(|e| not_writable(e.to_string()))?;
+        let sealer = SealerThread::new(storage.directory().is_some());
+        let known = (opened_size, fold);
+        let full = FullSegments::new(Arc::clone(&storage), origin.clone(), frame_key, sealer.queue(), known);
+        let archiver =
+            storage.directory().map(|root| Archiver::new(Arc::clone(&shared), root, origin, Arc::new(full)));
+        let ledger = Self::start_threads(
+            storage,
+            shared,
+            appender,
+            (archiver, sealer),
+            start,
+            (dir.clone(), segment_bytes),
+        )
+        .map_err(|e| not_writable(e.to_string()))?;
         Ok((ledger, opened))
     }
 
@@ -164,7 +191,7 @@ impl Ledger {
         storage: Arc<dyn Storage>,
         shared: Arc<Shared>,
         appender: Appender,
-        archiver: Option<Archiver>,
+        (archiver, mut sealer): (Option<Archiver>, SealerThread),
         start: Start,
         (dir, segment_bytes): (PathBuf, u64),
     ) -> std::io::Result<Self> {
@@ -178,6 +205,7 @@ impl Ledger {
             batch_bytes_max: batch_bytes_max(segment_bytes),
             closing: Arc::clone(&closing),
         };
+        sealer.start(Arc::clone(&storage), shared.clock.clone())?;
         let publishing = Arc::clone(&shared);
         let publisher = thread::Builder::new()
             .name("ledger-publisher".into())
@@ -199,8 +227,14 @@ impl Ledger {
             shared.publisher.close();
             shared.archive.end(End::Now);
         }
-        let threads =
-            Threads { committer: committer?, publisher, archiver: archiver.transpose()?, done, archived };
+        let threads = Threads {
+            committer: committer?,
+            publisher,
+            archiver: archiver.transpose()?,
+            sealer,
+            done,
+            archived,
+        };
         Ok(Self(Arc::new(Handle {
             shared,
             dir,

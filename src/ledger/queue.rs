@@ -18,6 +18,7 @@ use super::statistics::Counters;
 use crate::clock::Clock;
 use crate::limits;
 use crate::model::{Decision, Epoch, ReceiptId};
+use crate::redaction::EpochKey;
 
 /// A durable, signed leaf. Dropping it unseen drops its permit, which then records `not_sent`.
 #[derive(Debug)]
@@ -89,6 +90,8 @@ pub struct Shared {
     pub archive: Feed,
     pub clock: Clock,
     pub epoch: Epoch,
+    /// The run's key for what is kept out of the log.
+    pub salts: Option<EpochKey>,
     pub permits_max: usize,
     /// What one leaf and its evidence may take in a frame.
     pub leaf_cost_max: usize,
@@ -101,7 +104,14 @@ impl fmt::Debug for Shared {
 }
 
 impl Shared {
-    pub fn new(clock: Clock, epoch: Epoch, archive: Feed, permits_max: usize, leaf_cost_max: usize) -> Self {
+    pub fn new(
+        clock: Clock,
+        epoch: Epoch,
+        salts: Option<EpochKey>,
+        archive: Feed,
+        permits_max: usize,
+        leaf_cost_max: usize,
+    ) -> Self {
         Self {
             queue: Mutex::new(Queue {
                 items: VecDeque::new(),
@@ -116,6 +126,7 @@ impl Shared {
             archive,
             clock,
             epoch,
+            salts,
             permits_max,
             leaf_cost_max,
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::appender::{Duty, Leaf};
 use super::entries;
 use super::queue::{Answer, Kind, Shared};
+use super::withhold;
 use crate::clock::Moment;
 use crate::merkle::batch::BatchTree;
 use crate::merkle::proof::prove_inclusion;
@@ -17,6 +18,7 @@ use crate::model::{
     SurfaceName, TreeSize,
 };
 use crate::policy::{Evaluated, Permit, Refusal};
+use crate::redaction::Salter;
 
 /// What the caller can keep: the leaf's place and hash, and the size of the tree that was signed with it.
 #[derive(Clone, Debug)]
@@ -72,6 +74,9 @@ pub enum Unrecorded {
     /// Nothing was written, and never will be for this request.
     #[error("the receipt would be over 65,535 bytes, or its evidence over its bound")]
     TooLarge,
+    /// Nothing was written, and never will be for this request.
+    #[error("what must stay out of the log cannot be kept out of it")]
+    NotRedactable,
     /// Disk state unknown, or the ledger is closed; stop admitting.
     #[error("the log cannot be written")]
     Poisoned,
@@ -162,13 +167,21 @@ pub struct OpenPermit {
     recorded_at: Moment,
     bytes_may_have_left: bool,
     closed: bool,
+    /// For a decision that keeps its digests out of the log.
+    salter: Option<Salter>,
 }
 
 impl OpenPermit {
     /// Made by the committer alone, once a PERMIT is durable and signed.
     pub(super) fn new(shared: Arc<Shared>, id: ReceiptId, index: LeafIndex) -> Self {
         let recorded_at = shared.clock.monotonic();
-        Self { shared, id, index, recorded_at, bytes_may_have_left: false, closed: false }
+        Self { shared, id, index, recorded_at, bytes_may_have_left: false, closed: false, salter: None }
+    }
+
+    /// Its outcome leaves out what the decision left out.
+    pub(super) fn withholding(mut self, salter: Option<Salter>) -> Self {
+        self.salter = salter;
+        self
     }
 
     /// From here on a drop means `indeterminate`. Called before the first byte.
@@ -191,6 +204,10 @@ impl OpenPermit {
     fn queue(&self, outcome: Outcome) -> Result<Answer, Unrecorded> {
         let now = self.shared.clock.wall();
         let entry = entries::outcome(outcome, self.id, self.index, self.shared.epoch, now);
+        let entry = match &self.salter {
+            Some(salter) => withhold::outcome(entry, salter),
+            None => entry,
+        };
         let leaf = Leaf::new(entries::outcome_bytes(entry), Vec::new(), Duty::Owed);
         self.shared.push(leaf, Kind::Outcome)
     }
@@ -256,4 +273,6 @@ pub struct Rejection {
     pub code: ReasonCode,
     pub place: Option<Place>,
     pub received_digest: Option<Digest>,
+    /// The route redacts: the body's digest and names that the caller chose stay out of the leaf.
+    pub redacts: bool,
 }

@@ -133,6 +133,7 @@ mod tests {
             code: ReasonCode::SchemaMismatch,
             place: None,
             received_digest: None,
+            redacts: false,
         }
     }
 

@@ -22,7 +22,12 @@ pub(super) const SEGMENT_BYTES: u64 = crate::limits::SEGMENT_BYTES_MIN;
 pub(super) const ORIGIN: &str = "example.org/log";
 
 pub(super) fn settings(dir: &Path) -> Settings {
-    Settings { dir: dir.to_owned(), origin: ORIGIN.parse().expect("a name"), segment_bytes: SEGMENT_BYTES }
+    Settings {
+        dir: dir.to_owned(),
+        origin: ORIGIN.parse().expect("a name"),
+        segment_bytes: SEGMENT_BYTES,
+        salts: None,
+    }
 }
 
 pub(super) fn signer() -> Box<SeedSigner> {
@@ -129,6 +134,7 @@ pub(super) fn rejection(actor: &str) -> Rejection {
         code: ReasonCode::SchemaMismatch,
         place: Some(Place::Json { byte: 12, pointer: "/amount".into() }),
         received_digest: Some(Digest::of(b"received")),
+        redacts: false,
     }
 }
 

@@ -105,6 +105,13 @@ name!(
     |t| is_word_path(t, b"-_")
 );
 name!(
+    /// A place that receipts are streamed to, such as `siem`.
+    SinkName,
+    "a sink name",
+    "lowercase letters, digits and single `-` or `_`, starting with a letter, at most 64 bytes",
+    |t| is_word_path(t, b"-_")
+);
+name!(
     /// A Rego package without the leading `data.`, such as `gateway.payments`.
     PackageName,
     "a policy package",

@@ -191,6 +191,7 @@ reason_codes! {
     FormKeyConflict, "form_key_conflict", Malformed, 400, "Two form keys give one place two shapes.";
     FormTooManyKeys, "form_too_many_keys", Limit, 400, "The form has more keys, or deeper ones, than the limit.";
     SchemaMismatch, "schema_mismatch", Malformed, 422, "The body does not fit the schema of this route.";
+    NameReserved, "name_reserved", Malformed, 400, "On this route no member or parameter may be called `_sd` or `...`.";
     IdempotencyKeyMissing, "idempotency_key_missing", Malformed, 400, "This route needs an Idempotency-Key.";
     IdempotencyKeyInvalid, "idempotency_key_invalid", Malformed, 400, "Idempotency-Key must be 1 to 255 visible ASCII characters.";
 

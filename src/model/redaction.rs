@@ -7,6 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use super::Json;
 use crate::limits;
 
 /// One step of a pointer.
@@ -146,9 +147,15 @@ impl FromStr for Pointer {
 }
 
 fn step(text: &str) -> Option<Step> {
-    if text == "*" {
-        return Some(Step::Every);
-    }
+    if text == "*" { Some(Step::Every) } else { unescape_step(text).map(Step::Name) }
+}
+
+/// The steps of any RFC 6901 pointer.
+pub fn unescape_pointer(text: &str) -> Option<Vec<Arc<str>>> {
+    text.strip_prefix('/')?.split('/').map(unescape_step).collect()
+}
+
+fn unescape_step(text: &str) -> Option<Arc<str>> {
     let mut name = String::with_capacity(text.len());
     let mut characters = text.chars();
     while let Some(c) = characters.next() {
@@ -161,7 +168,30 @@ fn step(text: &str) -> Option<Step> {
             plain => plain,
         });
     }
-    Some(Step::Name(name.into()))
+    Some(name.into())
+}
+
+/// Member of a redacted object: digests of the members that are not there (RFC 9901 section 4.2.4.1).
+pub const DIGESTS: &str = "_sd";
+/// The one member of an object that stands for a redacted element of a list (section 4.2.4.2).
+pub const ELEMENT: &str = "...";
+
+/// The pointer of a member whose name has a meaning in redacted JSON, and so may not be its own.
+pub fn reserved_name(tree: &Json) -> Option<String> {
+    let below =
+        |step: &str, value| reserved_name(value).map(|rest: String| format!("/{}{rest}", escape_step(step)));
+    match tree {
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => None,
+        Json::Array(items) => items.iter().enumerate().find_map(|(at, item)| below(&at.to_string(), item)),
+        Json::Object(object) => object.members().iter().find_map(|(name, value)| match is_reserved(name) {
+            true => Some(format!("/{name}")),
+            false => below(name, value),
+        }),
+    }
+}
+
+pub fn is_reserved(name: &str) -> bool {
+    matches!(name, DIGESTS | ELEMENT)
 }
 
 /// One step of a pointer as RFC 6901 section 3 writes it.

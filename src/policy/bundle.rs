@@ -297,6 +297,21 @@ mod tests {
     }
 
     #[test]
+    fn a_list_of_files_that_its_leaf_cannot_hold_is_refused_by_its_bound() {
+        let named = |bytes: usize| {
+            let files = (0..limits::POLICY_FILES_MAX).map(|n| {
+                let directory = "d".repeat(bytes);
+                (format!("{directory}/f{n:03}.rego"), format!("package p{n}\nx := {n}\n").into_bytes())
+            });
+            Sources::from_files(files).and_then(|s| Bundle::from_sources(s, &[]))
+        };
+        assert!(named(4).is_ok());
+        let error = named(40).expect_err("too long");
+        assert_eq!(error.faults()[0].rule, "file_list_too_large");
+        assert!(error.to_string().contains("at most 60000"), "{error}");
+    }
+
+    #[test]
     fn a_bundle_that_runs_away_on_an_empty_input_is_refused() {
         let body = "package p\npermit contains \"a\" if {\n\tsome x in numbers.range(1, 9999)\n\
                     \tsome y in numbers.range(1, 9999)\n\tx + y == 0\n}\n";

@@ -124,6 +124,13 @@ pub(super) struct Active {
     pub engines: Vec<Engine>,
 }
 
+/// Whether the log shows why policy could not be evaluated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    Logged,
+    Withheld,
+}
+
 impl Active {
     pub fn new(bundle: Bundle, settings: &Settings) -> Result<Self, BundleError> {
         let engines = (0..settings.workers.get()).map(|_| bundle.engine()).collect::<Result<_, _>>()?;
@@ -159,7 +166,12 @@ impl Pdp {
     pub async fn judge(&self, question: Question) -> Judgment {
         let active = self.active();
         let input = Input::of(&question);
-        let finding = self.find(active.clone(), &question.package, input.tree.clone()).await;
+        // The engine's words may repeat the values it was given.
+        let cause = match question.execution.request.redaction() {
+            Some(_) => Cause::Withheld,
+            None => Cause::Logged,
+        };
+        let finding = self.find(active.clone(), &question.package, input.tree.clone(), cause).await;
         bind(question, input, &active.bundle, finding)
     }
 
@@ -176,7 +188,7 @@ impl Pdp {
     /// What the active bundle says to a recorded (or made up) input. For replay and dry runs: a finding
     /// is no capability.
     pub async fn find_on(&self, package: &PackageName, input: Json) -> Finding {
-        self.find(self.active(), package, input).await
+        self.find(self.active(), package, input, Cause::Logged).await
     }
 
     /// The evaluator of one package without threads and deadline, on the caller's stack: for offline
@@ -227,7 +239,7 @@ impl Pdp {
         self.0.active.load_full()
     }
 
-    async fn find(&self, active: Arc<Active>, package: &PackageName, input: Json) -> Finding {
+    async fn find(&self, active: Arc<Active>, package: &PackageName, input: Json, cause: Cause) -> Finding {
         let inner = &*self.0;
         let began = inner.clock.monotonic();
         let finding = if active.bundle.sets(package).is_some() {
@@ -243,11 +255,11 @@ impl Pdp {
         } else {
             no_package(package)
         };
-        self.count(package, inner.clock.monotonic().since(began), &finding);
+        self.count(package, inner.clock.monotonic().since(began), &finding, cause);
         finding
     }
 
-    fn count(&self, package: &PackageName, took: Duration, finding: &Finding) {
+    fn count(&self, package: &PackageName, took: Duration, finding: &Finding, cause: Cause) {
         let inner = &*self.0;
         inner.evaluations.fetch_add(1, Ordering::Relaxed);
         match finding.not_evaluated {
@@ -257,7 +269,10 @@ impl Pdp {
             Some(_) | None => 0,
         };
         if let Some(code) = finding.not_evaluated {
-            let cause = finding.cause.as_deref().unwrap_or_default();
+            let cause = match cause {
+                Cause::Logged => finding.cause.as_deref().unwrap_or_default(),
+                Cause::Withheld => "withheld: this route redacts",
+            };
             tracing::warn!(%package, reason = %code, cause, "policy was not evaluated");
         }
         if let Some(observer) = &inner.observer {

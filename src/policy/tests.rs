@@ -236,6 +236,7 @@ pub(super) fn question(package: &str) -> super::Question {
         path: Default::default(),
         query_lists: Default::default(),
         idempotency_key: Required::Optional,
+        redaction: None,
     };
     let received = Received { head, body: bytes::Bytes::new() };
     let request = canonical::canonicalize(received, target, Vec::new(), &rules).expect("canonical");

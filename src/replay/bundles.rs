@@ -4,10 +4,11 @@
 //! names, and the files that decide are exactly those. The newest ones are kept; a decision names the one that was
 //! active or, if it was on its way during an activation, the one before.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use super::records::Records;
 use super::report::WhyNot;
 use crate::limits;
 use crate::model::Digest;
@@ -48,14 +49,8 @@ impl Bundles {
         self.held.iter().rev().find(|(of, _)| of == revision).map(|(_, held)| held)
     }
 
-    /// Takes the bundle that a leaf activates. `records` are the evidence of its frame by digest, `strays` those that
-    /// no leaf of the frame names.
-    pub fn activate(
-        &mut self,
-        leaf: &PolicyEntry,
-        records: &BTreeMap<Digest, &[u8]>,
-        strays: impl FnOnce() -> Vec<Digest>,
-    ) -> Result<(), Changed> {
+    /// Takes the bundle that a leaf activates. `records` are the evidence of its frame.
+    pub fn activate(&mut self, leaf: &PolicyEntry, records: &Records<'_>) -> Result<(), Changed> {
         self.activations += 1;
         let known = self.held.iter().position(|(of, _)| *of == leaf.revision);
         if let Some(known) = known.and_then(|at| self.held.remove(at))
@@ -65,7 +60,7 @@ impl Bundles {
             self.held.push_back(known);
             return Ok(());
         }
-        let (held, changed) = self.load(leaf, records, strays);
+        let (held, changed) = self.load(leaf, records);
         self.held.push_back((leaf.revision, held));
         if self.held.len() > limits::REPLAY_BUNDLES_MAX {
             self.held.pop_front();
@@ -74,12 +69,7 @@ impl Bundles {
     }
 
     /// With what to report as a change, if it is one.
-    fn load(
-        &self,
-        leaf: &PolicyEntry,
-        records: &BTreeMap<Digest, &[u8]>,
-        strays: impl FnOnce() -> Vec<Digest>,
-    ) -> (Held, Option<String>) {
+    fn load(&self, leaf: &PolicyEntry, records: &Records<'_>) -> (Held, Option<String>) {
         let not = |why, what: &str| Held::Not { why, what: what.into() };
         let computed = revision(&leaf.engine, &leaf.files);
         if computed != leaf.revision {
@@ -91,9 +81,9 @@ impl Bundles {
             let Some(bytes) = records.get(&file.sha256) else {
                 let named =
                     format!("the bundle's file `{}` is not beside its leaf as {}", file.name, file.sha256);
-                return match &strays()[..] {
-                    [] => (not(WhyNot::BundleMissing, &named), None),
-                    [other, ..] => {
+                return match records.stray() {
+                    None => (not(WhyNot::BundleMissing, &named), None),
+                    Some(other) => {
                         let what = format!("{named}; {other} is there instead");
                         (not(WhyNot::BundleRefused, &what), Some(what))
                     }

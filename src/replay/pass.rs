@@ -1,6 +1,5 @@
 //! The walk over the log: what is signed, which bundle was active, and a job for each decision.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -10,6 +9,7 @@ use bytes::Bytes;
 
 use super::bundles::{Bundles, Changed, Held};
 use super::judge::{self, Job, Replayed};
+use super::records::Records;
 use super::report::{Left, Report, Tally, WhyNot};
 use super::{Progress, Selection};
 use crate::limits;
@@ -66,9 +66,6 @@ impl Problems {
         }
     }
 }
-
-/// A frame's evidence by digest. That the bytes have their digests was checked when the frame was read.
-type Records<'f> = BTreeMap<Digest, &'f [u8]>;
 
 impl Pass {
     /// Reads the checkpoint, before any frame.
@@ -142,10 +139,10 @@ impl Pass {
     }
 
     fn frame(&mut self, frame: &Frame<'_>, spot: Spot) {
-        let records: Records = frame.evidence.iter().map(|record| (record.digest, record.bytes)).collect();
+        let records = Records::of(frame);
         for &entry in &frame.entries {
             let index = LeafIndex(self.edge.size().0);
-            if let Err(what) = self.leaf(index, entry, frame, &records, spot) {
+            if let Err(what) = self.leaf(index, entry, &records, spot) {
                 self.problems.add(at(Check::WellFormed, index, spot, what.to_string()));
             }
             self.edge.append(leaf_hash(entry));
@@ -164,17 +161,16 @@ impl Pass {
         &mut self,
         index: LeafIndex,
         entry: &[u8],
-        frame: &Frame<'_>,
         records: &Records<'_>,
         spot: Spot,
     ) -> Result<(), serde_json::Error> {
         let common: Common = serde_json::from_slice(entry)?;
         match common.entry_type {
-            EntryType::Decision => self.decision(index, serde_json::from_slice(entry)?, frame, records, spot),
+            EntryType::Decision => self.decision(index, serde_json::from_slice(entry)?, records, spot),
             // Of no use under another bundle.
             EntryType::Policy if self.given.is_none() => {
                 let leaf: PolicyEntry = serde_json::from_slice(entry)?;
-                if let Err(Changed(what)) = self.bundles.activate(&leaf, records, || strays(frame)) {
+                if let Err(Changed(what)) = self.bundles.activate(&leaf, records) {
                     self.problems.add(at(Check::Evidence, index, spot, what));
                 }
             }
@@ -187,14 +183,7 @@ impl Pass {
         Ok(())
     }
 
-    fn decision(
-        &mut self,
-        index: LeafIndex,
-        d: DecisionEntry,
-        frame: &Frame<'_>,
-        records: &Records<'_>,
-        spot: Spot,
-    ) {
+    fn decision(&mut self, index: LeafIndex, d: DecisionEntry, records: &Records<'_>, spot: Spot) {
         let is_selected = match self.selection {
             Selection::All => true,
             Selection::Receipt(id) => d.id == id,
@@ -216,7 +205,7 @@ impl Pass {
             }
             Err((why, mut what)) => {
                 if why == WhyNot::InputMissing
-                    && let Some(other) = strays(frame).first()
+                    && let Some(other) = records.stray()
                 {
                     what = format!("{what}; {other} is there instead");
                     self.problems.add(at(Check::Evidence, index, spot, what.clone()));
@@ -347,19 +336,6 @@ impl Finished {
             first_failed: self.problems.first,
         }
     }
-}
-
-/// Records of the frame that none of its leaves names.
-fn strays(frame: &Frame<'_>) -> Vec<Digest> {
-    let mut named = BTreeSet::new();
-    for entry in &frame.entries {
-        if let Ok(d) = serde_json::from_slice::<DecisionEntry>(entry) {
-            named.insert(d.evaluation.input_digest);
-        } else if let Ok(p) = serde_json::from_slice::<PolicyEntry>(entry) {
-            named.extend(p.files.iter().map(|file| file.sha256));
-        }
-    }
-    frame.evidence.iter().map(|record| record.digest).filter(|digest| !named.contains(digest)).collect()
 }
 
 fn at(check: Check, index: LeafIndex, spot: Spot, what: String) -> Problem {

@@ -35,6 +35,12 @@ impl ResponseBody {
         Self(Kind::Whole(Some(bytes.into()).filter(|bytes: &Bytes| !bytes.is_empty())))
     }
 
+    /// Of unknown length; each piece is made only when the one before it is on its way.
+    pub fn pulled() -> (Self, mpsc::Sender<Piece>) {
+        let (sender, pieces) = mpsc::channel(1);
+        (Self(Kind::Streamed { pieces, left: None, is_done: false }), sender)
+    }
+
     /// `announced` is the length the upstream announced, bytes.
     pub fn streamed(announced: Option<u64>) -> (Self, mpsc::Sender<Piece>) {
         let (sender, pieces) = mpsc::channel(limits::RESPONSE_PIECES_MAX);

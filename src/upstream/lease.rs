@@ -22,7 +22,7 @@ use tokio_rustls::TlsConnector;
 
 use super::departed::{Counted, Departed};
 use super::sealed_io::{Seal, SealedIo};
-use super::{InvalidRoots, Scheme, Settings, tls};
+use super::{InvalidRoots, Roots, Scheme, Settings, tls};
 use crate::clock::{Clock, Moment};
 use crate::limits;
 use crate::model::ReasonCode;
@@ -91,11 +91,7 @@ impl Upstream {
     pub fn new(settings: Settings, clock: Clock) -> Result<Self, InvalidRoots> {
         let tls = match &settings.scheme {
             Scheme::Plain => None,
-            Scheme::Tls(roots) => {
-                let name = ServerName::try_from(settings.host.to_string())
-                    .map_err(|e| InvalidRoots::Refused(rustls::Error::General(e.to_string())))?;
-                Some((TlsConnector::from(tls::client_config(roots)?), name))
-            }
+            Scheme::Tls(roots) => Some(connector(roots, &settings.host)?),
         };
         let leases = Arc::new(Semaphore::new(settings.leases_max));
         Ok(Self(Arc::new(Pool { settings, tls, clock, leases, idle: Mutex::default() })))
@@ -180,15 +176,30 @@ impl Upstream {
 
 impl Pool {
     async fn open(&self) -> io::Result<Connection> {
-        #[expect(clippy::disallowed_methods, reason = "the one place that connects")]
-        let tcp = TcpStream::connect((&*self.settings.host, self.settings.port)).await?;
-        tcp.set_nodelay(true)?;
+        let tcp = dial(&self.settings.host, self.settings.port).await?;
         let (tcp, departed) = Counted::new(tcp);
         match &self.tls {
             None => handshake(tcp, departed).await,
             Some((connector, name)) => handshake(connector.connect(name.clone(), tcp).await?, departed).await,
         }
     }
+}
+
+pub(super) async fn dial(host: &str, port: u16) -> io::Result<TcpStream> {
+    #[expect(clippy::disallowed_methods, reason = "the one place that connects")]
+    let tcp = TcpStream::connect((host, port)).await?;
+    tcp.set_nodelay(true)?;
+    Ok(tcp)
+}
+
+/// TLS towards this host, and the name its certificate must have.
+pub(super) fn connector(
+    roots: &Roots,
+    host: &str,
+) -> Result<(TlsConnector, ServerName<'static>), InvalidRoots> {
+    let name = ServerName::try_from(host.to_owned())
+        .map_err(|e| InvalidRoots::Refused(rustls::Error::General(e.to_string())))?;
+    Ok((TlsConnector::from(tls::client_config(roots)?), name))
 }
 
 async fn handshake<T>(io: T, departed: Departed) -> io::Result<Connection>

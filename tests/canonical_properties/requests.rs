@@ -250,6 +250,7 @@ fn any_request(source: &mut Source) -> (Rules, Received) {
         },
         query_lists: ["l".into()].into(),
         idempotency_key: Required::Optional,
+        redaction: None,
     };
     let method = source.pick(&[Method::GET, Method::POST, Method::DELETE].each_ref()).clone();
     let head = ReceivedHead { version: Version::Http11, method, target, authority: None, headers };

@@ -158,6 +158,8 @@ fn the_formats_document_is_enough_to_check_a_log() {
         for file in policy["files"].as_array().expect("a list") {
             let path = format!("policies/{}", file["name"].as_str().expect("a name"));
             assert_eq!(file["sha256"], named(sha256(&[text(&path).as_bytes()])));
+            let recorded = log.evidence.get(file["sha256"].as_str().expect("a digest"));
+            assert_eq!(recorded.map(Vec::as_slice), Some(text(&path).as_bytes()), "the bundle is in the log");
         }
     }
 

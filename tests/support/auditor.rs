@@ -3,15 +3,20 @@
 //! It reads the log as a stranger would, from its files with the pinned key, after the gateway is gone, and holds
 //! four things: the log verifies; every effect (a request of which any byte arrived) has a PERMIT of its own, dated
 //! before it, over exactly the bytes that arrived; every PERMIT has exactly one outcome; what the outcome
-//! says does not contradict what arrived (`not_sent` had no effect, `confirmed` had one).
+//! says does not contradict what arrived (`not_sent` had no effect, `confirmed` had one). Where a route redacts, it
+//! has the keys of the salts, and compares disclosure digests instead of plain ones.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use interlock::clock::WallTime;
+use interlock::ledger::salts;
 use interlock::merkle::note::VerifierKey;
-use interlock::model::entry::{DecisionEntry, Entry, EpochEvent, OutcomeEntry, RefusalEntry};
-use interlock::model::{Decision, Digest, OutcomeStatus, ReceiptId};
+use interlock::model::entry::{
+    DecisionEntry, DisclosureDigest, Entry, EpochEvent, OutcomeEntry, RefusalEntry,
+};
+use interlock::model::{Decision, Digest, Json, OutcomeStatus, ReceiptId};
+use interlock::redaction::{Disclosure, places};
 use interlock::verify::walk::{Step, Walk};
 use interlock::verify::{Check, Directory, Verdict, verify_log};
 
@@ -78,7 +83,7 @@ pub struct Slot {
     pub name: &'static str,
 }
 
-pub fn audit(log: &Path, key: &VerifierKey, slot: Slot, captures: &[Capture]) -> Audit {
+pub fn audit(log: &Path, key: &VerifierKey, slot: Slot, captures: &[Capture], salts: &Path) -> Audit {
     let directory = Directory::open(log).expect("the log can be read");
     let report = verify_log(&directory, key).expect("the log can be read");
     for check in Check::ALL {
@@ -88,7 +93,7 @@ pub fn audit(log: &Path, key: &VerifierKey, slot: Slot, captures: &[Capture]) ->
     no_secret_in(log, slot.secret);
     let entries = entries(&directory, key);
     let permits = permits(&entries);
-    match_effects(&permits, slot, captures);
+    match_effects(&permits, slot, captures, salts);
     Audit { entries, effects: captures.len() }
 }
 
@@ -135,14 +140,17 @@ fn permits(entries: &[Entry]) -> Vec<Permit<'_>> {
 }
 
 /// Gives every effect a PERMIT of its own, and looks at what is left over.
-fn match_effects(permits: &[Permit<'_>], slot: Slot, captures: &[Capture]) {
+fn match_effects(permits: &[Permit<'_>], slot: Slot, captures: &[Capture], salts: &Path) {
     // Those whose bytes may have left, the certain ones first: an uncertain one had perhaps no effect.
     let mut free: BTreeMap<Digest, Vec<&Permit<'_>>> = BTreeMap::new();
+    let mut redacted: Vec<&Permit<'_>> = Vec::new();
     for permit in permits.iter().filter(|p| p.outcome.status != OutcomeStatus::NotSent) {
-        let digest = permit.decision.request.digest.expect("the worlds of this Auditor redact nothing");
-        free.entry(digest).or_default().push(permit);
+        match permit.decision.request.digest {
+            Some(digest) => free.entry(digest).or_default().push(permit),
+            None => redacted.push(permit),
+        }
     }
-    for same in free.values_mut() {
+    for same in free.values_mut().chain([&mut redacted]) {
         same.sort_by_key(|p| (p.outcome.status == OutcomeStatus::Indeterminate, p.decision.time.clone()));
     }
     // In the order of their arrival, not of the upstream's threads: then the earliest PERMIT that is left is always
@@ -156,15 +164,26 @@ fn match_effects(permits: &[Permit<'_>], slot: Slot, captures: &[Capture]) {
             let at = same.iter().position(|permit| is_dated_before(permit, capture))?;
             Some(same.remove(at))
         });
+        let permit = permit.or_else(|| {
+            let is_over =
+                |p: &Permit<'_>| p.decision.request.disclosures.contains(&disclosed(p, digest, salts));
+            let at = redacted.iter().position(|p| is_dated_before(p, capture) && is_over(p))?;
+            Some(redacted.remove(at))
+        });
         let permit = permit.unwrap_or_else(|| {
             panic!("an effect without an earlier PERMIT of its own over {digest}:\n{}", capture.head())
         });
         let size = capture.without_secret(slot.secret, slot.name).len() as u64;
         if let Some(sent) = &permit.outcome.sent {
-            assert_eq!((sent.digest, sent.size), (Some(digest), size), "the outcome is about what arrived");
+            let (plain, disclosures) = match permit.decision.request.digest {
+                Some(digest) => (Some(digest), Vec::new()),
+                None => (None, vec![disclosed(permit, digest, salts)]),
+            };
+            let said = (sent.digest, &sent.disclosures, sent.size);
+            assert_eq!(said, (plain, &disclosures, size), "the outcome is about what arrived");
         }
     }
-    let mut left: Vec<_> = free.into_values().flatten().collect();
+    let mut left: Vec<_> = free.into_values().flatten().chain(redacted).collect();
     for part in captures.iter().filter(|c| !c.is_whole) {
         let at = left.iter().position(|p| can_begin(p, part, slot) && is_dated_before(p, part));
         let at = at.unwrap_or_else(|| panic!("part of a message that no PERMIT is about:\n{}", part.head()));
@@ -181,11 +200,21 @@ fn match_effects(permits: &[Permit<'_>], slot: Slot, captures: &[Capture]) {
     }
 }
 
+/// What stands in the permit's leaf if it is about a message of this digest.
+fn disclosed(permit: &Permit<'_>, digest: Digest, salts: &Path) -> DisclosureDigest {
+    let key = salts::load(salts, permit.decision.epoch).expect("the keys of this world are kept");
+    let salt = key.salter(permit.decision.id).salt(places::DIGEST);
+    Disclosure::of_member(&salt, "digest", Json::string(&digest.to_string())).digest()
+}
+
 /// Whether the bytes can be the beginning of the permitted message.
 fn can_begin(permit: &Permit<'_>, part: &Capture, slot: Slot) -> bool {
     let request = &permit.decision.request;
-    let target = request.target.as_deref().expect("nothing is redacted");
-    let line = format!("{} {target} HTTP/1.1\r\n", request.method);
+    let line = match &request.target {
+        Some(target) => format!("{} {target} HTTP/1.1\r\n", request.method),
+        // Redacted: only the method is known.
+        None => format!("{} ", request.method),
+    };
     let message = part.without_secret(slot.secret, slot.name);
     let common = message.len().min(line.len());
     let announced = part.head_len.and_then(|_| part.header("content-length"));
@@ -199,14 +228,18 @@ fn is_dated_before(permit: &Permit<'_>, capture: &Capture) -> bool {
 }
 
 /// No file of the log holds the secret, whatever the file is.
-fn no_secret_in(dir: &Path, secret: &str) {
+pub fn no_secret_in(dir: &Path, secret: &str) {
     for entry in std::fs::read_dir(dir).expect("readable") {
         let path = entry.expect("readable").path();
         if path.is_dir() {
             no_secret_in(&path, secret);
         } else {
             let bytes = std::fs::read(&path).expect("readable");
-            assert!(!holds(&bytes, secret), "{} holds the credential", path.display());
+            let bytes = match path.extension().is_some_and(|e| e == "zst") {
+                true => zstd::decode_all(bytes.as_slice()).expect("compressed"),
+                false => bytes,
+            };
+            assert!(!holds(&bytes, secret), "{} holds `{secret}`", path.display());
         }
     }
 }

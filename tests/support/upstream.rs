@@ -152,12 +152,20 @@ impl Upstream {
         Self::start(None)
     }
 
+    /// On a port where nobody listens.
+    pub fn at(address: SocketAddr, tls: Option<Arc<ServerConfig>>) -> Self {
+        Self::start_on(TcpListener::bind(address).expect("a free port"), tls)
+    }
+
     pub fn tls(config: Arc<ServerConfig>) -> Self {
         Self::start(Some(config))
     }
 
     fn start(tls: Option<Arc<ServerConfig>>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free loopback port");
+        Self::start_on(TcpListener::bind("127.0.0.1:0").expect("a free loopback port"), tls)
+    }
+
+    fn start_on(listener: TcpListener, tls: Option<Arc<ServerConfig>>) -> Self {
         let address = listener.local_addr().expect("bound");
         let shared = Arc::new(Shared::default());
         let serving = shared.clone();

@@ -94,6 +94,10 @@ pub struct Setup {
     pub segment_mib: u64,
     /// Instead of the upstream's own address.
     pub upstream_url: Option<String>,
+    /// Items of `sinks`.
+    pub sinks: Vec<String>,
+    /// Values that the surface redacts, and that nothing may show; with any, there is a directory of salts.
+    pub redacted: &'static [&'static str],
 }
 
 impl Default for Setup {
@@ -114,6 +118,8 @@ impl Default for Setup {
             upstream_tls: false,
             segment_mib: 32,
             upstream_url: None,
+            sinks: Vec::new(),
+            redacted: &[],
         }
     }
 }
@@ -150,6 +156,7 @@ impl Setup {
             addresses: None,
             is_listener_tls: self.listener_tls,
             is_audited: false,
+            redacted: self.redacted,
             dir,
         };
         world.write("log.key", signing_key.as_str(), 0o600);
@@ -182,12 +189,14 @@ impl Setup {
             if self.listener_tls { ", tls: { certificate: ./tls.crt, key: ./tls.key }" } else { "" };
         let mut yaml = format!(
             "log_origin: interlock.test/log\n\
-             ledger: {{ dir: ledger, signing_key: ./log.key, segment_mib: {} }}\n\
+             ledger: {{ dir: ledger, signing_key: ./log.key, segment_mib: {}{} }}\n\
              policy: {{ dir: {} }}\n\
              admin: {{ listen: 127.0.0.1:ADMIN_PORT }}\n\
-             telemetry: {{ format: json, level: info }}\n",
+             telemetry: {{ format: json, level: {} }}\n",
             self.segment_mib,
-            policies.display()
+            if self.redacted.is_empty() { "" } else { ", salts: ./salts" },
+            policies.display(),
+            if self.redacted.is_empty() { "info" } else { "trace" },
         );
         let limits = or_generous(self.limits, &["evaluation_ms_max: 10000"]);
         writeln!(yaml, "limits: {{ {} }}", limits.join(", ")).expect("a string");
@@ -224,7 +233,9 @@ impl Setup {
         for line in or_generous(self.surface, &["permit_age_ms_max: 20000"]) {
             writeln!(yaml, "    {line}").expect("a string");
         }
-        yaml + "    routes:" + &self.routes
+        let sinks: String = self.sinks.iter().map(|sink| format!("  - {sink}\n")).collect();
+        let sinks = if sinks.is_empty() { sinks } else { format!("\nsinks:\n{sinks}") };
+        yaml + "    routes:" + &self.routes + &sinks
     }
 }
 
@@ -246,6 +257,8 @@ pub struct Program {
     child: Child,
     is_under: bool,
     pub log: Arc<Mutex<String>>,
+    /// Standard output alone.
+    pub out: Arc<Mutex<String>>,
 }
 
 pub struct World {
@@ -256,6 +269,8 @@ pub struct World {
     addresses: Option<(SocketAddr, SocketAddr)>,
     is_listener_tls: bool,
     is_audited: bool,
+    /// What must be nowhere in the log, in logs and in metrics.
+    redacted: &'static [&'static str],
     dir: TempDir,
 }
 
@@ -337,11 +352,12 @@ impl World {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|e| panic!("{command:?} starts: {e}"));
         let log = Arc::new(Mutex::new(String::new()));
-        collect(child.stdout.take().expect("piped"), log.clone());
-        collect(child.stderr.take().expect("piped"), log.clone());
+        let out = Arc::new(Mutex::new(String::new()));
+        collect(child.stdout.take().expect("piped"), vec![log.clone(), out.clone()]);
+        collect(child.stderr.take().expect("piped"), vec![log.clone()]);
         self.addresses =
             Some((SocketAddr::from(([127, 0, 0, 1], main)), SocketAddr::from(([127, 0, 0, 1], admin))));
-        self.running = Running::Program(Program { child, is_under: !under.is_empty(), log });
+        self.running = Running::Program(Program { child, is_under: !under.is_empty(), log, out });
     }
 
     pub fn program(&mut self) -> &mut Program {
@@ -462,7 +478,9 @@ impl World {
             self.wait_for_metric("interlock_ledger_open_permits", 0.0);
         }
         let metrics = self.admin("/metrics").text();
-        assert!(!metrics.contains(SLOT.secret), "metrics hold the credential");
+        let redacted = self.redacted;
+        let secrets = || std::iter::once(&SLOT.secret).chain(redacted);
+        secrets().for_each(|secret| assert!(!metrics.contains(secret), "metrics hold `{secret}`"));
         let log = self.program_log();
         match std::mem::replace(&mut self.running, Running::Not) {
             Running::Not => {}
@@ -476,15 +494,38 @@ impl World {
                 assert_eq!(status.success(), expected == Stopped::Clean, "{status}: {}", program.text());
             }
         }
-        assert!(!log.contains(SLOT.secret), "the program's log holds the credential");
+        secrets().for_each(|secret| assert!(!log.contains(secret), "the program's log holds `{secret}`"));
         self.audit()
+    }
+
+    /// The exact bytes of every leaf, from the files.
+    pub fn leaves(&self) -> Vec<Vec<u8>> {
+        use interlock::verify::walk::{Step, Walk};
+        let directory = interlock::verify::Directory::open(&self.path("ledger")).expect("readable");
+        let mut walk = Walk::new(&directory, self.key.name()).expect("readable");
+        let mut leaves = Vec::new();
+        loop {
+            match walk.step().expect("readable") {
+                Step::Frame(frame, _) => leaves.extend(frame.entries.iter().map(|e| e.to_vec())),
+                Step::End(_) => return leaves,
+                Step::Damaged(damage) => panic!("{damage:?}"),
+            }
+        }
     }
 
     /// Audits what is there; no gateway may be running.
     pub fn audit(&mut self) -> Audit {
         self.is_audited = true;
         assert!(matches!(self.running, Running::Not), "the gateway still runs");
-        auditor::audit(&self.path("ledger"), &self.key, SLOT, &self.upstream.captures())
+        let audit = auditor::audit(
+            &self.path("ledger"),
+            &self.key,
+            SLOT,
+            &self.upstream.captures(),
+            &self.path("salts"),
+        );
+        self.redacted.iter().for_each(|value| auditor::no_secret_in(&self.path("ledger"), value));
+        audit
     }
 
     /// Asks a program to stop and waits, however it ends; its log is looked at later.
@@ -637,12 +678,14 @@ pub fn signal(pid: u32, name: &str) {
 }
 
 /// Keeps reading, so that the program never waits for us.
-fn collect(from: impl std::io::Read + Send + 'static, into: Arc<Mutex<String>>) {
+fn collect(from: impl std::io::Read + Send + 'static, into: Vec<Arc<Mutex<String>>>) {
     thread::spawn(move || {
         for line in BufReader::new(from).lines().map_while(Result::ok) {
-            let mut into = into.lock().expect("unpoisoned");
-            into.push_str(&line);
-            into.push('\n');
+            for text in &into {
+                let mut text = text.lock().expect("unpoisoned");
+                text.push_str(&line);
+                text.push('\n');
+            }
         }
     });
 }
@@ -668,7 +711,7 @@ impl Authority {
         Self { certificate: made.cert.pem(), key: made.signing_key.serialize_pem(), der }
     }
 
-    fn server_config(&self) -> Arc<ServerConfig> {
+    pub fn server_config(&self) -> Arc<ServerConfig> {
         let key = PrivateKeyDer::try_from(self.der.1.clone()).expect("a key");
         let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()

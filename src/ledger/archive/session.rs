@@ -13,6 +13,7 @@ use super::seen::Seen;
 use super::tiles::{TileError, Tiles, Unsynced};
 use super::{Halt, INDEX_FILE};
 use crate::clock::Moment;
+use crate::ledger::full::FullSegments;
 use crate::ledger::queue::Shared;
 use crate::ledger::reader::Snapshot;
 use crate::ledger::recovery::Fold;
@@ -23,8 +24,8 @@ use crate::merkle::frame::Frame;
 use crate::merkle::tile::{self, Fringe, FullTile, TILE_WIDTH, TileKind, TilePath};
 use crate::merkle::tree::{RightEdge, leaf_hash};
 use crate::model::{Digest, LeafIndex, LogOrigin, TreeSize};
-use crate::verify::Source;
 use crate::verify::walk::{Spot, Step, Walk};
+use crate::verify::{Form, Source};
 
 /// Where one segment ends and the next begins, and everything that came before.
 #[derive(Clone, Debug)]
@@ -52,6 +53,7 @@ pub struct Session {
     position: Position,
     /// The segment of the last frame.
     segment: LeafIndex,
+    full: Arc<FullSegments>,
     rows: Rows,
     unsynced: Unsynced,
     /// Full bundles since the durable position.
@@ -62,7 +64,12 @@ pub struct Session {
 
 impl Session {
     /// Goes on from the durable position. Without one, nothing that was derived earlier counts.
-    pub fn resume(shared: Arc<Shared>, root: &Path, origin: &LogOrigin) -> Result<Self, Halt> {
+    pub fn resume(
+        shared: Arc<Shared>,
+        root: &Path,
+        origin: &LogOrigin,
+        full: Arc<FullSegments>,
+    ) -> Result<Self, Halt> {
         let tiles = Tiles::new(root);
         let index = Index::open(&root.join(INDEX_FILE))?;
         let position = match index.position()? {
@@ -92,6 +99,7 @@ impl Session {
             seen: Vec::new(),
             position,
             segment,
+            full,
             rows: Rows::default(),
             unsynced: Unsynced::default(),
             unsynced_bundles: 0,
@@ -103,10 +111,12 @@ impl Session {
     /// The frames from the position on.
     pub fn walk<'s, S: Source + ?Sized>(&self, source: &'s S) -> Result<Walk<'s, S>, Halt> {
         let Position { segment, offset, first, chain, .. } = self.position;
-        Walk::resume(source, Spot { segment, offset }, first, chain).map_err(|error| match error.kind() {
-            // The index is of a longer log, or of another.
-            io::ErrorKind::NotFound => Halt::Unfit(error.to_string()),
-            _ => Halt::io("the frames cannot be read")(error),
+        Walk::resume(source, Spot { segment, offset, form: Form::Raw }, first, chain).map_err(|error| {
+            match error.kind() {
+                // The index is of a longer log, or of another.
+                io::ErrorKind::NotFound => Halt::Unfit(error.to_string()),
+                _ => Halt::io("the frames cannot be read")(error),
+            }
         })
     }
 
@@ -192,6 +202,7 @@ impl Session {
     }
 
     fn add_frame(&mut self, frame: &Frame<'_>, spot: Spot, chain: Digest) -> Result<(), Halt> {
+        self.full.frame(frame);
         if spot.segment != self.segment {
             self.passed_segment(&self.boundary(frame.first, chain)?);
             self.segment = spot.segment;
@@ -217,6 +228,7 @@ impl Session {
     fn add_entry(&mut self, entry: &[u8]) -> Result<Vec<FullTile>, Halt> {
         let index = self.fringe.size();
         let seen = Seen::of(entry).map_err(|e| Halt::Unfit(format!("entry {index} cannot be read: {e}")))?;
+        self.full.entry(LeafIndex(index.0), &seen.glance);
         self.entries.push(Bytes::copy_from_slice(entry));
         self.seen.push(seen);
         Ok(self.fringe.append(leaf_hash(entry)))
@@ -267,11 +279,11 @@ impl Session {
 
     /// Called when the walk goes over into a later segment, before anything of it is archived. After a crash it may
     /// be called again for the same boundary; from the first on, when all is made again.
-    #[expect(clippy::unused_self, reason = "the place where finished segments are taken care of")]
     fn passed_segment(&self, boundary: &Boundary) {
         let Boundary { first, edge, chain, fold } = boundary;
         let (root, open) = (edge.root(), fold.open.len());
         tracing::debug!(%first, %root, %chain, open, "a segment is full");
+        self.full.passed(self.segment, boundary);
     }
 
     fn publish(&mut self, note: Arc<str>, checkpoint: &Checkpoint) -> Result<(), Halt> {
