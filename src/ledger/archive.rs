@@ -143,8 +143,8 @@ impl Archiver {
     /// Follows the log until the feed ends, or something is wrong.
     fn session(&self) -> Result<(), Halt> {
         let source = Directory::open(&self.root).map_err(Halt::io("the frames cannot be read"))?;
-        Session::resume(Arc::clone(&self.shared), &self.root, &self.origin, self.full.clone())?
-            .follow(&source)
+        let full = self.full.clone();
+        Session::resume(Arc::clone(&self.shared), &self.root, &self.origin, full)?.follow(&source)
     }
 
     /// Without an index a session begins at the first frame.

@@ -111,11 +111,12 @@ impl Session {
     /// The frames from the position on.
     pub fn walk<'s, S: Source + ?Sized>(&self, source: &'s S) -> Result<Walk<'s, S>, Halt> {
         let Position { segment, offset, first, chain, .. } = self.position;
-        let spot = Spot { segment, offset, form: Form::Raw };
-        Walk::resume(source, spot, first, chain).map_err(|error| match error.kind() {
-            // The index is of a longer log, or of another.
-            io::ErrorKind::NotFound => Halt::Unfit(error.to_string()),
-            _ => Halt::io("the frames cannot be read")(error),
+        Walk::resume(source, Spot { segment, offset, form: Form::Raw }, first, chain).map_err(|error| {
+            match error.kind() {
+                // The index is of a longer log, or of another.
+                io::ErrorKind::NotFound => Halt::Unfit(error.to_string()),
+                _ => Halt::io("the frames cannot be read")(error),
+            }
         })
     }
 

@@ -12,9 +12,12 @@ use serde_json::Value;
 use super::session::Session;
 use super::{Archiver, End, Feed, Halt, Index};
 use crate::clock::WallTime;
+use crate::ledger::full::FullSegments;
 use crate::ledger::queue::Shared;
 use crate::ledger::reader::{ReadError, Reader, Search, Snapshot};
 use crate::ledger::recovery::Fold;
+use crate::ledger::seal::SealerThread;
+use crate::ledger::simulated::Simulated;
 use crate::ledger::tests::{ORIGIN, clock, confirmed, decision_entry, open, rejection, signer};
 use crate::ledger::{Closed, Ledger};
 use crate::limits;
@@ -243,8 +246,16 @@ fn shared() -> Arc<Shared> {
     Arc::new(Shared::new(clock(), Epoch(1), None, Feed::new(nothing.into()), 16, 1 << 20))
 }
 
+/// What becomes of full segments is tried elsewhere; here it is told to a storage of its own.
+fn full_segments() -> Arc<FullSegments> {
+    let (origin, key) = (ORIGIN.parse().expect("a name"), signer().frame_key().expect("a key"));
+    let known = (TreeSize(0), Fold::default());
+    let queue = SealerThread::new(false).queue();
+    Arc::new(FullSegments::new(Arc::new(Simulated::new()), origin, key, queue, known))
+}
+
 fn resume(shared: &Arc<Shared>, dir: &Path) -> Result<Session, Halt> {
-    Session::resume(Arc::clone(shared), dir, &ORIGIN.parse().expect("a name"), None)
+    Session::resume(Arc::clone(shared), dir, &ORIGIN.parse().expect("a name"), Some(full_segments()))
 }
 
 /// An archive of all of it, as a run leaves it that is not closed.
@@ -558,7 +569,8 @@ async fn the_fold_at_each_segment_boundary_is_that_of_all_entries_before_it() {
 fn run_to(frames: &Frames, dir: &Path) -> Arc<Shared> {
     let shared = shared();
     shared.archive.offer(frames.last());
-    let archiver = Archiver::new(Arc::clone(&shared), dir, ORIGIN.parse().expect("a name"), None);
+    let archiver =
+        Archiver::new(Arc::clone(&shared), dir, ORIGIN.parse().expect("a name"), Some(full_segments()));
     let thread = std::thread::spawn(move || archiver.run());
     let size = TreeSize(frames.leaves.len() as u64);
     for _ in 0..600 {
