@@ -83,7 +83,7 @@ pub struct Ready(Vec<(SinkName, usize, Opened)>);
 
 enum Opened {
     Stdout,
-    Http(Client),
+    Http(Box<Client>),
 }
 
 /// How far a sink came.
@@ -119,7 +119,7 @@ impl Ready {
             let opened = match destination {
                 Destination::Stdout => Opened::Stdout,
                 Destination::Http(endpoint) => match Client::new(endpoint) {
-                    Ok(client) => Opened::Http(client),
+                    Ok(client) => Opened::Http(Box::new(client)),
                     Err(source) => return Err(Unusable { sink: name, source }),
                 },
             };

@@ -243,6 +243,7 @@ fn a_request_that_is_given_up_ends_as_indeterminate_and_the_gateway_with_3() {
     let outcomes = interlock(&["receipts", "list", "--log", &log, "--type", "outcome", "--json"]);
     let outcomes = text(&outcomes.stdout);
     let last: Value = serde_json::from_str(outcomes.lines().last().expect("an outcome")).expect("JSON");
+    let last = &last["entry"];
     assert_eq!((&last["status"], &last["cause"]), (&"indeterminate".into(), &"abandoned".into()), "{last}");
 }
 

@@ -158,11 +158,10 @@ impl LogApi {
         let leaves = self.ledger.statistics().leaves;
         let mut snapshots = self.reader.subscribe();
         let wait = Duration::from_millis(limits::ADMIN_UP_TO_DATE_MS_MAX);
-        match timeout(wait, snapshots.wait_for(|at| at.size().0 >= leaves)).await {
-            Ok(Ok(at)) => return at.clone(),
-            // Late, or nobody publishes any more.
-            Ok(Err(_)) | Err(_) => {}
+        if let Ok(Ok(at)) = timeout(wait, snapshots.wait_for(|at| at.size().0 >= leaves)).await {
+            return at.clone();
         }
+        // Late, or nobody publishes any more.
         self.reader.snapshot()
     }
 

@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use interlock::clock::WallTime;
 use interlock::merkle::checkpoint::parse_checkpoint_unverified;
 use interlock::model::entry::{DecisionEntry, Entry, KeyEvent, OutcomeEntry};
-use interlock::model::{Decision, LeafIndex, LogOrigin, ReceiptId};
+use interlock::model::{Decision, LeafIndex, LogOrigin, ReceiptId, append_line};
 use interlock::verify::walk::{Step, Walk};
 use interlock::verify::{Directory, Source, escape, escape_json};
 
@@ -117,7 +117,7 @@ fn list(args: &ListArgs) -> Result<ExitCode> {
                 escape(&about)
             )?;
         } else {
-            write_leaf(&mut out, bytes)?;
+            write_leaf(&mut out, index, bytes)?;
         }
         Ok(true)
     })?;
@@ -245,8 +245,9 @@ fn show(args: &ShowArgs) -> Result<ExitCode> {
     let Some((index, bytes, decision)) = found else { bail!("no decision has the id {}", args.id) };
     let mut out = stdout().lock();
     if args.json {
-        for line in std::iter::once(&bytes).chain(outcome.as_ref().map(|(_, bytes, _)| bytes)) {
-            write_leaf(&mut out, line)?;
+        write_leaf(&mut out, index, &bytes)?;
+        if let Some((index, bytes, _)) = &outcome {
+            write_leaf(&mut out, *index, bytes)?;
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -310,14 +311,15 @@ fn outcome_lines(index: LeafIndex, o: &OutcomeEntry) -> Vec<(&'static str, Strin
     lines
 }
 
-/// A leaf as a line: its exact bytes for a program, the same JSON without a terminal's control characters
-/// for a person.
-fn write_leaf(out: &mut StdoutLock<'_>, bytes: &[u8]) -> Result<()> {
+/// A leaf as a line, in the form that sinks get: its exact bytes for a program, the same JSON without a terminal's
+/// control characters for a person.
+fn write_leaf(out: &mut StdoutLock<'_>, index: LeafIndex, bytes: &[u8]) -> Result<()> {
+    let mut line = Vec::new();
+    append_line(&mut line, index, bytes);
     if out.is_terminal() {
-        writeln!(out, "{}", escape_json(&String::from_utf8_lossy(bytes)))?;
+        writeln!(out, "{}", escape_json(String::from_utf8_lossy(&line).trim_end()))?;
     } else {
-        out.write_all(bytes)?;
-        writeln!(out)?;
+        out.write_all(&line)?;
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use super::{Batch, Sink, Undelivered};
 use crate::upstream::Client;
 
-pub struct Http(pub Client);
+pub struct Http(pub Box<Client>);
 
 impl Sink for Http {
     async fn deliver(&mut self, batch: &Batch) -> Result<(), Undelivered> {

@@ -248,7 +248,7 @@ fn or_generous(given: &[&'static str], generous: &[&'static str]) -> Vec<&'stati
 
 enum Running {
     Not,
-    Inside { runtime: Runtime, gateway: Gateway },
+    Inside { runtime: Runtime, gateway: Box<Gateway> },
     Program(Program),
 }
 
@@ -311,7 +311,7 @@ impl World {
             .block_on(Gateway::start(config, clock))
             .unwrap_or_else(|error| panic!("the gateway starts: {error}"));
         self.addresses = Some((gateway.address("main").expect("declared"), gateway.admin_address()));
-        self.running = Running::Inside { runtime, gateway };
+        self.running = Running::Inside { runtime, gateway: Box::new(gateway) };
         self.wait_until_ready();
     }
 
