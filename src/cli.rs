@@ -4,6 +4,7 @@ mod check;
 mod demo;
 mod disclose;
 mod keys;
+mod log;
 mod receipts;
 mod replay;
 mod run;
@@ -34,6 +35,8 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Evaluates the recorded decisions of a log again, and compares.
     Replay(replay::ReplayArgs),
+    /// Counts, checks and copies a log's directory.
+    Log(log::LogArgs),
     /// Reads the receipts of a log, without verifying them.
     Receipts(receipts::ReceiptsArgs),
     /// Makes the disclosure of a value that a receipt keeps out.
@@ -52,6 +55,7 @@ impl Cli {
             Command::Keys(args) => keys::run(args),
             Command::Verify(args) => verify::run(args),
             Command::Replay(args) => replay::run(&args),
+            Command::Log(args) => log::run(args),
             Command::Receipts(args) => receipts::run(args),
             Command::Disclose(args) => disclose::run(&args),
             Command::Demo(args) => demo::run(&args),

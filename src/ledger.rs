@@ -13,6 +13,9 @@ mod appender;
 mod archive;
 mod committer;
 mod entries;
+mod export;
+mod fsck;
+mod full;
 mod key;
 mod key_events;
 mod open;
@@ -23,8 +26,11 @@ mod reader;
 mod recorded;
 mod recovery;
 mod rejections;
+mod restart;
+mod seal;
 pub mod salts;
 mod signers;
+mod stat;
 mod statistics;
 mod storage;
 mod withhold;
@@ -33,6 +39,8 @@ mod withhold;
 mod attacks;
 #[cfg(test)]
 mod faults;
+#[cfg(test)]
+mod rotation;
 #[cfg(test)]
 mod simulated;
 #[cfg(test)]
@@ -50,6 +58,8 @@ use tokio::sync::oneshot;
 
 pub use committer::Closed;
 pub use entries::PolicyActivation;
+pub use export::{ExportError, Exported, export};
+pub use fsck::{Checked, Uncheckable, Unfit, fsck};
 pub use key::{FileSigner, KeyError};
 pub use open::{OpenError, Opened, Settings, Start};
 pub use positions::Positions;
@@ -60,6 +70,7 @@ pub use recorded::{
 };
 pub use recovery::Unrecoverable;
 pub use signers::{InvalidSigners, Signers};
+pub use stat::{Stat, stat};
 pub use statistics::{Observer, Statistics};
 pub use storage::Unusable;
 
@@ -102,6 +113,7 @@ struct Threads {
     committer: JoinHandle<Closed>,
     publisher: JoinHandle<bool>,
     archiver: Option<JoinHandle<()>>,
+    sealer: seal::SealerThread,
     /// Resolves when the committer is done.
     done: oneshot::Receiver<()>,
     /// Resolves when the archiver is.
@@ -242,7 +254,7 @@ impl Ledger {
     /// with [`Closed::Poisoned`] only if the log is poisoned.
     pub async fn close(&self, wait: Duration) -> Closed {
         let threads = self.0.take_threads();
-        let Some(Threads { committer, publisher, archiver, done, archived }) = threads else {
+        let Some(Threads { committer, publisher, archiver, sealer, done, archived }) = threads else {
             return match self.health() {
                 Health::Poisoned => Closed::Poisoned,
                 Health::Accepting | Health::Full | Health::Closed => Closed::Clean,
@@ -254,6 +266,7 @@ impl Ledger {
         // An error means that the sender is gone, and so is the thread.
         let _ = done.await;
         let _ = archived.await;
+        sealer.end();
         join(committer, publisher, archiver)
     }
 
@@ -308,8 +321,11 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        if let Some(Threads { committer, publisher, archiver, done: _, archived: _ }) = self.take_threads() {
+        if let Some(Threads { committer, publisher, archiver, sealer, done: _, archived: _ }) =
+            self.take_threads()
+        {
             self.enter(Stage::Ended);
+            sealer.end();
             join(committer, publisher, archiver);
         }
     }

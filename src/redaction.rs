@@ -3,7 +3,7 @@
 //! In: the policy input as it was judged, the places its route declares, and a [`Salter`]. Out: the same tree
 //! in the form of RFC 9901: a member that is kept out leaves its digest in its object's `_sd`, an element leaves
 //! `{"...": digest}` in its place. A digest is of a [`Disclosure`], which holds value and salt; whoever has it
-//! can check the one against the other ([`restore()`]), and without it nothing can be guessed from a small value.
+//! can check the one against the other ([`Disclosures`]), and without it nothing can be guessed from a small value.
 //! The salts of one run come from one key, which is in no log: destroy it, and no disclosure can be made again.
 
 mod disclose;
@@ -14,10 +14,10 @@ mod restore;
 mod salt;
 
 pub use disclose::disclose;
-pub use disclosure::{Disclosure, Disclosures, InvalidDisclosure};
+pub use disclosure::{Disclosure, NoDisclosure};
 pub use reasons::reasons_as_written;
 pub use redact::{NotRedactable, Redacted, redact};
-pub use restore::{Missing, NotRestorable, Restored, restore};
+pub use restore::{Disclosures, InvalidDisclosure, Restored, Unrestored};
 pub use salt::{EpochKey, Salter};
 
 /// The same value has the same salt in a decision's leaf, its evidence and its outcome: these are its places.

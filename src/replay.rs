@@ -12,7 +12,6 @@
 //! replayed; 10, 11, 12, 15 as `verify` has them; 17 some differ. Of several, the log's own come first, then 17.
 
 mod bundles;
-mod disclosures;
 mod judge;
 mod pass;
 mod records;
@@ -25,7 +24,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-pub use disclosures::{Disclosures, InvalidDisclosure};
+pub use crate::redaction::{Disclosures, InvalidDisclosure};
 pub use report::{About, Change, Difference, Left, Report, Said, WhyNot};
 
 use crate::limits;

@@ -18,5 +18,5 @@ pub mod walk;
 
 pub use log::verify_log;
 pub use report::{Check, Open, Problem, Report, Verdict, Verdicts, escape, escape_json};
-pub use source::{Directory, Source, segment_file};
+pub use source::{Directory, Form, Source, segment_file};
 pub use strict::{NotCanonical, strict_canonical};

@@ -726,7 +726,7 @@ fn what_cannot_be_redacted_is_refused_at_its_place() {
         (redact("headers: [x-patient-id]").replace("role: buyer", "_sd: buyer"), "_sd", "cannot be a claim"),
         (
             redact("headers: [x-patient-id]").replace("charges/{id}", "charges/{_sd}"),
-            "{_sd}",
+            "\"/v1/charges/{_sd}",
             "no parameter's name",
         ),
     ] {

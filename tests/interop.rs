@@ -11,14 +11,14 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use interlock::clock::Clock;
+use interlock::clock::{Clock, WallTime};
 use interlock::gateway::Stopped;
 use interlock::ledger::{Closed, FileSigner, Ledger, Reader, Settings, Signers, Snapshot};
 use interlock::merkle::checkpoint::parse_checkpoint;
 use interlock::model::LeafIndex;
 use serde_json::Value;
 
-use crate::ledger_faults::{SEGMENT_BYTES, start};
+use crate::ledger_faults::{ORIGIN, SEGMENT_BYTES, activation, start};
 use crate::support::world::{POLICY, root};
 use crate::support::{Setup, World};
 
@@ -181,4 +181,49 @@ fn sigstore_accepts_the_checkpoint_and_every_proof_and_rfc8785_writes_every_leaf
     let stranger = super::keys::generate(&world, "stranger.key");
     let told = check(&stranger.to_string()).expect_err("another key");
     assert!(told.contains("Signature not found"), "{told}");
+}
+
+/// What the ledger writes beside its frames, to the byte. Leaves of policy activations name no random id, and the clock
+/// stands still.
+#[tokio::test]
+async fn tiles_bundles_and_proofs_have_their_golden_bytes() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let settings = Settings {
+        dir: dir.path().to_owned(),
+        origin: ORIGIN.parse().expect("a name"),
+        segment_bytes: SEGMENT_BYTES,
+        salts: None,
+    };
+    let clock = Clock::manual(WallTime::from_unix_ns(1_763_643_600_123_456_000));
+    let (ledger, _) = Ledger::open(settings, fixed_key(), clock, start()).expect("opens");
+    for n in 0..257 {
+        ledger.record_policy(activation(n)).await.expect("recorded");
+    }
+    let reader = ledger.reader();
+    assert_eq!(ledger.close(Duration::ZERO).await, Closed::Clean);
+    let proof = reader.proof(&reader.snapshot(), LeafIndex(257)).expect("a proof").to_string();
+    let read = |name: &str| fs::read(dir.path().join(name)).expect("written at close");
+    let written = [
+        ("hash_tile.bin", read("tile/0/000")),
+        ("hash_tile_partial.bin", read("tile/0/001.p/3")),
+        ("hash_tile_above.bin", read("tile/1/000.p/1")),
+        ("entry_bundle_partial.bin", read("tile/entries/001.p/3")),
+        ("checkpoint_of_tiles.txt", read("checkpoint")),
+        ("tlog_proof.txt", proof.into_bytes()),
+    ];
+    for (name, bytes) in written {
+        let golden = root().join("tests/golden").join(name);
+        assert!(
+            fs::read(&golden).expect("the golden file is there") == bytes,
+            "{name} is not what is written"
+        );
+    }
+}
+
+/// The same on every run. A copy, because a key file must be private.
+fn fixed_key() -> Box<FileSigner> {
+    let copy = tempfile::NamedTempFile::new().expect("a file");
+    fs::write(copy.path(), fs::read(root().join("tests/golden/signing_key.txt")).expect("readable"))
+        .expect("written");
+    Box::new(FileSigner::load(copy.path()).expect("a key"))
 }

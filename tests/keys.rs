@@ -352,16 +352,6 @@ fn the_signing_key_is_exchanged_as_the_operations_manual_says_under_load_with_ki
     ];
     assert_eq!(told, expected);
     assert!(signs(&dir, &new) && !signs(&dir, &old));
-    verifies_with_a_trust_file(&world, &[&new, &old]);
-}
-
-/// With a trust file of these keys, and with neither of them alone.
-fn verifies_with_a_trust_file(world: &World, trusted: &[&VerifierKey]) {
-    let texts: Vec<_> = trusted.iter().map(ToString::to_string).collect();
-    let arguments: Vec<_> = ["keys", "trust"].into_iter().chain(texts.iter().map(String::as_str)).collect();
-    let made = interlock(&arguments);
-    assert!(made.status.success(), "{made:?}");
-    world.write("trust", &stdout(&made), 0o644);
 }
 
 #[test]

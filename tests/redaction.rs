@@ -8,7 +8,7 @@ use interlock::canonical::json;
 use interlock::ledger::salts;
 use interlock::model::entry::{DecisionEntry, Entry};
 use interlock::model::{Digest, Epoch, Json, LogOrigin, ReceiptId};
-use interlock::redaction::{Disclosure, Disclosures, EpochKey, places, restore};
+use interlock::redaction::{Disclosure, Disclosures, EpochKey, Unrestored, places};
 use interlock::verify::Directory;
 use interlock::verify::walk::{Step, Walk};
 use zeroize::Zeroizing;
@@ -274,8 +274,7 @@ fn a_small_value_cannot_be_guessed_without_the_key_and_can_with_it() {
     .map(|(pointer, value)| disclosed(&world, id, pointer, &["--text", value]));
     let lines = [&disclosures[..], &rest].concat().join("\n");
     let restored =
-        restore(stored[0].evidence.clone(), &Disclosures::parse(&lines).expect("lines")).expect("fits");
-    assert_eq!(restored.missing, []);
+        Disclosures::parse(&lines).expect("lines").restore(stored[0].evidence.clone()).expect("whole");
     assert!(!held.contains(Digest::of(&json::write(&restored.value)).to_string().as_str()));
 }
 
@@ -322,25 +321,52 @@ fn whoever_has_the_values_and_the_key_can_disclose_them_one_by_one() {
 
     let lines = payment_disclosures(&world, &stored[0], &digest);
     let all = Disclosures::parse(&lines.join("\n")).expect("disclosures");
-    let restored = restore(stored[0].evidence.clone(), &all).expect("they fit");
-    assert_eq!(restored.missing, []);
+    let restored = all.restore(stored[0].evidence.clone()).expect("whole");
     let body = restored
         .value
         .as_object()
         .and_then(|o| o.member("request"))
         .and_then(|r| r.as_object()?.member("body"));
     assert_eq!(json::write(body.expect("a body")), payment().into_bytes());
+    // With them the decision is replayed, its reasons as the leaf holds them; without, it is not.
+    let (log, key) = (world.path("ledger").display().to_string(), world.key.to_string());
+    let replay = |more: &[&str]| {
+        let args = [&["replay", "--log", &log, "--key", &key], more].concat();
+        let ended = Command::new(env!("CARGO_BIN_EXE_interlock")).args(args).output().expect("runs");
+        (ended.status.code(), String::from_utf8(ended.stdout).expect("UTF-8"))
+    };
+    world.write("disclosures", &lines.join("\n"), 0o600);
+    let (code, said) = replay(&["--disclosures", &world.path("disclosures").display().to_string()]);
+    assert!(code == Some(0) && said.contains("replayed 1 of 1 decisions exactly"), "{said}");
+    let (code, said) = replay(&[]);
+    assert!(code == Some(3) && said.contains("input_redacted") && said.contains("`/request/body`"), "{said}");
     // One less, and it is named.
     let some = Disclosures::parse(&lines[1..].join("\n")).expect("disclosures");
-    let missing = restore(stored[0].evidence.clone(), &some).expect("they fit").missing;
-    assert_eq!(missing.iter().map(|m| &*m.pointer).collect::<Vec<_>>(), ["/request/body"]);
+    let missing = some.restore(stored[0].evidence.clone()).expect_err("one is missing");
+    assert!(
+        matches!(&missing, Unrestored::Missing { pointers, more: 0 } if pointers.len() == 1 && pointers[0].starts_with("/request/body/_sd/")),
+        "{missing}"
+    );
+    // A replay is exact with all of them, and says so when it cannot be.
+    let replay = |disclosures: &[String]| {
+        world.write("disclosures", &disclosures.join("\n"), 0o600);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_interlock"));
+        command.arg("replay").arg("--log").arg(world.path("ledger")).args(["--key", &world.key.to_string()]);
+        let output =
+            command.arg("--disclosures").arg(world.path("disclosures")).output().expect("the program runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (code, text) = replay(&lines);
+    assert_eq!(code, Some(0), "{text}");
+    let (code, text) = replay(&lines[1..]);
+    assert!(code == Some(3) && text.contains("/request/body/_sd/"), "{text}");
 
     // The key is destroyed: nobody can make a disclosure any more; those that were made still hold.
     std::fs::remove_file(salts::file_of(&world.path("salts"), Epoch(1))).expect("removed");
     let output = disclose(&world, id, "/request/body/pin", &["--text", PIN]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(1) && said.contains("no key of epoch 1"), "{said}");
-    assert_eq!(restore(stored[0].evidence.clone(), &all).expect("they fit").missing, []);
+    assert!(all.restore(stored[0].evidence.clone()).is_ok());
 }
 
 #[test]
@@ -369,13 +395,14 @@ fn the_sd_jwt_library_reads_our_disclosures() {
             .expect("JSON")
     };
     let all = Disclosures::parse(&lines.join("\n")).expect("disclosures");
-    let ours = restore(stored[0].evidence.clone(), &all).expect("they fit");
+    let ours = all.restore(stored[0].evidence.clone()).expect("whole");
     assert_eq!(unpacked(&lines), ours.value);
     assert!(String::from_utf8(json::write(&ours.value)).expect("UTF-8").contains(PIN));
-    // And it leaves out the same when one is missing.
+    // Without the disclosure of an element, it leaves out that element and nothing else.
     lines.remove(4);
-    let some = Disclosures::parse(&lines.join("\n")).expect("disclosures");
-    assert_eq!(unpacked(&lines), restore(stored[0].evidence.clone(), &some).expect("they fit").value);
+    let text = String::from_utf8(json::write(&unpacked(&lines))).expect("UTF-8");
+    let whole = String::from_utf8(json::write(&ours.value)).expect("UTF-8");
+    assert_eq!(text, whole.replace(r#"["co!de",1234]"#, "[1234]"));
 }
 
 #[test]

@@ -20,6 +20,7 @@ mod interop;
 mod keys;
 mod ledger_attacks;
 mod ledger_faults;
+mod ledger_sealed;
 mod outcomes;
 mod overload;
 mod path;

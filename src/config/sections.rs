@@ -390,7 +390,7 @@ fn read_surfaces(reader: &mut Reader<'_>, node: &Node, secrets: Secrets<'_>) -> 
     items.iter().filter_map(|item| surface::read(reader, item, secrets)).collect()
 }
 
-fn count(node: &Node) -> usize {
+pub fn count(node: &Node) -> usize {
     match &node.value {
         Value::Sequence(items) => items.len(),
         Value::Scalar { .. } | Value::Mapping(_) => 0,

@@ -13,6 +13,7 @@ use super::reader::{Fields, Reader};
 use super::redact;
 use super::route::{self, RouteConfig};
 use super::secret::{self, ReadVariable};
+use super::sections::count;
 use super::upstream::{self, parse_authority};
 use super::yaml::{At, Node};
 use super::{ListenerName, SecretsAre};
@@ -112,7 +113,10 @@ pub fn read(reader: &mut Reader<'_>, node: &Node, secrets: Secrets<'_>) -> Optio
         redacted: &places,
     };
     let routes = fields.optional("routes").and_then(|n| route::read_all(reader, n, &surroundings));
-    if let (Some(redacted), Some((routes, _))) = (&redacted, &routes) {
+    // With routes that were read only in part, one would seem to be missing.
+    if let (Some(redacted), Some((routes, _))) = (&redacted, &routes)
+        && fields.optional("routes").map(count) == Some(routes.len())
+    {
         redact::check_routes(reader, redacted, routes);
     }
     let ((name_at, name), (listener_at, listener)) = (name?, listener?);

@@ -24,6 +24,7 @@ use crate::merkle::frame::{self, Evidence, FrameKey, FrameParts};
 use crate::merkle::note::SigningFailed;
 use crate::merkle::tree::{RightEdge, leaf_hash};
 use crate::model::{Digest, LeafIndex, LogOrigin, TreeSize};
+use crate::verify::Form;
 use crate::verify::walk::Spot;
 
 /// One leaf to be written, with what stands beside it.
@@ -174,7 +175,7 @@ impl Appender {
         // Durable. The tree in memory follows the disk, then the signature follows the tree.
         let before = std::mem::replace(&mut self.tail.edge, edge);
         self.tail.chain = chain;
-        self.tail.spot = Some(Spot { segment: spot.segment, offset: spot.offset + bytes.len() as u64 });
+        self.tail.spot = Some(Spot { offset: spot.offset + bytes.len() as u64, ..spot });
         let checkpoint = self.checkpoint()?;
         Ok(Appended { first, before, size: self.tail.edge.size(), checkpoint, sync })
     }
@@ -216,7 +217,7 @@ impl Appender {
         self.storage
             .promote_spare(segment)
             .map_err(|source| NotAppended::Unknown { what: "a segment was not put in place", source })?;
-        let spot = Spot { segment, offset: 0 };
+        let spot = Spot { segment, offset: 0, form: Form::Raw };
         self.tail.spare = false;
         self.tail.segment_length = self.segment_bytes;
         self.tail.spot = Some(spot);

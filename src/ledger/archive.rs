@@ -32,17 +32,20 @@ use std::time::Duration;
 pub use feed::{End, Feed};
 pub use index::{Index, IndexError, Term, View};
 pub use seen::{Seen, key_digest};
-pub use tiles::{TileError, Tiles};
+pub use session::Boundary;
+pub use tiles::{TILE_DIR, TileError, Tiles, remove_if_there};
 
+use super::full::FullSegments;
 use super::queue::Shared;
 use super::statistics::Counters;
+use crate::clock::Clock;
 use crate::limits;
-use crate::model::LogOrigin;
+use crate::model::{Epoch, LogOrigin, TreeSize};
 use crate::verify::source::Directory;
 use crate::verify::walk::Damage;
 use session::Session;
 
-const INDEX_FILE: &str = "index.redb";
+pub const INDEX_FILE: &str = "index.redb";
 
 /// Why the archive does not go on. The next attempt begins at its durable position, or at the first frame.
 #[derive(Debug, thiserror::Error)]
@@ -76,16 +79,36 @@ impl Halt {
     }
 }
 
+/// Makes tiles and index of a log that nobody appends to, up to this checkpoint. False if they could not be made.
+pub fn make(root: &Path, origin: &LogOrigin, clock: Clock, checkpoint: Arc<str>, size: TreeSize) -> bool {
+    let feed = Feed::new(Arc::clone(&checkpoint));
+    feed.offer(checkpoint);
+    let shared = Arc::new(Shared::new(clock, Epoch(0), None, feed, 0, 0));
+    let archiver = Archiver::new(Arc::clone(&shared), root, origin.clone(), None);
+    let ended = std::thread::scope(|scope| {
+        let thread = scope.spawn(|| archiver.run());
+        // It begins again by itself once; more would be the same again.
+        while shared.archive.archived() < size && shared.counters.read().archive_failures < 2 {
+            shared.archive.pause(super::fsck::REBUILD_LOOK);
+        }
+        shared.archive.end(End::CatchUp);
+        thread.join().is_ok()
+    });
+    ended && shared.archive.archived() >= size
+}
+
 /// The archiver's thread.
 pub struct Archiver {
     shared: Arc<Shared>,
     root: PathBuf,
     origin: LogOrigin,
+    /// None where nothing is appended.
+    full: Option<Arc<FullSegments>>,
 }
 
 impl Archiver {
-    pub fn new(shared: Arc<Shared>, root: &Path, origin: LogOrigin) -> Self {
-        Self { shared, root: root.to_owned(), origin }
+    pub fn new(shared: Arc<Shared>, root: &Path, origin: LogOrigin, full: Option<Arc<FullSegments>>) -> Self {
+        Self { shared, root: root.to_owned(), origin, full }
     }
 
     /// Ends when the feed does.
@@ -120,11 +143,8 @@ impl Archiver {
     /// Follows the log until the feed ends, or something is wrong.
     fn session(&self) -> Result<(), Halt> {
         let source = Directory::open(&self.root).map_err(Halt::io("the frames cannot be read"))?;
-        let mut session = Session::resume(Arc::clone(&self.shared), &self.root, &self.origin)?;
-        let followed = session.follow(&source);
-        // Whoever still holds a snapshot of this session finds the index closed, and not an older one.
-        session.close();
-        followed
+        Session::resume(Arc::clone(&self.shared), &self.root, &self.origin, self.full.clone())?
+            .follow(&source)
     }
 
     /// Without an index a session begins at the first frame.

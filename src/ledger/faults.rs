@@ -8,14 +8,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::restart::{self, RestartPoint};
+use super::seal::{Progress, Sealer};
 use super::simulated::{Failure, Simulated, Target};
+use super::storage::Storage;
 use super::tests::{clock, confirmed, rejection, settings, signer, start};
 use super::*;
 use crate::merkle::note::Signer;
 use crate::merkle::tree::leaf_hash;
 use crate::model::LeafIndex;
 use crate::verify::walk::{Step, Walk};
-use crate::verify::{Source, Verdict, verify_log};
+use crate::verify::{Form, Source, Verdict, verify_log};
 
 /// What was released, and must be in the log for ever.
 #[derive(Default)]
@@ -50,8 +53,17 @@ pub(super) fn leaf_hashes(storage: &Simulated) -> Vec<Digest> {
 }
 
 pub(super) fn open(storage: &Arc<Simulated>) -> Result<(Ledger, Opened), OpenError> {
+    open_with(storage, signer(), super::tests::SEGMENT_BYTES)
+}
+
+pub(super) fn open_with(
+    storage: &Arc<Simulated>,
+    signers: impl Into<Signers>,
+    segment_bytes: u64,
+) -> Result<(Ledger, Opened), OpenError> {
     let storage: Arc<Simulated> = Arc::clone(storage);
-    Ledger::open_on(storage, settings("/nowhere".as_ref()), signer(), clock(), start())
+    let settings = Settings { segment_bytes, ..settings("/nowhere".as_ref()) };
+    Ledger::open_on(storage, settings, signers, clock(), start())
 }
 
 /// A small life: all kinds of leaves, large evidence that fills segments, a clean end.
@@ -149,6 +161,194 @@ async fn the_log_stands_when_a_write_is_torn_at_any_512_byte_block() {
         }
     }
     assert!(faults > 100);
+}
+
+/// What the archiver and the sealer do behind the committer: a restart point for each segment, then the sealed form
+/// of each full one. Returns how many were sealed.
+fn in_background(storage: &Arc<Simulated>) -> std::io::Result<usize> {
+    let (signer, on) = (signer(), Arc::clone(storage));
+    let (log, key) = (signer.verifier().name().clone(), signer.frame_key().expect("signs"));
+    let mut points = Vec::new();
+    restart::derive(&**storage, &log, |point| {
+        points.push(point);
+        Ok(())
+    })?;
+    points.iter().try_for_each(|point| restart::keep(&**storage, &log, &key, point))?;
+    let mut sealer = Sealer::new(on)?;
+    let mut sealed = 0;
+    loop {
+        match sealer.step()? {
+            Progress::Idle => return Ok(sealed),
+            Progress::Working => {}
+            Progress::Sealed { .. } => sealed += 1,
+        }
+    }
+}
+
+/// Everything that is derived says what the log says, or nothing.
+fn derived_fits(storage: &Simulated, when: &str) {
+    let (log, key) = (signer().verifier().name().clone(), signer().frame_key().expect("signs"));
+    let segments = storage.segments().expect("listed");
+    let mut truth = BTreeMap::new();
+    restart::derive(storage, &log, |point| {
+        truth.insert(point.first, point);
+        Ok(())
+    })
+    .expect("readable");
+    for first in storage.restart_points().expect("listed") {
+        let bytes = storage.read_restart(first).expect("readable");
+        let is_tagged = |point: &[u8], tag: &[u8]| key.tagged(point, tag);
+        if let Ok(point) = RestartPoint::parse(&bytes, first, &segments, &log, is_tagged) {
+            let true_point = &truth[&first];
+            assert_eq!((&point.edge, point.chain), (&true_point.edge, true_point.chain), "{when}");
+            assert_eq!(point.fold, true_point.fold, "{when}");
+        }
+    }
+}
+
+/// Raw bytes of every segment.
+fn raw(storage: &Simulated) -> BTreeMap<LeafIndex, Vec<u8>> {
+    let read = |segment| {
+        let mut bytes = vec![0; storage.length(segment).expect("there") as usize];
+        storage.read_at(segment, 0, &mut bytes).expect("readable");
+        (segment, bytes)
+    };
+    storage.segments().expect("listed").into_iter().map(read).collect()
+}
+
+#[tokio::test]
+async fn a_fault_while_segments_are_sealed_or_restart_points_written_loses_nothing() {
+    let lived = || async {
+        let storage = Arc::new(Simulated::new());
+        let mut model = Model::default();
+        assert_eq!(live(&storage, &mut model).await, Some(Closed::Clean));
+        (storage, model)
+    };
+    let (storage, _) = lived().await;
+    let sealed = in_background(&storage).expect("nothing fails");
+    assert!(sealed >= 1, "the life is too short");
+    let operations = storage.background();
+    let mut faults = 0;
+    for (number, (name, bytes)) in operations.iter().enumerate() {
+        let blocks = (1..bytes.div_ceil(512)).flat_map(|n| [Failure::TornAfter(n), Failure::TornBefore(n)]);
+        let whole = [Failure::FailsAndNotPersisted, Failure::FailsButPersisted, Failure::PowerCut];
+        for failure in whole.into_iter().chain(blocks) {
+            let when = format!("{name}, operation {number}, {failure:?}");
+            let (storage, model) = lived().await;
+            let before = raw(&storage);
+            storage.plan(Target::Background(number), failure);
+            // What is only dropped to tidy up may fail unheard.
+            faults += usize::from(in_background(&storage).is_err());
+            match failure {
+                Failure::FailsAndNotPersisted | Failure::FailsButPersisted => storage.restart_process(),
+                Failure::TornAfter(_) | Failure::TornBefore(_) | Failure::PowerCut => {
+                    storage.restart_machine();
+                }
+            }
+            assert_eq!(raw(&storage), before, "{when}");
+            derived_fits(&storage, &when);
+            stands(&storage, &model, &when).await;
+            in_background(&storage).unwrap_or_else(|e| panic!("{when}: {e}"));
+            storage.restart_machine();
+            derived_fits(&storage, &when);
+            let (forms, points) = storage.derived();
+            let last = forms.last().expect("there is one").0;
+            for (first, form) in forms {
+                assert_eq!(form == Form::Raw, first == last, "{when}: {first} is in {form:?} form");
+            }
+            assert!(!points.is_empty(), "{when}");
+            stands(&storage, &model, &format!("{when}, then sealed")).await;
+        }
+    }
+    eprintln!("{} operations in the background, {faults} faults", operations.len());
+    assert!(faults >= 3 * operations.len(), "{faults}");
+}
+
+#[tokio::test]
+async fn a_start_reads_from_the_newest_restart_point_that_fits_and_says_the_same_without_one() {
+    let storage = Arc::new(Simulated::new());
+    for _ in 0..3 {
+        live(&storage, &mut Model::default()).await;
+    }
+    let recovered = |storage: &Simulated| {
+        storage.restart_machine();
+        let recognized = Signers::from(signer()).recognized().expect("signs");
+        recovery::recover(storage, &recognized, settings("/nowhere".as_ref()).segment_bytes)
+    };
+    let truth = recovered(&storage).expect("recovers");
+    in_background(&storage).expect("nothing fails");
+    let (forms, points) = storage.derived();
+    let (first, newest) = (forms[0].0, *points.last().expect("a point"));
+    assert!(points.len() >= 2 && forms[0].1 == Form::Sealed, "{forms:?}");
+    let same = |storage: &Simulated, reads_all: bool| {
+        let found = recovered(storage).expect("recovers");
+        assert_eq!(storage.was_read(first), reads_all);
+        assert_eq!((&found.tail.edge, found.tail.chain), (&truth.tail.edge, truth.tail.chain));
+        assert_eq!((&found.fold, found.tail.spot), (&truth.fold, truth.tail.spot));
+    };
+    same(&storage, false);
+    // The newest one is forged: the one before it is taken, and that is still not the whole log.
+    storage.change_restart(newest, |bytes| bytes[10] ^= 1);
+    same(&storage, false);
+    for point in &points {
+        storage.change_restart(*point, |bytes| bytes.truncate(bytes.len() / 2));
+    }
+    same(&storage, true);
+    for point in points {
+        storage.remove_restart(point).expect("removed");
+    }
+    same(&storage, true);
+}
+
+#[tokio::test]
+async fn a_restart_point_ahead_of_the_checkpoint_or_of_another_history_is_not_started_from() {
+    let storage = Arc::new(Simulated::new());
+    let (ledger, _) = open(&storage).expect("opens");
+    let old = storage.checkpoint().expect("readable");
+    drop(ledger);
+    for _ in 0..2 {
+        live(&storage, &mut Model::default()).await;
+    }
+    in_background(&storage).expect("nothing fails");
+    // The checkpoint of the first start: whatever came after it must be read, and its seals checked.
+    let behind = Arc::new(storage.changed(|_, checkpoint| *checkpoint = old));
+    assert!(open(&behind).is_ok());
+    assert!(behind.was_read(LeafIndex(0)));
+    // Without any, what is there was signed once and is not signed anew.
+    let unsigned = Arc::new(storage.changed(|_, checkpoint| *checkpoint = None));
+    let error = open(&unsigned).expect_err("refused").to_string();
+    assert!(error.contains("the checkpoint is gone"), "{error}");
+    // A segment that no start would read is still missed.
+    let second = storage.derived().0[1].0;
+    storage.remove_segment(second);
+    let error = open(&storage).expect_err("refused").to_string();
+    assert!(error.contains(&format!("expected entry {second}")), "{error}");
+}
+
+#[tokio::test]
+async fn a_start_that_is_ended_before_its_leaf_still_leaves_word_of_what_was_torn() {
+    let storage = Arc::new(Simulated::new());
+    let (ledger, _) = open(&storage).expect("opens");
+    let operations = storage.history().0.len();
+    storage.plan(Target::Operation(operations + 1), Failure::TornAfter(1));
+    assert_eq!(ledger.decide(Decision::Deny).await.err(), Some(Unrecorded::Poisoned));
+    drop(ledger);
+    storage.restart_machine();
+    // Set aside, cleared, synced; then the start leaf is not written.
+    let operations = storage.history().0.len();
+    let names = ["quarantine", "write_at", "sync"];
+    let leaf = operations + names.len();
+    storage.plan(Target::Operation(leaf), Failure::PowerCut);
+    let refused = open(&storage).expect_err("the leaf was not written").to_string();
+    assert_eq!(storage.history().0[operations..][..3], names, "{refused}");
+    assert_eq!(storage.history().0[leaf], "write_at");
+    storage.restart_machine();
+    let (_, opened) = open(&storage).expect("opens");
+    assert_eq!((opened.torn_bytes, opened.clean), (4_096, false));
+    assert!(opened.quarantined.is_some());
+    assert_eq!(storage.quarantined().len(), 1);
+    storage.restart_machine();
+    assert_eq!(open(&storage).expect("opens").1.torn_bytes, 0, "told once");
 }
 
 #[tokio::test]

@@ -1,8 +1,8 @@
 //! What the log says of its signing keys, and what a start has to say: `add`, `retire`, `compromised`.
 //!
 //! A start leaf names the keys that sign its epoch. Where they are not the ones that signed before, a `key` leaf
-//! for each difference follows. The fold goes by those leaves and not by the last start leaf: a crash
-//! between the two leaves the difference to the next start.
+//! for each difference follows, before anything is signed. The fold goes by those leaves and not by the last start
+//! leaf: a crash between the two leaves the difference to the next start.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,8 +15,6 @@ use crate::model::entry::KeyEvent;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Standing {
-    /// A start leaf names it; its `add` was not written.
-    Named,
     Active,
     Retired,
     /// For good.
@@ -28,22 +26,24 @@ enum Standing {
 pub struct KeysSeen(BTreeMap<Arc<str>, Standing>);
 
 impl KeysSeen {
-    /// Reads the `vkeys` of a start leaf. A log begins with the keys of its first start.
+    /// Reads the `vkeys` of a start leaf. A log begins with the keys of its first start; later ones follow their
+    /// `add`.
     pub fn read_start(&mut self, vkeys: Vec<Arc<str>>) {
-        let standing = if self.0.is_empty() { Standing::Active } else { Standing::Named };
-        for vkey in vkeys {
-            self.0.entry(vkey).or_insert(standing);
+        if self.0.is_empty() {
+            self.0 = vkeys.into_iter().map(|vkey| (vkey, Standing::Active)).collect();
         }
     }
 
     /// Reads a `key` leaf.
     pub fn read_event(&mut self, event: KeyEvent, vkey: Arc<str>) {
-        let standing = self.0.entry(vkey).or_insert(Standing::Named);
-        *standing = match (event, *standing) {
-            (KeyEvent::Compromised, _) | (_, Standing::Compromised) => Standing::Compromised,
-            (KeyEvent::Add, Standing::Named | Standing::Active | Standing::Retired) => Standing::Active,
-            (KeyEvent::Retire, Standing::Named | Standing::Active | Standing::Retired) => Standing::Retired,
+        let standing = match event {
+            // There is no way back.
+            _ if self.is_compromised(&vkey) => Standing::Compromised,
+            KeyEvent::Add => Standing::Active,
+            KeyEvent::Retire => Standing::Retired,
+            KeyEvent::Compromised => Standing::Compromised,
         };
+        self.0.insert(vkey, standing);
     }
 
     pub fn is_compromised(&self, vkey: &str) -> bool {
@@ -59,12 +59,9 @@ impl KeysSeen {
         let added = signing.iter().filter(|vkey| self.0.get(*vkey) != Some(&Standing::Active));
         let gone = self.0.iter().filter_map(|(vkey, standing)| {
             let event = match standing {
-                Standing::Compromised => return None,
-                Standing::Named | Standing::Active | Standing::Retired if compromised.contains(vkey) => {
-                    KeyEvent::Compromised
-                }
-                Standing::Named | Standing::Active if !signing.contains(vkey) => KeyEvent::Retire,
-                Standing::Named | Standing::Active | Standing::Retired => return None,
+                Standing::Active | Standing::Retired if compromised.contains(vkey) => KeyEvent::Compromised,
+                Standing::Active if !signing.contains(vkey) => KeyEvent::Retire,
+                Standing::Active | Standing::Retired | Standing::Compromised => return None,
             };
             Some((event, Arc::clone(vkey)))
         });
@@ -144,7 +141,8 @@ mod tests {
         seen.read_start(keys(["b"]));
         let both = [of(KeyEvent::Add, "b"), of(KeyEvent::Retire, "a")];
         assert_eq!(said(seen.unsaid(&keys(["b"]), &[])), both);
-        // Gone again before its `add` was written: its epoch named it, so its end is said.
-        assert_eq!(said(seen.unsaid(&keys(["a"]), &[])), [of(KeyEvent::Retire, "b")]);
+        // Gone again before its `add` was written: it never signed anything.
+        assert_eq!(said(seen.unsaid(&keys(["a"]), &[])), []);
+        assert_eq!(said(seen.unsaid(&keys(["a"]), &keys(["b"]))), []);
     }
 }

@@ -13,11 +13,13 @@ use super::appender::{Appender, Duty, Leaf, NotAppended};
 use super::archive::{Archiver, End, Feed};
 use super::committer::Committer;
 use super::entries::{self, EpochFacts};
+use super::full::FullSegments;
 use super::queue::Shared;
 use super::recorded::Outcome;
 use super::recovery::{Recovered, Unrecoverable, recover};
 use super::rejections::Rejections;
 use super::salts::{self, SaltsError};
+use super::seal::SealerThread;
 use super::signers::Signers;
 use super::statistics::{Counters, Observer};
 use super::storage::{Disk, Storage, Unusable};
@@ -133,9 +135,11 @@ impl Ledger {
             recovered_permits: recovered.fold.open.len() as u64,
         };
         let mut leaves: VecDeque<Leaf> = first_leaves(&recovered, &opened, &signers, &clock, &start);
-        let mut appender =
-            Appender::new(Arc::clone(&storage), signers, clock.clone(), segment_bytes, recovered.tail)
-                .map_err(|e| not_writable(e.to_string()))?;
+        let Recovered { tail, fold, .. } = recovered;
+        let opened_size = opened.size;
+        let frame_key = signers.frame_key().map_err(|e| not_writable(e.to_string()))?;
+        let mut appender = Appender::new(Arc::clone(&storage), signers, clock.clone(), segment_bytes, tail)
+            .map_err(|e| not_writable(e.to_string()))?;
         // The start leaf first, then what the last run owes: a crash in between leaves the rest to the next.
         while !leaves.is_empty() {
             let frame = take_frame(&mut leaves, batch_bytes_max(segment_bytes));
@@ -166,10 +170,21 @@ impl Ledger {
         shared.publisher.offer(Arc::clone(&checkpoint));
         shared.archive.offer(checkpoint);
         Counters::set(&shared.counters.leaves, opened.size.0);
-        let archiver = storage.directory().map(|root| Archiver::new(Arc::clone(&shared), root, origin));
-        let ledger =
-            Self::start_threads(storage, shared, appender, archiver, start, (dir.clone(), segment_bytes))
-                .map_err(|e| not_writable(e.to_string()))?;
+        let sealer = SealerThread::new(storage.directory().is_some());
+        let known = (opened_size, fold);
+        let full = FullSegments::new(Arc::clone(&storage), origin.clone(), frame_key, sealer.queue(), known);
+        let archiver = storage
+            .directory()
+            .map(|root| Archiver::new(Arc::clone(&shared), root, origin, Some(Arc::new(full))));
+        let ledger = Self::start_threads(
+            storage,
+            shared,
+            appender,
+            (archiver, sealer),
+            start,
+            (dir.clone(), segment_bytes),
+        )
+        .map_err(|e| not_writable(e.to_string()))?;
         Ok((ledger, opened))
     }
 
@@ -177,7 +192,7 @@ impl Ledger {
         storage: Arc<dyn Storage>,
         shared: Arc<Shared>,
         appender: Appender,
-        archiver: Option<Archiver>,
+        (archiver, mut sealer): (Option<Archiver>, SealerThread),
         start: Start,
         (dir, segment_bytes): (PathBuf, u64),
     ) -> std::io::Result<Self> {
@@ -191,6 +206,7 @@ impl Ledger {
             batch_bytes_max: batch_bytes_max(segment_bytes),
             closing: Arc::clone(&closing),
         };
+        sealer.start(Arc::clone(&storage), shared.clock.clone())?;
         let publishing = Arc::clone(&shared);
         let publisher = thread::Builder::new()
             .name("ledger-publisher".into())
@@ -212,8 +228,14 @@ impl Ledger {
             shared.publisher.close();
             shared.archive.end(End::Now);
         }
-        let threads =
-            Threads { committer: committer?, publisher, archiver: archiver.transpose()?, done, archived };
+        let threads = Threads {
+            committer: committer?,
+            publisher,
+            archiver: archiver.transpose()?,
+            sealer,
+            done,
+            archived,
+        };
         Ok(Self(Arc::new(Handle {
             shared,
             dir,

@@ -1,6 +1,6 @@
 //! What a log says when it is opened, and making it fit to be appended to.
 //!
-//! Every frame is walked: chain, indexes, digests and roots; and after the last checkpoint, which is what a start
+//! Every frame from the newest usable restart point on, or from the first one, is walked: chain, indexes, digests and roots; and after the last checkpoint, which is what a start
 //! would sign anew, the seal. A torn last write is copied to `quarantine/`
 //! and cleared; anything else that is wrong refuses the start, naming file and offset. Memory grows only
 //! with permits that have no outcome.
@@ -16,8 +16,9 @@ use serde::{Deserialize, Serialize};
 
 use super::appender::Tail;
 use super::key_events::KeysSeen;
+use super::restart::{self, RestartPoint};
 use super::signers::Recognized;
-use super::storage::Storage;
+use super::storage::{Storage, TornRange};
 use crate::limits;
 use crate::merkle::checkpoint::{CheckpointError, parse_checkpoint_by_any};
 use crate::merkle::frame::Frame;
@@ -25,6 +26,7 @@ use crate::merkle::note::{NoteError, parse_note_unverified};
 use crate::merkle::tree::{RightEdge, leaf_hash};
 use crate::model::entry::{EntryType, EpochEvent, KeyEvent};
 use crate::model::{Decision, Digest, Epoch, LeafIndex, ReceiptId, TreeSize};
+use crate::verify::Form;
 use crate::verify::walk::{Damage, Spot, Step, Walk};
 
 /// The log cannot be appended to; nothing was changed, unless the variant says so.
@@ -69,7 +71,7 @@ fn followed(by: Option<&Spot>) -> String {
     by.map_or_else(String::new, |spot| format!("; the log goes on in {spot}, so this is no torn last write"))
 }
 
-/// What the leaves say, in as much memory as there are open permits.
+/// What the leaves say, in as much memory as there are open permits. Restart points hold it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fold {
@@ -115,7 +117,8 @@ pub enum Event {
 }
 
 impl Fold {
-    fn add(&mut self, index: LeafIndex, entry: &[u8]) -> Result<(), String> {
+    /// Reads the next leaf.
+    pub fn add(&mut self, index: LeafIndex, entry: &[u8]) -> Result<(), String> {
         self.apply(index, &serde_json::from_slice(entry).map_err(|e| e.to_string())?)
     }
 
@@ -160,7 +163,8 @@ impl Fold {
     }
 }
 
-/// Reads the whole log and clears a torn end. What no checkpoint covers must be sealed by a recognized key.
+/// Reads the log from the newest restart point on, or all of it, and clears a torn end. What no checkpoint covers must
+/// be sealed by a recognized key.
 pub fn recover(
     storage: &dyn Storage,
     recognized: &Recognized,
@@ -174,11 +178,61 @@ pub fn recover(
         }
         None => None,
     };
-    let mut edge = RightEdge::empty();
-    let mut fold = Fold::default();
+    let log = Signed { storage, recognized, signed };
+    let read = read(&log)?;
+    make_fit(storage, read, signed, segment_bytes)
+}
+
+/// A log and what was signed of it.
+struct Signed<'l> {
+    storage: &'l dyn Storage,
+    recognized: &'l Recognized,
+    signed: Option<(TreeSize, Digest)>,
+}
+
+/// A log as it was found.
+struct Read {
+    edge: RightEdge,
+    fold: Fold,
+    chain: Digest,
+    /// Where it ends.
+    end: Option<Spot>,
+    torn: Option<Damage>,
+    /// The last frame, if one was read, and its bytes.
+    last: Option<(Spot, usize)>,
+}
+
+/// Without a checkpoint nothing shows that a restart point is not ahead of what may be built upon.
+fn read(log: &Signed<'_>) -> Result<Read, Unrecoverable> {
+    let point = match log.signed {
+        Some((size, _)) => restart::choose(log.storage, log.recognized, size),
+        None => Ok(None),
+    };
+    if let Some(point) = point.map_err(Unrecoverable::Read)? {
+        let first = point.first;
+        match read_from(log, Some(point)) {
+            Ok(read) => return Ok(read),
+            // What is wrong is said by a reading of all of it.
+            Err(why) => restart::pass_over(first, &why),
+        }
+    }
+    read_from(log, None)
+}
+
+/// Changes nothing.
+fn read_from(log: &Signed<'_>, point: Option<RestartPoint>) -> Result<Read, Unrecoverable> {
+    let Signed { storage, recognized, signed } = *log;
+    let (walk, mut edge, mut fold) = match point {
+        Some(RestartPoint { first, edge, chain, fold }) => {
+            let start = Spot { segment: first, offset: 0, form: Form::Raw };
+            (Walk::resume(storage, start, first, chain), edge, fold)
+        }
+        None => (Walk::new(storage, recognized.origin()), RightEdge::empty(), Fold::default()),
+    };
+    same_root(signed, &edge)?;
     let mut last = None;
-    let mut walk = Walk::new(storage, recognized.origin()).map_err(Unrecoverable::Read)?;
-    let (end, damage) = loop {
+    let mut walk = walk.map_err(Unrecoverable::Read)?;
+    let (end, torn) = loop {
         match walk.step().map_err(Unrecoverable::Read)? {
             Step::Frame(frame, spot) => {
                 add_frame(&frame, spot, &mut edge, &mut fold, signed)?;
@@ -193,7 +247,6 @@ pub fn recover(
         }
     };
     let chain = walk.chain();
-    // Before anything is changed: a cut log stays as it was found, for whoever looks into it.
     compare(signed, &edge)?;
     if signed.is_none() && fold.served {
         return Err(Unrecoverable::CheckpointGone { found: edge.size() });
@@ -202,15 +255,34 @@ pub fn recover(
     if let Some(vkey) = signing.into_iter().find(|vkey| fold.keys.is_compromised(vkey)) {
         return Err(Unrecoverable::Compromised { vkey });
     }
-    let torn_bytes = damage.as_ref().map_or(0, |d| d.bytes);
-    let quarantined =
-        damage.map(|d| set_aside(storage, &d)).transpose().map_err(Unrecoverable::Quarantine)?;
-    // What the checkpoint covers was durable before it was signed.
+    Ok(Read { edge, fold, chain, end, torn, last })
+}
+
+/// Nothing was changed before: a log that is cut or forked stays as it was found, for whoever looks into it.
+fn make_fit(
+    storage: &dyn Storage,
+    read: Read,
+    signed: Option<(TreeSize, Digest)>,
+    segment_bytes: u64,
+) -> Result<Recovered, Unrecoverable> {
+    let Read { edge, fold, chain, end, torn, last } = read;
+    let mut torn_bytes = torn.as_ref().map_or(0, |d| d.bytes);
+    let mut quarantined =
+        torn.map(|d| set_aside(storage, &d)).transpose().map_err(Unrecoverable::Quarantine)?;
+    // A start that was ended after it had cleared the place, and before its own leaf stood there, told nobody.
+    let untold = storage.quarantined_at(LeafIndex(edge.size().0)).map_err(Unrecoverable::Read)?;
+    if let Some((name, bytes)) = untold {
+        torn_bytes = torn_bytes.max(bytes);
+        quarantined = quarantined.or(Some(name));
+    }
+    // What the checkpoint covers was durable before it was signed, and what is sealed before it was sealed.
     let unsigned = signed.is_none_or(|(size, _)| size < edge.size());
-    if let Some((spot, bytes)) = last.filter(|_| unsigned) {
+    if let Some((spot, bytes)) = last.filter(|(spot, _)| unsigned && spot.form == Form::Raw) {
         rewrite(storage, spot, bytes).map_err(Unrecoverable::Read)?;
     }
     let spare = has_whole_spare(storage, segment_bytes).map_err(Unrecoverable::Read)?;
+    // After a segment that is sealed the log goes on in a new one.
+    let end = end.filter(|spot| spot.form == Form::Raw);
     let segment_length = match end {
         Some(spot) => storage.length(spot.segment).map_err(Unrecoverable::Read)?,
         None => 0,
@@ -246,17 +318,22 @@ fn add_frame(
     for (index, entry) in (first.0..).map(LeafIndex).zip(&frame.entries) {
         fold.add(index, entry).map_err(|why| Unrecoverable::Entry { spot, index, why })?;
         edge.append(leaf_hash(entry));
-        if let Some((size, root)) = signed
-            && edge.size() == size
-            && edge.root() != root
-        {
-            return Err(Unrecoverable::Forked { size, signed: root, found: edge.root() });
-        }
+        same_root(signed, edge)?;
     }
     if edge.root() != frame.root {
         return Err(Unrecoverable::Root { spot, first });
     }
     Ok(())
+}
+
+/// At the signed size the tree has the signed root.
+fn same_root(signed: Option<(TreeSize, Digest)>, edge: &RightEdge) -> Result<(), Unrecoverable> {
+    match signed {
+        Some((size, root)) if edge.size() == size && edge.root() != root => {
+            Err(Unrecoverable::Forked { size, signed: root, found: edge.root() })
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Whoever can write files can write frames that chain. Only who holds the key can seal them, and only what is sealed
@@ -285,8 +362,8 @@ fn compare(signed: Option<(TreeSize, Digest)>, edge: &RightEdge) -> Result<(), U
 
 /// Copies the torn bytes, then clears them. A crash in between leaves a copy and does it again.
 fn set_aside(storage: &dyn Storage, damage: &Damage) -> io::Result<String> {
-    let Spot { segment, offset } = damage.spot;
-    let copy = storage.quarantine(segment, offset, damage.bytes)?;
+    let Spot { segment, offset, form: _ } = damage.spot;
+    let copy = storage.quarantine(damage.index, TornRange { segment, offset, length: damage.bytes })?;
     let zeros = vec![0; limits::FRAME_ALIGNMENT_BYTES];
     let mut cleared = 0;
     while cleared < damage.bytes {

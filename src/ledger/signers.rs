@@ -135,6 +135,11 @@ impl Recognized {
     pub fn sealed(&self, frame: &Frame<'_>) -> bool {
         self.frame_keys.iter().any(|key| key.sealed(frame))
     }
+
+    /// Whether one of the keys vouches for bytes beside the frames.
+    pub fn tagged(&self, bytes: &[u8], tag: &[u8]) -> bool {
+        self.frame_keys.iter().any(|key| key.tagged(bytes, tag))
+    }
 }
 
 #[cfg(test)]

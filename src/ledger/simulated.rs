@@ -2,15 +2,18 @@
 //!
 //! What is written is seen at once and durable only after a sync, as on Linux. A sync that fails drops the
 //! dirty pages: they can still be read, and are gone after a power cut. Operations on the log are numbered
-//! from 0 in the order of the committer's thread; checkpoint writes have numbers of their own.
+//! from 0 in the order of the committer's thread; checkpoint writes, and what the background does (sealing, restart
+//! points), have numbers of their own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::storage::Storage;
+use super::storage::{Storage, TornRange};
 use crate::model::LeafIndex;
-use crate::verify::Source;
+use crate::verify::seekable::Seekable;
+use crate::verify::source::form_file;
+use crate::verify::{Form, Source};
 
 /// How an operation fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +33,7 @@ pub enum Failure {
 pub enum Target {
     Operation(usize),
     Checkpoint(usize),
+    Background(usize),
 }
 
 #[derive(Clone, Debug, Default)]
@@ -37,7 +41,11 @@ struct Files {
     segments: BTreeMap<LeafIndex, Vec<u8>>,
     spare: Option<u64>,
     checkpoint: Option<Vec<u8>>,
-    quarantined: Vec<Vec<u8>>,
+    quarantined: Vec<(LeafIndex, Vec<u8>)>,
+    sealed: BTreeMap<LeafIndex, Vec<u8>>,
+    /// A sealed segment without its name.
+    sealing: Option<Vec<u8>>,
+    restarts: BTreeMap<LeafIndex, Vec<u8>>,
 }
 
 #[derive(Debug)]
@@ -50,9 +58,12 @@ struct State {
     fault: Option<(Target, Failure)>,
     operations: Vec<&'static str>,
     checkpoints: usize,
+    background: Vec<(&'static str, usize)>,
     power: bool,
     /// Segments that can still be created.
     room: usize,
+    /// Segments that were read since the last restart.
+    read: BTreeSet<LeafIndex>,
 }
 
 /// What the plan says about the operation at hand.
@@ -73,8 +84,10 @@ impl Simulated {
             fault: None,
             operations: Vec::new(),
             checkpoints: 0,
+            background: Vec::new(),
             power: true,
             room: usize::MAX,
+            read: BTreeSet::new(),
         }))
     }
 
@@ -97,6 +110,7 @@ impl Simulated {
         let mut state = self.state();
         state.fault = None;
         state.power = true;
+        state.read.clear();
     }
 
     /// The machine started again.
@@ -112,7 +126,42 @@ impl Simulated {
     }
 
     pub fn quarantined(&self) -> Vec<Vec<u8>> {
-        self.state().seen.quarantined.clone()
+        self.state().seen.quarantined.iter().map(|(_, copy)| copy.clone()).collect()
+    }
+
+    /// What the background did so far, and how many bytes it wrote.
+    pub fn background(&self) -> Vec<(&'static str, usize)> {
+        self.state().background.clone()
+    }
+
+    /// Which forms of segments and which restart points there are.
+    pub fn derived(&self) -> (Vec<(LeafIndex, Form)>, Vec<LeafIndex>) {
+        let state = self.state();
+        (state.seen.forms(), state.seen.restarts.keys().copied().collect())
+    }
+
+    /// Changes a restart point behind everybody's back.
+    pub fn change_restart(&self, first: LeafIndex, change: impl Fn(&mut Vec<u8>)) {
+        let mut state = self.state();
+        let State { seen, durable, .. } = &mut *state;
+        for files in [seen, durable] {
+            change(files.restarts.get_mut(&first).expect("there is one"));
+        }
+    }
+
+    /// Somebody removes a segment in both forms.
+    pub fn remove_segment(&self, first: LeafIndex) {
+        let mut state = self.state();
+        let State { seen, durable, .. } = &mut *state;
+        for files in [seen, durable] {
+            files.segments.remove(&first);
+            files.sealed.remove(&first);
+        }
+    }
+
+    /// Whether bytes of the segment were read since the last restart.
+    pub fn was_read(&self, segment: LeafIndex) -> bool {
+        self.state().read.contains(&segment)
     }
 
     /// Another storage of the same files, with segments and checkpoint changed behind everybody's back.
@@ -138,6 +187,12 @@ impl State {
     fn next(&mut self, name: &'static str) -> io::Result<Fate> {
         let at = Target::Operation(self.operations.len());
         self.operations.push(name);
+        self.fate(at)
+    }
+
+    fn next_background(&mut self, name: &'static str, bytes: usize) -> io::Result<Fate> {
+        let at = Target::Background(self.background.len());
+        self.background.push((name, bytes));
         self.fate(at)
     }
 
@@ -178,21 +233,63 @@ fn put(files: &mut Files, segment: LeafIndex, offset: u64, bytes: &[u8]) {
     file[offset as usize..offset as usize + bytes.len()].copy_from_slice(bytes);
 }
 
+impl Files {
+    fn forms(&self) -> Vec<(LeafIndex, Form)> {
+        let raw = self.segments.keys().map(|&first| (first, Form::Raw));
+        let mut forms: Vec<_> = raw.chain(self.sealed.keys().map(|&first| (first, Form::Sealed))).collect();
+        forms.sort_by_key(|(first, form)| (*first, *form == Form::Sealed));
+        forms
+    }
+
+    /// The bytes of a segment, in whatever form it is there.
+    fn segment(&self, first: LeafIndex) -> io::Result<Vec<u8>> {
+        if let Some(raw) = self.segments.get(&first) {
+            return Ok(raw.clone());
+        }
+        let sealed = self.sealed.get(&first).ok_or(io::ErrorKind::NotFound)?.clone();
+        let length = sealed.len() as u64;
+        let sealed = Seekable::open(sealed, form_file(first, Form::Sealed), length)?;
+        let mut bytes = vec![0; sealed.length() as usize];
+        sealed.read_at(0, &mut bytes)?;
+        Ok(bytes)
+    }
+}
+
 impl Source for Simulated {
     fn segments(&self) -> io::Result<Vec<LeafIndex>> {
-        Ok(self.state().seen.segments.keys().copied().collect())
+        let mut all: Vec<_> = self.state().seen.forms().into_iter().map(|(first, _)| first).collect();
+        all.dedup();
+        Ok(all)
     }
 
     fn length(&self, segment: LeafIndex) -> io::Result<u64> {
-        Ok(self.state().seen.segments[&segment].len() as u64)
+        let state = self.state();
+        match state.seen.segments.get(&segment) {
+            Some(raw) => Ok(raw.len() as u64),
+            None => Ok(state.seen.segment(segment)?.len() as u64),
+        }
     }
 
     fn read_at(&self, segment: LeafIndex, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let state = self.state();
+        let mut state = self.state();
+        state.read.insert(segment);
+        let whole;
+        let bytes = match state.seen.segments.get(&segment) {
+            Some(raw) => raw,
+            None => {
+                whole = state.seen.segment(segment)?;
+                &whole
+            }
+        };
         let from = offset as usize;
-        let found = state.seen.segments.get(&segment).and_then(|b| b.get(from..from + buffer.len()));
+        let found = bytes.get(from..from + buffer.len());
         buffer.copy_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())
+    }
+
+    fn form(&self, segment: LeafIndex) -> io::Result<Form> {
+        let raw = self.state().seen.segments.contains_key(&segment);
+        Ok(if raw { Form::Raw } else { Form::Sealed })
     }
 
     fn checkpoint(&self) -> io::Result<Option<Vec<u8>>> {
@@ -259,12 +356,20 @@ impl Storage for Simulated {
         }
     }
 
-    fn quarantine(&self, segment: LeafIndex, offset: u64, length: u64) -> io::Result<String> {
+    fn quarantine(&self, index: LeafIndex, torn: TornRange) -> io::Result<String> {
         let mut state = self.state();
         let fate = state.next("quarantine")?;
-        let copy = state.seen.segments[&segment][offset as usize..(offset + length) as usize].to_vec();
-        state.whole(fate, |f| f.quarantined.push(copy.clone()))?;
+        let range = torn.offset as usize..(torn.offset + torn.length) as usize;
+        let copy = state.seen.segments[&torn.segment][range].to_vec();
+        state.whole(fate, |f| f.quarantined.push((index, copy.clone())))?;
         Ok("quarantine/simulated".into())
+    }
+
+    fn quarantined_at(&self, index: LeafIndex) -> io::Result<Option<(String, u64)>> {
+        let state = self.state();
+        let copies = state.seen.quarantined.iter().filter(|(at, _)| *at == index);
+        let largest = copies.map(|(_, copy)| copy.len() as u64).max();
+        Ok(largest.map(|bytes| ("quarantine/simulated".into(), bytes)))
     }
 
     fn write_checkpoint(&self, note: &[u8]) -> io::Result<()> {
@@ -273,6 +378,124 @@ impl Storage for Simulated {
         state.checkpoints += 1;
         let fate = state.fate(at)?;
         state.whole(fate, |f| f.checkpoint = Some(note.to_vec()))
+    }
+
+    fn segment_forms(&self) -> io::Result<Vec<(LeafIndex, Form)>> {
+        Ok(self.state().seen.forms())
+    }
+
+    fn start_sealed(&self) -> io::Result<()> {
+        let mut state = self.state();
+        let fate = state.next_background("start_sealed", 0)?;
+        state.whole(fate, |f| f.sealing = Some(Vec::new()))
+    }
+
+    /// Seen at once, and durable with the next sync.
+    fn write_sealed(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut state = self.state();
+        let (persisted, durable, answer) = match state.next_background("write_sealed", bytes.len())? {
+            Fate::Works => (0..bytes.len(), false, Ok(())),
+            Fate::Fails(failure) => (surviving(failure, bytes.len()), true, Err(failed())),
+        };
+        let put = |files: &mut Files| {
+            let file = files.sealing.get_or_insert_default();
+            file.resize(file.len().max(offset as usize + persisted.end), 0);
+            file[offset as usize + persisted.start..offset as usize + persisted.end]
+                .copy_from_slice(&bytes[persisted.clone()]);
+        };
+        put(&mut state.seen);
+        if durable {
+            put(&mut state.durable);
+        }
+        answer
+    }
+
+    fn sync_sealed(&self) -> io::Result<()> {
+        let mut state = self.state();
+        let written = state.seen.sealing.clone().unwrap_or_default();
+        let fate = state.next_background("sync_sealed", written.len())?;
+        let persisted = match fate {
+            Fate::Works => 0..written.len(),
+            Fate::Fails(failure) => surviving(failure, written.len()),
+        };
+        let mut kept = vec![0; persisted.end];
+        kept[persisted.clone()].copy_from_slice(&written[persisted]);
+        state.durable.sealing = Some(kept);
+        match fate {
+            Fate::Works => Ok(()),
+            Fate::Fails(_) => Err(failed()),
+        }
+    }
+
+    fn read_sealed(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let mut state = self.state();
+        if let Fate::Fails(_) = state.next_background("read_sealed", 0)? {
+            return Err(failed());
+        }
+        let file = state.seen.sealing.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        let found = file.get(offset as usize..offset as usize + buffer.len());
+        buffer.copy_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn keep_sealed(&self, segment: LeafIndex) -> io::Result<()> {
+        let mut state = self.state();
+        let fate = state.next_background("keep_sealed", 0)?;
+        state.whole(fate, |f| {
+            let file = f.sealing.take().expect("it was begun");
+            f.sealed.insert(segment, file);
+        })
+    }
+
+    fn drop_sealed(&self) -> io::Result<()> {
+        let mut state = self.state();
+        let fate = state.next_background("drop_sealed", 0)?;
+        state.whole(fate, |f| f.sealing = None)
+    }
+
+    fn remove_raw(&self, segment: LeafIndex) -> io::Result<()> {
+        let mut state = self.state();
+        let fate = state.next_background("remove_raw", 0)?;
+        state.whole(fate, |f| {
+            assert!(
+                f.sealed.contains_key(&segment),
+                "the raw form goes only when the sealed one has its name"
+            );
+            f.segments.remove(&segment);
+        })
+    }
+
+    fn restart_points(&self) -> io::Result<Vec<LeafIndex>> {
+        Ok(self.state().seen.restarts.keys().copied().collect())
+    }
+
+    fn read_restart(&self, first: LeafIndex) -> io::Result<Vec<u8>> {
+        let state = self.state();
+        Ok(state.seen.restarts.get(&first).ok_or(io::ErrorKind::NotFound)?.clone())
+    }
+
+    /// Worse than a file system that keeps its promises: a write that fails may leave half of it under the name.
+    fn write_restart(&self, first: LeafIndex, bytes: &[u8]) -> io::Result<()> {
+        let mut state = self.state();
+        let (persisted, answer) = match state.next_background("write_restart", bytes.len())? {
+            Fate::Works => (0..bytes.len(), Ok(())),
+            Fate::Fails(failure) => (surviving(failure, bytes.len()), Err(failed())),
+        };
+        if !persisted.is_empty() {
+            let State { seen, durable, .. } = &mut *state;
+            for files in [seen, durable] {
+                files.restarts.insert(first, bytes[persisted.clone()].to_vec());
+            }
+        }
+        answer
+    }
+
+    fn remove_restart(&self, first: LeafIndex) -> io::Result<()> {
+        let mut state = self.state();
+        let fate = state.next_background("remove_restart", 0)?;
+        state.whole(fate, |f| {
+            f.restarts.remove(&first);
+        })
     }
 }
 

@@ -38,6 +38,9 @@ const DIGEST_BYTES: usize = 32;
 /// Seal and closing digest.
 const TRAILER_BYTES: usize = 2 * DIGEST_BYTES;
 const ENTRY_HEADER_BYTES: usize = 2;
+/// 32 bytes and more.
+const TAG_PREFIX: &[u8] = b"interlock-beside-the-frames-v1\n\n";
+const _: () = assert!(TAG_PREFIX.len() >= DIGEST_BYTES);
 const EVIDENCE_HEADER_BYTES: usize = DIGEST_BYTES + 4;
 
 /// What the first frame of a log names as its previous one: logs of different names cannot be mixed.
@@ -57,6 +60,19 @@ impl FrameKey {
         let mut seal = [0; DIGEST_BYTES];
         seal.copy_from_slice(hmac::sign(&self.0, content.as_bytes()).as_ref());
         seal
+    }
+
+    /// For what the log's own next start reads beside the frames, such as a restart point. Not a seal: what is sealed
+    /// is 32 bytes long, and this never is.
+    pub fn tag(&self, bytes: &[u8]) -> [u8; DIGEST_BYTES] {
+        let mut tag = [0; DIGEST_BYTES];
+        tag.copy_from_slice(hmac::sign(&self.0, &[TAG_PREFIX, bytes].concat()).as_ref());
+        tag
+    }
+
+    /// Whether [`FrameKey::tag`] of this key made it.
+    pub fn tagged(&self, bytes: &[u8], tag: &[u8]) -> bool {
+        hmac::verify(&self.0, &[TAG_PREFIX, bytes].concat(), tag).is_ok()
     }
 
     /// Whether this key sealed the frame.
@@ -406,6 +422,17 @@ mod tests {
         let mut bytes = reclosed(12, &u32::MAX.to_be_bytes());
         bytes[28..32].copy_from_slice(&(u32::MAX - HEADER_BYTES as u32 - 64 - 47).to_be_bytes());
         assert_eq!(decode_header(&bytes), Err(FrameError::Lengths));
+    }
+
+    #[test]
+    fn a_tag_is_by_one_key_over_some_bytes_and_never_a_seal() {
+        let key = FrameKey::new(&[7; 32]);
+        let tag = key.tag(b"some");
+        assert!(key.tagged(b"some", &tag));
+        assert!(!key.tagged(b"same", &tag) && !key.tagged(b"some", &tag[1..]));
+        assert!(!FrameKey::new(&[8; 32]).tagged(b"some", &tag));
+        let content = Digest::of(b"content");
+        assert_ne!(key.seal(&content), key.tag(content.as_bytes()));
     }
 
     #[test]

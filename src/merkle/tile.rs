@@ -291,3 +291,247 @@ impl Fringe {
         peaks.copied().reduce(|right, left| node_hash(&left, &right)).unwrap_or_else(super::tree::empty_root)
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::super::tree::leaf_hash;
+    use super::*;
+
+    /// The hashes of each level of a tree, computed pair by pair: shares no code with the fringe.
+    pub(crate) fn levels_by_pairs(leaves: &[Digest]) -> Vec<Vec<Digest>> {
+        let mut levels = vec![leaves.to_vec()];
+        while levels.last().is_some_and(|below| below.len() >= TILE_WIDTH) {
+            let mut hashes = levels.last().expect("there is one").clone();
+            hashes.truncate(hashes.len() / TILE_WIDTH * TILE_WIDTH);
+            for _ in 0..TILE_HEIGHT {
+                hashes =
+                    hashes.as_chunks::<2>().0.iter().map(|[left, right]| node_hash(left, right)).collect();
+            }
+            levels.push(hashes);
+        }
+        levels
+    }
+
+    fn leaf(n: u64) -> Digest {
+        leaf_hash(&n.to_be_bytes())
+    }
+
+    /// What of the tree an oracle has stored.
+    struct Stored(Vec<tlog_tiles::Hash>);
+
+    impl Stored {
+        fn of(leaves: u64) -> Self {
+            let mut stored = Self(Vec::new());
+            for n in 0..leaves {
+                let more = tlog_tiles::stored_hashes(n, &n.to_be_bytes(), &stored).expect("stored");
+                stored.0.extend(more);
+            }
+            stored
+        }
+    }
+
+    impl tlog_tiles::HashReader for Stored {
+        fn read_hashes(&self, indexes: &[u64]) -> Result<Vec<tlog_tiles::Hash>, tlog_tiles::Error> {
+            Ok(indexes.iter().map(|at| self.0[*at as usize]).collect())
+        }
+    }
+
+    /// All tiles of a tree of this size, by the fringe.
+    fn tiles_of(size: u64) -> (BTreeMap<TilePath, Vec<u8>>, Fringe) {
+        let (mut tiles, mut fringe) = (BTreeMap::new(), Fringe::default());
+        for n in 0..size {
+            for FullTile { level, number, hashes } in fringe.append(leaf(n)) {
+                tiles.insert(TilePath::hashes(level, number), hash_bytes(&hashes));
+            }
+        }
+        for path in partial_tiles(TreeSize(size)) {
+            if let TileKind::Hashes { level } = path.kind {
+                assert_eq!(fringe.level(level).len(), path.width());
+                tiles.insert(path, hash_bytes(fringe.level(level)));
+            }
+        }
+        (tiles, fringe)
+    }
+
+    #[track_caller]
+    fn agrees_with_the_oracles(size: u64) {
+        let (tiles, fringe) = tiles_of(size);
+        let stored = Stored::of(size);
+        let theirs: BTreeMap<TilePath, Vec<u8>> = tlog_tiles::Tile::new_tiles(8, 0, size)
+            .into_iter()
+            .map(|tile| {
+                let path = tile.path();
+                let path = path.strip_prefix("tile/8/").expect("of height 8");
+                (path.parse().expect("one spelling"), tile.read_data(&stored).expect("read"))
+            })
+            .collect();
+        // Theirs leave out the upper levels' narrower forms only where a wider one exists, which is nowhere here.
+        assert_eq!(tiles, theirs, "{size} leaves");
+        let root = tlog_tiles::tree_hash(size, &stored).expect("a root");
+        assert_eq!(fringe.root().as_bytes(), &root.0);
+        assert_eq!(fringe.edge().root(), fringe.root());
+        let mut memory = ct_merkle::mem_backed_tree::MemoryBackedTree::<sha2::Sha256, [u8; 8]>::new();
+        (0..size).for_each(|n| memory.push(n.to_be_bytes()));
+        assert_eq!(memory.root().as_bytes().as_slice(), fringe.root().as_bytes());
+    }
+
+    #[test]
+    fn tiles_and_roots_are_those_of_other_implementations() {
+        for size in (1..=20).chain([255, 256, 257, 511, 512, 513, 1_000, 65_535, 65_536, 65_537, 65_792]) {
+            agrees_with_the_oracles(size);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn tiles_of_random_trees_are_those_of_other_implementations(size in 1u64..4_000) {
+            agrees_with_the_oracles(size);
+        }
+
+        #[test]
+        fn every_name_has_one_spelling_that_others_read(
+            level in 0u8..=63, number in any::<u64>(), width in 1usize..=256, entries: bool,
+        ) {
+            let path = if entries { TilePath::entries(number) } else { TilePath::hashes(level, number) };
+            let path = path.with_width(width).expect("a width");
+            let text = path.to_string();
+            prop_assert_eq!(text.parse::<TilePath>(), Ok(path));
+            let theirs = tlog_tiles::Tile::new(8, if entries { 0 } else { level }, number, width as u32, entries);
+            let expected = theirs.path();
+            let expected = expected.strip_prefix("tile/8/").expect("of height 8");
+            prop_assert_eq!(text, expected.replacen("data/", "entries/", 1));
+        }
+
+        #[test]
+        fn any_text_is_one_name_or_none(text in "(entries|[0-9]{1,2})/(x[0-9]{3}/){0,3}[0-9]{3}(\\.p/[0-9]{1,3})?") {
+            if let Ok(path) = text.parse::<TilePath>() {
+                prop_assert_eq!(path.to_string(), text);
+            }
+        }
+
+        #[test]
+        fn a_fringe_made_again_from_its_hashes_goes_on_alike(size in 0u64..70_000, more in 0u64..600) {
+            let leaves: Vec<Digest> = (0..size).map(leaf).collect();
+            let levels = levels_by_pairs(&leaves);
+            let last: Vec<Vec<Digest>> = levels
+                .iter()
+                .take_while(|hashes| !hashes.is_empty())
+                .map(|hashes| hashes[hashes.len() / TILE_WIDTH * TILE_WIDTH..].to_vec())
+                .collect();
+            let mut made_again = Fringe::resume(TreeSize(size), &last).expect("they fit");
+            let mut edge = RightEdge::empty();
+            leaves.iter().for_each(|leaf| edge.append(*leaf));
+            prop_assert_eq!(&made_again.edge(), &edge);
+            for n in size..size + more {
+                let full = made_again.append(leaf(n));
+                edge.append(leaf(n));
+                prop_assert_eq!(full.is_empty(), !(n + 1).is_multiple_of(TILE_WIDTH as u64));
+                prop_assert_eq!(made_again.root(), edge.root());
+            }
+        }
+    }
+
+    #[test]
+    fn a_fringe_of_another_size_is_refused() {
+        assert!(Fringe::resume(TreeSize(256), &[vec![], vec![leaf(0)]]).is_some());
+        for levels in [vec![], vec![vec![]], vec![vec![leaf(0)], vec![leaf(0)]], vec![vec![], vec![]]] {
+            assert!(Fringe::resume(TreeSize(256), &levels).is_none(), "{levels:?}");
+        }
+        assert!(Fringe::resume(TreeSize(0), &[vec![leaf(0)]]).is_none());
+        assert_eq!(Fringe::resume(TreeSize(0), &[]).expect("empty").root(), super::super::tree::empty_root());
+    }
+
+    #[test]
+    fn other_spellings_of_a_name_are_refused() {
+        for good in
+            ["0/000", "0/x001/067", "63/x001/x234/067.p/112", "entries/999.p/1", "entries/x001/000.p/255"]
+        {
+            assert_eq!(good.parse::<TilePath>().expect("a name").to_string(), good);
+        }
+        let others = [
+            "",
+            "0",
+            "0/",
+            "/000",
+            "0/0",
+            "0/00",
+            "0/0000",
+            "0/1000",
+            "0/x000/001",
+            "0/x1/001",
+            "0/001/001",
+            "0/xx001/001",
+            "0/x001/x001",
+            "00/000",
+            "64/000",
+            "-1/000",
+            "+1/000",
+            "x/000",
+            "data/000",
+            "entries/",
+            "entries//000",
+            "0/000.p",
+            "0/000.p/",
+            "0/000.p/0",
+            "0/000.p/256",
+            "0/000.p/01",
+            "0/000.p/+1",
+            "0/000.p/1/",
+            "0/000.p/1.p/1",
+            "0/000/",
+            "0/000 ",
+            " 0/000",
+            "0/00\u{661}",
+            "tile/0/000",
+            "0/../000",
+            "0/x018/x446/x744/x073/x709/x551/616",
+            "0/x999/x999/x999/x999/x999/x999/x999/999",
+        ];
+        for other in others {
+            assert_eq!(other.parse::<TilePath>(), Err(NoTilePath), "{other:?}");
+        }
+        assert!("0/x018/x446/x744/x073/x709/x551/615".parse::<TilePath>().is_ok(), "2^64 - 1");
+    }
+
+    #[test]
+    fn a_tree_of_70_000_leaves_has_the_tiles_of_the_specification() {
+        let size = TreeSize(70_000);
+        let partial: Vec<String> = partial_tiles(size).iter().map(ToString::to_string).collect();
+        assert_eq!(partial, ["0/273.p/112", "1/001.p/17", "2/000.p/1", "entries/273.p/112"]);
+        let available = |path: &str| path.parse::<TilePath>().expect("a name").available(size);
+        assert_eq!(["0/272", "0/273", "0/274"].map(available), [256, 112, 0]);
+        assert_eq!(
+            ["1/000", "1/001", "1/002", "2/000", "2/001", "3/000"].map(available),
+            [256, 17, 0, 1, 0, 0]
+        );
+        assert_eq!(["entries/272", "entries/273", "entries/274"].map(available), [256, 112, 0]);
+        let of_256: Vec<String> = partial_tiles(TreeSize(256)).iter().map(ToString::to_string).collect();
+        assert_eq!(of_256, ["1/000.p/1"]);
+        assert_eq!(partial_tiles(TreeSize(0)), []);
+        assert_eq!(TilePath::hashes(63, u64::MAX).available(TreeSize(u64::MAX)), 0);
+        assert_eq!(TilePath::entries(u64::MAX).available(TreeSize(u64::MAX)), 0);
+    }
+
+    #[test]
+    fn bundles_that_do_not_hold_whole_entries_are_refused() {
+        let mut bundle = Vec::new();
+        for entry in [&b""[..], b"a", &[b'x'; limits::ENTRY_BYTES_MAX]] {
+            push_entry(&mut bundle, entry);
+        }
+        let ranges = entry_ranges(&bundle).expect("whole");
+        assert_eq!(ranges.iter().map(ExactSizeIterator::len).collect::<Vec<_>>(), [0, 1, 65_535]);
+        assert_eq!(entry_ranges(&[]), Some(Vec::new()));
+        for cut in [1, 3, 4, 6, bundle.len() - 1] {
+            assert_eq!(entry_ranges(&bundle[..cut]), None, "{cut}");
+        }
+        assert!(entry_ranges(&[0; 2 * TILE_WIDTH]).is_some());
+        assert_eq!(entry_ranges(&[0; 2 * TILE_WIDTH + 2]), None, "more than 256");
+        assert_eq!(parse_hashes(&[0; 33]), None);
+    }
+}

@@ -56,7 +56,7 @@ mod tests {
     use super::*;
     use crate::clock::WallTime;
     use crate::model::{ReceiptId, Redaction};
-    use crate::redaction::{Disclosures, EpochKey, redact, restore};
+    use crate::redaction::{Disclosures, EpochKey, redact};
 
     #[test]
     fn the_disclosure_of_a_value_can_be_made_again_and_that_of_no_other() {
@@ -76,7 +76,7 @@ mod tests {
         let (five, held) = of("/request/body/a~1b/1", "5").expect("a place");
         assert!(held);
         let disclosures: Disclosures = [pin, five].into_iter().collect();
-        assert_eq!(restore(redacted.clone(), &disclosures).expect("restored").value, tree);
+        assert_eq!(disclosures.restore(redacted.clone()).expect("restored").value, tree);
         for (pointer, value) in [
             ("/request/body/a~1b/0/pin", r#""1235""#),
             ("/request/body/a~1b/0/pin", "1234"),

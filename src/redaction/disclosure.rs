@@ -1,6 +1,5 @@
 //! Disclosures: RFC 9901 section 4.2.1 (members) and 4.2.2 (elements of lists).
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -22,7 +21,7 @@ pub struct Disclosure {
 
 /// The text is no disclosure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidDisclosure {
+pub enum NoDisclosure {
     #[error("not base64url without padding")]
     Encoding,
     #[error("not a JSON list of salt, name and value, or of salt and value")]
@@ -53,25 +52,25 @@ impl Disclosure {
     }
 
     /// Reads one as it is handed over. The digest is of these very characters.
-    pub fn parse(text: &str) -> Result<Self, InvalidDisclosure> {
+    pub fn parse(text: &str) -> Result<Self, NoDisclosure> {
         if text.len() > limits::DISCLOSURE_BYTES_MAX {
-            return Err(InvalidDisclosure::TooLarge);
+            return Err(NoDisclosure::TooLarge);
         }
-        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| InvalidDisclosure::Encoding)?;
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| NoDisclosure::Encoding)?;
         // One level for the list itself, and what a policy input is deeper than a body.
         let bounds = json::Bounds { depth_max: limits::JSON_DEPTH_MAX + 8, values_max: usize::MAX };
-        let value = json::parse(&bytes, bounds).map_err(|_| InvalidDisclosure::Form)?;
-        let Json::Array(list) = value else { return Err(InvalidDisclosure::Form) };
+        let value = json::parse(&bytes, bounds).map_err(|_| NoDisclosure::Form)?;
+        let Json::Array(list) = value else { return Err(NoDisclosure::Form) };
         let (name, value) = match <[Json; 3]>::try_from(list) {
             Ok([Json::String(_), Json::String(name), value]) => (Some(name), value),
-            Ok(_) => return Err(InvalidDisclosure::Form),
+            Ok(_) => return Err(NoDisclosure::Form),
             Err(list) => match <[Json; 2]>::try_from(list) {
                 Ok([Json::String(_), value]) => (None, value),
-                Ok(_) | Err(_) => return Err(InvalidDisclosure::Form),
+                Ok(_) | Err(_) => return Err(NoDisclosure::Form),
             },
         };
         match name.as_deref().is_some_and(is_reserved) {
-            true => Err(InvalidDisclosure::Name),
+            true => Err(NoDisclosure::Name),
             false => Ok(Self { text: text.into(), name, value }),
         }
     }
@@ -98,36 +97,6 @@ impl Disclosure {
 impl fmt::Debug for Disclosure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Disclosure({})", self.digest().as_str())
-    }
-}
-
-/// Disclosures by their digests.
-#[derive(Clone, Debug, Default)]
-pub struct Disclosures(BTreeMap<DisclosureDigest, Disclosure>);
-
-impl Disclosures {
-    /// One a line; empty lines say nothing. `Err` has the line, from 1.
-    pub fn parse(lines: &str) -> Result<Self, (usize, InvalidDisclosure)> {
-        let numbered = lines.lines().map(str::trim).enumerate().filter(|(_, line)| !line.is_empty());
-        numbered.map(|(at, line)| Disclosure::parse(line).map_err(|why| (at + 1, why))).collect()
-    }
-
-    pub fn get(&self, digest: &DisclosureDigest) -> Option<&Disclosure> {
-        self.0.get(digest)
-    }
-
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-impl FromIterator<Disclosure> for Disclosures {
-    fn from_iter<I: IntoIterator<Item = Disclosure>>(disclosures: I) -> Self {
-        Self(disclosures.into_iter().map(|d| (d.digest(), d)).collect())
     }
 }
 
@@ -174,24 +143,21 @@ mod tests {
     #[test]
     fn what_is_no_disclosure_is_refused() {
         for (text, why) in [
-            ("WyJ=".to_owned(), InvalidDisclosure::Encoding),
-            ("not base64".to_owned(), InvalidDisclosure::Encoding),
-            (encoded("{}"), InvalidDisclosure::Form),
-            (encoded("[]"), InvalidDisclosure::Form),
-            (encoded(r#"["a"]"#), InvalidDisclosure::Form),
-            (encoded(r#"["a","b","c","d"]"#), InvalidDisclosure::Form),
-            (encoded(r#"[1,"b"]"#), InvalidDisclosure::Form),
-            (encoded(r#"["a",2,"c"]"#), InvalidDisclosure::Form),
-            (encoded(r#"["a","a",{"b":1,"b":2}]"#), InvalidDisclosure::Form),
-            (encoded(r#"["a","_sd",1]"#), InvalidDisclosure::Name),
-            (encoded(r#"["a","...",1]"#), InvalidDisclosure::Name),
-            ("A".repeat(limits::DISCLOSURE_BYTES_MAX + 1), InvalidDisclosure::TooLarge),
+            ("WyJ=".to_owned(), NoDisclosure::Encoding),
+            ("not base64".to_owned(), NoDisclosure::Encoding),
+            (encoded("{}"), NoDisclosure::Form),
+            (encoded("[]"), NoDisclosure::Form),
+            (encoded(r#"["a"]"#), NoDisclosure::Form),
+            (encoded(r#"["a","b","c","d"]"#), NoDisclosure::Form),
+            (encoded(r#"[1,"b"]"#), NoDisclosure::Form),
+            (encoded(r#"["a",2,"c"]"#), NoDisclosure::Form),
+            (encoded(r#"["a","a",{"b":1,"b":2}]"#), NoDisclosure::Form),
+            (encoded(r#"["a","_sd",1]"#), NoDisclosure::Name),
+            (encoded(r#"["a","...",1]"#), NoDisclosure::Name),
+            ("A".repeat(limits::DISCLOSURE_BYTES_MAX + 1), NoDisclosure::TooLarge),
         ] {
             assert_eq!(Disclosure::parse(&text), Err(why));
         }
-        let list = format!("\n{}\n\nx y\n", encoded(r#"["a","b"]"#));
-        assert_eq!(Disclosures::parse(&list).err(), Some((4, InvalidDisclosure::Encoding)));
-        assert_eq!(Disclosures::parse(&list.replace("x y", "")).expect("lines").len(), 1);
     }
 
     #[test]

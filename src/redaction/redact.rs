@@ -115,3 +115,122 @@ fn leading_to<'p>(pointers: &[&'p [Step]], name: &str) -> Leads<'p> {
     let below: Vec<_> = fitting.collect();
     if below.iter().any(|rest| rest.is_empty()) { Leads::Here } else { Leads::Below(below) }
 }
+
+#[cfg(test)]
+mod tests {
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::canonical::json;
+    use crate::clock::WallTime;
+    use crate::model::{Pointer, ReceiptId};
+    use crate::redaction::{Disclosures, EpochKey, Unrestored};
+
+    const TREE: &str = r#"{"actor":{"claims":{"mail":"a@example.org","roles":["agent"]},"id":"agent-7"},"request":{
+        "body":{"card":{"cvc":"123","number":"4111"},"items":[{"iban":"DE1","n":1},{"iban":"DE2","n":2},{"n":3}],
+        "pins":[1,2,3]},"digest":"sha-256:aa","headers":{"x-patient-id":"p-1"},"params":{"id":"7"},"path":"/v1/7"}}"#;
+
+    fn read(text: &str) -> Json {
+        json::parse(text.as_bytes(), json::Bounds::BODY).expect(text)
+    }
+
+    fn salter() -> Salter {
+        let id = ReceiptId::new(WallTime::from_unix_ns(1_763_643_600_123_456_000), [7; 10]);
+        EpochKey::new(Zeroizing::new([1; 32])).salter(id)
+    }
+
+    fn redaction(pointers: &[&str]) -> Redaction {
+        let pointers: Vec<Pointer> = pointers.iter().map(|p| p.parse().expect(p)).collect();
+        Redaction::new(&pointers, false).expect("something")
+    }
+
+    const POINTERS: &[&str] = &[
+        "/request/body/card/number",
+        "/request/body/items/*/iban",
+        "/request/body/pins/*",
+        "/request/headers/x-patient-id",
+        "/request/params/id",
+        "/actor/claims/mail",
+    ];
+
+    fn member(pointer: &str, value: &str) -> Disclosure {
+        let name = pointer.rsplit('/').next().expect("a name");
+        Disclosure::of_member(&salter().salt(pointer), name, read(value))
+    }
+
+    fn element(pointer: &str, value: &str) -> Disclosure {
+        Disclosure::of_element(&salter().salt(pointer), read(value))
+    }
+
+    fn all() -> Vec<Disclosure> {
+        let pins = (0..3).map(|at| element(&format!("/request/body/pins/{at}"), &(at + 1).to_string()));
+        [
+            member("/request/body/card/number", r#""4111""#),
+            member("/request/body/items/0/iban", r#""DE1""#),
+            member("/request/body/items/1/iban", r#""DE2""#),
+            member("/request/headers/x-patient-id", r#""p-1""#),
+            member("/request/params/id", r#""7""#),
+            member("/request/path", r#""/v1/7""#),
+            member("/request/digest", r#""sha-256:aa""#),
+            member("/actor/claims/mail", r#""a@example.org""#),
+        ]
+        .into_iter()
+        .chain(pins)
+        .collect()
+    }
+
+    #[test]
+    fn what_is_redacted_is_gone_and_comes_back_with_its_disclosures() {
+        let redacted = redact(read(TREE), &redaction(POINTERS), &salter()).expect("redacted");
+        assert_eq!(redacted.withheld.len(), all().len());
+        let text = String::from_utf8(json::write(&redacted.value)).expect("UTF-8");
+        for gone in ["4111", "DE1", "DE2", "p-1", "/v1/7", "sha-256", "example.org", "number", "iban", "path"]
+        {
+            assert!(!text.contains(gone), "{gone} in {text}");
+        }
+        for kept in ["cvc", "\"n\":3", "roles", "agent-7"] {
+            assert!(text.contains(kept), "{kept} in {text}");
+        }
+        for disclosure in all() {
+            assert!(text.contains(disclosure.digest().as_str()), "{}", disclosure.as_str());
+        }
+        let restored = all().into_iter().collect::<Disclosures>().restore(redacted.value).expect("restored");
+        assert_eq!(restored.value, read(TREE));
+        assert_eq!(restored.withheld.len(), redacted.withheld.len());
+    }
+
+    #[test]
+    fn what_has_no_disclosure_is_named() {
+        let redacted = redact(read(TREE), &redaction(POINTERS), &salter()).expect("redacted").value;
+        let without = [2, 9];
+        let some = all().into_iter().enumerate().filter(|(at, _)| !without.contains(at));
+        let some: Disclosures = some.map(|(_, disclosure)| disclosure).collect();
+        let pointers =
+            ["/request/body/items/1/_sd/0", "/request/body/pins/1/..."].map(str::to_owned).to_vec();
+        assert_eq!(some.restore(redacted), Err(Unrestored::Missing { pointers, more: 0 }));
+    }
+
+    #[test]
+    fn what_is_not_there_leaves_nothing_behind() {
+        let pointers = [
+            "/request/body/card/expiry",
+            "/request/body/items/9/n",
+            "/context/facts",
+            "/request/body/pins/*/x",
+        ];
+        let redacted = redact(read(TREE), &redaction(&pointers), &salter()).expect("redacted");
+        assert_eq!(redacted.withheld, [Json::string("sha-256:aa")]);
+    }
+
+    #[test]
+    fn a_tree_with_reserved_names_is_not_redacted() {
+        for (tree, pointer) in [
+            (r#"{"request":{"body":{"_sd":[]}}}"#, "/request/body/_sd"),
+            (r#"{"request":{"body":[1,{"a/b":{"...":"x"}}]}}"#, "/request/body/1/a~1b/..."),
+        ] {
+            let refused = redact(read(tree), &redaction(POINTERS), &salter()).err();
+            assert_eq!(refused, Some(NotRedactable { pointer: pointer.into() }));
+        }
+        assert_eq!(reserved_name(&read(r#"{"a":[{"_sd_":1,"..":2,"_SD":3}]}"#)), None);
+    }
+}

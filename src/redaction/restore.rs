@@ -1,298 +1,340 @@
-//! Puts back what disclosures hold (RFC 9901 section 7.1).
+//! Disclosures (RFC 9901): what puts redacted members and elements back into a recorded policy input.
+//!
+//! A disclosure is base64url of a JSON list, `[salt, name, value]` for a member of an object or `[salt, value]` for an
+//! element of a list. The input holds its digest: of members in the list `_sd` of their object, of an element in its
+//! place as `{"...": digest}`. A disclosure is found by digest, so one that was changed is not found.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 
-use super::{Disclosure, Disclosures};
+use super::{Disclosure, NoDisclosure};
+use crate::limits;
 use crate::model::entry::DisclosureDigest;
 use crate::model::{DIGESTS, ELEMENT, Json, Object, escape_step};
 
-/// A tree with what could be put back.
+/// By digest. What was disclosed is a secret of somebody: it is never shown.
+#[derive(Default)]
+pub struct Disclosures(BTreeMap<DisclosureDigest, Disclosure>);
+
+/// Not a disclosure. Does not show it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("disclosure {number}: {what}")]
+pub struct InvalidDisclosure {
+    /// From 1.
+    pub number: usize,
+    pub what: NoDisclosure,
+}
+
+/// An input with everything that was kept out of it.
 #[derive(Clone, PartialEq)]
 pub struct Restored {
-    /// Without any trace of redaction. If nothing is missing, this is the tree before it was redacted.
     pub value: Json,
-    /// What was put back, in the order of the tree.
+    /// What was put back.
     pub withheld: Vec<Json>,
-    /// What was kept out and has no disclosure here.
-    pub missing: Vec<Missing>,
 }
 
-impl Restored {
-    /// Whether the tree was redacted at all.
-    pub fn was_redacted(&self) -> bool {
-        !(self.withheld.is_empty() && self.missing.is_empty())
-    }
-}
-
-/// A digest without a disclosure.
+/// Why an input is not whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Missing {
-    /// RFC 6901: of the object that lacks a member, whose name is not known, or of the element.
-    pub pointer: String,
-    pub digest: DisclosureDigest,
+pub enum Unrestored {
+    /// Pointers (RFC 6901) into the recorded input, to digests without a disclosure.
+    Missing {
+        pointers: Vec<String>,
+        more: usize,
+    },
+    Malformed {
+        pointer: String,
+        what: &'static str,
+    },
 }
 
-/// The tree is not redacted JSON, or a disclosure does not fit where its digest stands.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotRestorable {
-    #[error("`{pointer}`: what stands for redacted values is not a digest, or not a list of digests")]
-    Digests { pointer: String },
-    #[error("`{pointer}`: the same digest stands in two places")]
-    Twice { pointer: String },
-    #[error("`{pointer}`: a disclosed member has a name that is there already")]
-    Name { pointer: String },
-    #[error("`{pointer}`: the disclosure is of a member where an element was, or the other way round")]
-    Kind { pointer: String },
-}
+/// Pointers that are named; the rest are counted.
+const POINTERS_MAX: usize = 16;
 
-/// Every value whose disclosure is at hand goes back to its place.
-///
-/// Nothing inside a disclosed value was redacted, so it is put back as it is.
-pub fn restore(redacted: Json, disclosures: &Disclosures) -> Result<Restored, NotRestorable> {
-    let mut walk = Walk {
-        disclosures,
-        seen: BTreeSet::new(),
-        path: Vec::new(),
-        withheld: Vec::new(),
-        missing: Vec::new(),
-    };
-    let value = walk.value(redacted)?;
-    Ok(Restored { value, withheld: walk.withheld, missing: walk.missing })
-}
-
-struct Walk<'d> {
-    disclosures: &'d Disclosures,
-    seen: BTreeSet<DisclosureDigest>,
-    /// Steps to the value at hand.
-    path: Vec<Arc<str>>,
-    withheld: Vec<Json>,
-    missing: Vec<Missing>,
-}
-
-impl Walk<'_> {
-    fn pointer(&self) -> String {
-        self.path.iter().map(|step| format!("/{}", escape_step(step))).collect()
+impl Disclosures {
+    /// One a line, or with `~` between them as SD-JWT has them.
+    pub fn parse(text: &str) -> Result<Self, InvalidDisclosure> {
+        let mut all = Self::default();
+        let parts = text.split(|c: char| c == '~' || c.is_ascii_whitespace()).filter(|part| !part.is_empty());
+        for (number, part) in (1..).zip(parts) {
+            let disclosure = Disclosure::parse(part).map_err(|what| InvalidDisclosure { number, what })?;
+            all.0.insert(disclosure.digest(), disclosure);
+        }
+        Ok(all)
     }
 
-    fn value(&mut self, value: Json) -> Result<Json, NotRestorable> {
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The input as policy saw it.
+    pub fn restore(&self, recorded: Json) -> Result<Restored, Unrestored> {
+        let mut restoring = Restoring {
+            disclosures: self,
+            used: BTreeSet::new(),
+            withheld: Vec::new(),
+            missing: Vec::new(),
+            more: 0,
+        };
+        let restored = restoring.value(recorded, &mut Pointer::default())?;
+        match restoring.missing {
+            missing if missing.is_empty() => Ok(Restored { value: restored, withheld: restoring.withheld }),
+            pointers => Err(Unrestored::Missing { pointers, more: restoring.more }),
+        }
+    }
+}
+
+impl FromIterator<Disclosure> for Disclosures {
+    fn from_iter<I: IntoIterator<Item = Disclosure>>(disclosures: I) -> Self {
+        Self(disclosures.into_iter().map(|d| (d.digest(), d)).collect())
+    }
+}
+
+impl fmt::Debug for Restored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "an input with {} values put back", self.withheld.len())
+    }
+}
+
+impl fmt::Debug for Disclosures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} disclosures", self.0.len())
+    }
+}
+
+impl fmt::Display for Unrestored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing { pointers, more } => {
+                write!(f, "redacted, and not disclosed: {}", pointers.join(", "))?;
+                if *more > 0 { write!(f, " and {more} more") } else { Ok(()) }
+            }
+            Self::Malformed { pointer, what } => write!(f, "{pointer}: {what}"),
+        }
+    }
+}
+
+/// Steps down to where we are.
+#[derive(Default)]
+struct Pointer(Vec<String>);
+
+impl Pointer {
+    fn text(&self) -> String {
+        self.0.iter().fold(String::new(), |text, step| text + "/" + &escape_step(step))
+    }
+}
+
+struct Restoring<'d> {
+    disclosures: &'d Disclosures,
+    /// RFC 9901 section 7.1: a digest stands in one place only. It is also what bounds the work.
+    used: BTreeSet<DisclosureDigest>,
+    withheld: Vec<Json>,
+    missing: Vec<String>,
+    more: usize,
+}
+
+impl<'d> Restoring<'d> {
+    fn value(&mut self, value: Json, at: &mut Pointer) -> Result<Json, Unrestored> {
         match value {
             Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => Ok(value),
-            Json::Object(object) => self.object(object).map(Json::Object),
             Json::Array(items) => {
                 let mut restored = Vec::with_capacity(items.len());
-                for (at, item) in items.into_iter().enumerate() {
-                    self.path.push(at.to_string().into());
-                    restored.extend(self.element(item)?);
-                    self.path.pop();
+                for (n, item) in items.into_iter().enumerate() {
+                    let item = self.below(&n.to_string(), at, |this, at| this.element(item, at))?;
+                    restored.push(item);
                 }
                 Ok(Json::Array(restored))
             }
+            Json::Object(object) => self.object(&object, at),
         }
     }
 
-    fn object(&mut self, object: Object) -> Result<Object, NotRestorable> {
-        let mut members = Vec::new();
-        for (name, value) in object.into_members() {
-            if &*name == DIGESTS {
-                self.members(&value, &mut members)?;
-            } else if &*name == ELEMENT {
-                // A whole object in the place of an element was taken by `element`.
-                return Err(NotRestorable::Digests { pointer: self.pointer() });
-            } else {
-                self.path.push(name.clone());
-                let value = self.value(value)?;
-                self.path.pop();
-                members.push((name, value));
-            }
+    fn below<T>(
+        &mut self,
+        step: &str,
+        at: &mut Pointer,
+        then: impl FnOnce(&mut Self, &mut Pointer) -> Result<T, Unrestored>,
+    ) -> Result<T, Unrestored> {
+        // What one disclosure holds may hold the digest of the next: only the depth bounds that.
+        if at.0.len() >= limits::REPLAY_INPUT_DEPTH_MAX {
+            return malformed(at, "disclosures nest too deep");
         }
-        Object::new(members).map_err(|_| NotRestorable::Name { pointer: self.pointer() })
+        at.0.push(step.to_owned());
+        let done = then(self, at);
+        at.0.pop();
+        done
     }
 
-    fn members(&mut self, digests: &Json, members: &mut Vec<(Arc<str>, Json)>) -> Result<(), NotRestorable> {
-        let Json::Array(digests) = digests else {
-            return Err(NotRestorable::Digests { pointer: self.pointer() });
+    fn element(&mut self, item: Json, at: &mut Pointer) -> Result<Json, Unrestored> {
+        let digest = match item.as_object().map(Object::members) {
+            Some([(name, digest)]) if &**name == ELEMENT => digest.clone(),
+            Some(_) | None => return self.value(item, at),
         };
-        for digest in digests {
-            let Some(disclosure) = self.find(digest)? else { continue };
-            let Some(name) = disclosure.name() else {
-                return Err(NotRestorable::Kind { pointer: self.pointer() });
-            };
-            members.push((name.clone(), disclosure.value().clone()));
-            self.withheld.push(disclosure.value().clone());
+        self.below(ELEMENT, at, |this, at| match this.take(&digest, at)? {
+            None => Ok(Json::Null),
+            Some(found) if found.name().is_none() => this.value(found.value().clone(), at),
+            Some(_) => malformed(at, "an element's digest, and a member's disclosure"),
+        })
+    }
+
+    fn object(&mut self, object: &Object, at: &mut Pointer) -> Result<Json, Unrestored> {
+        let mut members = Vec::with_capacity(object.members().len());
+        for (name, value) in object.members().iter().filter(|(name, _)| &**name != DIGESTS) {
+            let value = self.below(name, at, |this, at| this.value(value.clone(), at))?;
+            members.push((Arc::clone(name), value));
+        }
+        if let Some(digests) = object.member(DIGESTS) {
+            self.below(DIGESTS, at, |this, at| this.left_out(digests, &mut members, at))?;
+        }
+        match Object::new(members) {
+            Ok(object) => Ok(Json::Object(object)),
+            Err(_) => malformed(at, "a disclosed member is there already"),
+        }
+    }
+
+    fn left_out(
+        &mut self,
+        digests: &Json,
+        members: &mut Vec<(Arc<str>, Json)>,
+        at: &mut Pointer,
+    ) -> Result<(), Unrestored> {
+        let Json::Array(digests) = digests else { return malformed(at, "not a list of digests") };
+        for (n, digest) in digests.iter().enumerate() {
+            let member = self.below(&n.to_string(), at, |this, at| match this.take(digest, at)? {
+                None => Ok(None),
+                Some(found) => match found.name() {
+                    Some(name) => Ok(Some((Arc::clone(name), this.value(found.value().clone(), at)?))),
+                    None => malformed(at, "a member's digest, and an element's disclosure"),
+                },
+            })?;
+            members.extend(member);
         }
         Ok(())
     }
 
-    /// `None` for an element that is missing.
-    fn element(&mut self, item: Json) -> Result<Option<Json>, NotRestorable> {
-        let digest = match item.as_object().map(Object::members) {
-            Some([(name, digest)]) if &**name == ELEMENT => digest.clone(),
-            Some(_) | None => return self.value(item).map(Some),
+    /// The disclosure of this digest; `None` if it is not at hand, which is noted.
+    fn take(&mut self, digest: &Json, at: &Pointer) -> Result<Option<&'d Disclosure>, Unrestored> {
+        let Some(digest) = digest.as_str().and_then(|text| text.parse::<DisclosureDigest>().ok()) else {
+            return malformed(at, "not the digest of a disclosure");
         };
-        let Some(disclosure) = self.find(&digest)? else { return Ok(None) };
-        if disclosure.name().is_some() {
-            return Err(NotRestorable::Kind { pointer: self.pointer() });
+        let disclosures = self.disclosures;
+        let found = disclosures.0.get(&digest);
+        if !self.used.insert(digest) {
+            return malformed(at, "a digest that stands elsewhere too");
         }
-        self.withheld.push(disclosure.value().clone());
-        Ok(Some(disclosure.value().clone()))
-    }
-
-    fn find(&mut self, digest: &Json) -> Result<Option<Disclosure>, NotRestorable> {
-        let digest: Option<DisclosureDigest> = digest.as_str().and_then(|text| text.parse().ok());
-        let digest = digest.ok_or_else(|| NotRestorable::Digests { pointer: self.pointer() })?;
-        if !self.seen.insert(digest.clone()) {
-            return Err(NotRestorable::Twice { pointer: self.pointer() });
-        }
-        let found = self.disclosures.get(&digest).cloned();
+        self.withheld.extend(found.map(|found| found.value().clone()));
         if found.is_none() {
-            self.missing.push(Missing { pointer: self.pointer(), digest });
+            if self.missing.len() < POINTERS_MAX {
+                self.missing.push(at.text());
+            } else {
+                self.more += 1;
+            }
         }
         Ok(found)
     }
 }
 
+fn malformed<T>(at: &Pointer, what: &'static str) -> Result<T, Unrestored> {
+    Err(Unrestored::Malformed { pointer: at.text(), what })
+}
+
 #[cfg(test)]
 mod tests {
-    use zeroize::Zeroizing;
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
     use super::*;
-    use crate::canonical::json;
-    use crate::clock::WallTime;
-    use crate::model::{Pointer, ReceiptId, Redaction, reserved_name};
-    use crate::redaction::{EpochKey, NotRedactable, Salter, redact};
+    use crate::canonical;
 
-    const TREE: &str = r#"{"actor":{"claims":{"mail":"a@example.org","roles":["agent"]},"id":"agent-7"},"request":{
-        "body":{"card":{"cvc":"123","number":"4111"},"items":[{"iban":"DE1","n":1},{"iban":"DE2","n":2},{"n":3}],
-        "pins":[1,2,3]},"digest":"sha-256:aa","headers":{"x-patient-id":"p-1"},"params":{"id":"7"},"path":"/v1/7"}}"#;
-
-    fn read(text: &str) -> Json {
-        json::parse(text.as_bytes(), json::Bounds::BODY).expect(text)
+    fn json(text: &str) -> Json {
+        canonical::json::parse(text.as_bytes(), canonical::json::Bounds::BODY).expect("JSON")
     }
 
-    fn salter() -> Salter {
-        let id = ReceiptId::new(WallTime::from_unix_ns(1_763_643_600_123_456_000), [7; 10]);
-        EpochKey::new(Zeroizing::new([1; 32])).salter(id)
-    }
-
-    fn redaction(pointers: &[&str]) -> Redaction {
-        let pointers: Vec<Pointer> = pointers.iter().map(|p| p.parse().expect(p)).collect();
-        Redaction::new(&pointers, false).expect("something")
-    }
-
-    const POINTERS: &[&str] = &[
-        "/request/body/card/number",
-        "/request/body/items/*/iban",
-        "/request/body/pins/*",
-        "/request/headers/x-patient-id",
-        "/request/params/id",
-        "/actor/claims/mail",
-    ];
-
-    fn member(pointer: &str, value: &str) -> Disclosure {
-        let name = pointer.rsplit('/').next().expect("a name");
-        Disclosure::of_member(&salter().salt(pointer), name, read(value))
-    }
-
-    fn element(pointer: &str, value: &str) -> Disclosure {
-        Disclosure::of_element(&salter().salt(pointer), read(value))
-    }
-
-    fn all() -> Vec<Disclosure> {
-        let pins = (0..3).map(|at| element(&format!("/request/body/pins/{at}"), &(at + 1).to_string()));
-        [
-            member("/request/body/card/number", r#""4111""#),
-            member("/request/body/items/0/iban", r#""DE1""#),
-            member("/request/body/items/1/iban", r#""DE2""#),
-            member("/request/headers/x-patient-id", r#""p-1""#),
-            member("/request/params/id", r#""7""#),
-            member("/request/path", r#""/v1/7""#),
-            member("/request/digest", r#""sha-256:aa""#),
-            member("/actor/claims/mail", r#""a@example.org""#),
-        ]
-        .into_iter()
-        .chain(pins)
-        .collect()
+    /// A disclosure and its digest.
+    fn disclosure(text: &str) -> (String, String) {
+        let disclosure = URL_SAFE_NO_PAD.encode(text);
+        let digest = DisclosureDigest::of(&disclosure).as_str().to_owned();
+        (disclosure, digest)
     }
 
     #[test]
-    fn what_is_redacted_is_gone_and_comes_back_with_its_disclosures() {
-        let redacted = redact(read(TREE), &redaction(POINTERS), &salter()).expect("redacted");
-        assert_eq!(redacted.withheld.len(), all().len());
-        let text = String::from_utf8(json::write(&redacted.value)).expect("UTF-8");
-        for gone in ["4111", "DE1", "DE2", "p-1", "/v1/7", "sha-256", "example.org", "number", "iban", "path"]
-        {
-            assert!(!text.contains(gone), "{gone} in {text}");
-        }
-        for kept in ["cvc", "\"n\":3", "roles", "agent-7"] {
-            assert!(text.contains(kept), "{kept} in {text}");
-        }
-        for disclosure in all() {
-            assert!(text.contains(disclosure.digest().as_str()), "{}", disclosure.as_str());
-        }
-        let restored = restore(redacted.value, &all().into_iter().collect()).expect("restored");
-        assert_eq!((restored.missing, &restored.value), (Vec::new(), &read(TREE)));
-        assert_eq!(restored.withheld.len(), redacted.withheld.len());
+    fn the_example_of_the_standard_is_read() {
+        // RFC 9901 section 4.2.3 and 4.2.1.
+        let text = "WyJfMjZiYzRMVC1hYzZxMktJNmNCVzVlcyIsICJmYW1pbHlfbmFtZSIsICJNw7ZiaXVzIl0";
+        let digest = "X9yH0Ajrdm1Oij4tWso9UzzKJvPoDxwmuEcO3XAdRC0";
+        let recorded = json(&format!(r#"{{"_sd":["{digest}"],"given_name":"A"}}"#));
+        let restored = Disclosures::parse(text).expect("a disclosure").restore(recorded).expect("whole");
+        assert_eq!(restored.value, json(r#"{"family_name":"Möbius","given_name":"A"}"#));
     }
 
     #[test]
-    fn what_has_no_disclosure_is_named_by_place_and_digest() {
-        let redacted = redact(read(TREE), &redaction(POINTERS), &salter()).expect("redacted").value;
-        let without = [("/request/body/items/1/iban", 2), ("/request/body/pins/1", 9)];
-        let some = all().into_iter().enumerate().filter(|(at, _)| !without.iter().any(|(_, n)| n == at));
-        let restored = restore(redacted, &some.map(|(_, d)| d).collect()).expect("restored");
-        let digest = |at: usize| all()[at].digest();
-        let expected = [
-            Missing { pointer: "/request/body/items/1".into(), digest: digest(2) },
-            Missing { pointer: "/request/body/pins/1".into(), digest: digest(9) },
+    fn members_and_elements_come_back_at_any_depth_and_in_their_order() {
+        let (number, number_digest) = disclosure(r#"["s1","number","4242"]"#);
+        let (card, card_digest) =
+            disclosure(&format!(r#"["s2","card",{{"_sd":["{number_digest}"],"brand":"visa"}}]"#));
+        let (item, item_digest) = disclosure(r#"["s3",{"sku":"b"}]"#);
+        let recorded = json(&format!(
+            r#"{{"body":{{"_sd":["{card_digest}"],"items":[1,{{"...":"{item_digest}"}},3]}}}}"#
+        ));
+        let all = Disclosures::parse(&format!("{number}\n{card}~{item}\n")).expect("disclosures");
+        let whole = r#"{"body":{"card":{"brand":"visa","number":"4242"},"items":[1,{"sku":"b"},3]}}"#;
+        assert_eq!(all.restore(recorded.clone()).map(|restored| restored.value), Ok(json(whole)));
+
+        let without = Disclosures::parse(&card).expect("disclosures").restore(recorded);
+        let pointers = vec!["/body/items/1/...".to_owned(), "/body/_sd/0/_sd/0".to_owned()];
+        assert_eq!(without, Err(Unrestored::Missing { pointers, more: 0 }));
+    }
+
+    #[test]
+    fn contradictions_are_refused_with_their_place() {
+        let (member, digest) = disclosure(r#"["s","a",1]"#);
+        let (element, element_digest) = disclosure(r#"["s",1]"#);
+        let all = Disclosures::parse(&format!("{member} {element}")).expect("disclosures");
+        let cases = [
+            (format!(r#"{{"_sd":["{digest}"],"a":2}}"#), "", "a disclosed member is there already"),
+            (format!(r#"{{"_sd":["{digest}","{digest}"]}}"#), "/_sd/1", "a digest that stands elsewhere too"),
+            (
+                format!(r#"{{"_sd":["{element_digest}"]}}"#),
+                "/_sd/0",
+                "a member's digest, and an element's disclosure",
+            ),
+            (
+                format!(r#"{{"x":[{{"...":"{digest}"}}]}}"#),
+                "/x/0/...",
+                "an element's digest, and a member's disclosure",
+            ),
+            (r#"{"_sd":["short"]}"#.into(), "/_sd/0", "not the digest of a disclosure"),
+            (r#"{"_sd":1}"#.into(), "/_sd", "not a list of digests"),
         ];
-        assert_eq!(restored.missing, expected);
-        let text = String::from_utf8(json::write(&restored.value)).expect("UTF-8");
-        assert!(text.contains(r#"{"iban":"DE1","n":1},{"n":2},{"n":3}],"pins":[1,3]"#), "{text}");
-        assert!(reserved_name(&restored.value).is_none());
-    }
-
-    #[test]
-    fn what_is_not_there_leaves_nothing_behind() {
-        let pointers = [
-            "/request/body/card/expiry",
-            "/request/body/items/9/n",
-            "/context/facts",
-            "/request/body/pins/*/x",
-        ];
-        let redacted = redact(read(TREE), &redaction(&pointers), &salter()).expect("redacted");
-        assert_eq!(redacted.withheld, [Json::string("sha-256:aa")]);
-    }
-
-    #[test]
-    fn a_tree_with_reserved_names_is_not_redacted() {
-        for (tree, pointer) in [
-            (r#"{"request":{"body":{"_sd":[]}}}"#, "/request/body/_sd"),
-            (r#"{"request":{"body":[1,{"a/b":{"...":"x"}}]}}"#, "/request/body/1/a~1b/..."),
-        ] {
-            let refused = redact(read(tree), &redaction(POINTERS), &salter()).err();
-            assert_eq!(refused, Some(NotRedactable { pointer: pointer.into() }));
+        for (recorded, pointer, what) in cases {
+            let expected = Err(Unrestored::Malformed { pointer: pointer.into(), what });
+            assert_eq!(all.restore(json(&recorded)), expected, "{recorded}");
         }
-        assert_eq!(reserved_name(&read(r#"{"a":[{"_sd_":1,"..":2,"_SD":3}]}"#)), None);
     }
 
     #[test]
-    fn what_is_no_redacted_tree_is_refused() {
-        let (m, e) = (member("/request/body/a", "1"), element("/request/body/0", "1"));
-        let (md, ed) = (m.digest(), e.digest());
-        let disclosures: Disclosures = [m, e].into_iter().collect();
-        let at = |pointer: &str| pointer.to_owned();
-        for (tree, why) in [
-            (r#"{"_sd":"x"}"#.to_owned(), NotRestorable::Digests { pointer: at("") }),
-            (r#"{"b":{"_sd":["x"]}}"#.to_owned(), NotRestorable::Digests { pointer: at("/b") }),
-            (r#"{"b":[{"...":1}]}"#.to_owned(), NotRestorable::Digests { pointer: at("/b/0") }),
-            (r#"{"b":{"...":"x"}}"#.to_owned(), NotRestorable::Digests { pointer: at("/b") }),
-            (format!(r#"{{"_sd":["{0}","{0}"]}}"#, md.as_str()), NotRestorable::Twice { pointer: at("") }),
-            (format!(r#"{{"_sd":["{}"],"a":2}}"#, md.as_str()), NotRestorable::Name { pointer: at("") }),
-            (format!(r#"{{"_sd":["{}"]}}"#, ed.as_str()), NotRestorable::Kind { pointer: at("") }),
-            (format!(r#"[{{"...":"{}"}}]"#, md.as_str()), NotRestorable::Kind { pointer: at("/0") }),
-        ] {
-            assert_eq!(restore(read(&tree), &disclosures).err(), Some(why), "{tree}");
+    fn disclosures_that_nest_without_end_are_refused() {
+        let (mut text, mut inner) = (String::new(), "1".to_owned());
+        for n in 0..200 {
+            let (disclosure, digest) = disclosure(&format!(r#"["{n}","a",{inner}]"#));
+            text += &(disclosure + "\n");
+            inner = format!(r#"{{"_sd":["{digest}"]}}"#);
+        }
+        let refused = Disclosures::parse(&text).expect("disclosures").restore(json(&inner));
+        assert!(matches!(refused, Err(Unrestored::Malformed { what: "disclosures nest too deep", .. })));
+    }
+
+    #[test]
+    fn what_is_no_disclosure_is_refused_by_its_number() {
+        let (good, _) = disclosure(r#"["s","a",1]"#);
+        let bad = ["a=", "bm90IEpTT04", &URL_SAFE_NO_PAD.encode("[1,2]"), &URL_SAFE_NO_PAD.encode("{}")];
+        for bad in bad.into_iter().chain([&*URL_SAFE_NO_PAD.encode(r#"["s","_sd",[]]"#)]) {
+            let refused = Disclosures::parse(&format!("{good}\n{bad}\n")).expect_err("refused");
+            assert_eq!(refused.number, 2, "{bad}");
         }
     }
 }

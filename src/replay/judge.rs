@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::disclosures::{Disclosures, Unrestored};
 use super::report::{About, Difference, Left, Said, WhyNot};
 use crate::model::entry::DecisionEntry;
 use crate::model::{LeafIndex, PackageName, ReasonCode};
 use crate::policy::{Finding, Offline, read_input};
+use crate::redaction::{Disclosures, Unrestored, reasons_as_written};
 
 /// Everything one evaluation needs, on its way to a thread.
 pub struct Job {
@@ -38,11 +38,11 @@ impl Job {
             Ok(tree) => tree,
             Err(what) => return not(self.about, WhyNot::InputUnreadable, what),
         };
-        let input = match self.is_redacted {
+        let (input, withheld) = match self.is_redacted {
             // Without redaction `_sd` is a name like any other, which a caller may have sent.
-            false => recorded,
+            false => (recorded, None),
             true => match disclosures.restore(recorded) {
-                Ok(input) => input,
+                Ok(restored) => (restored.value, Some(restored.withheld)),
                 Err(why @ Unrestored::Missing { .. }) => {
                     return not(self.about, WhyNot::InputRedacted, why.to_string());
                 }
@@ -51,7 +51,11 @@ impl Job {
                 }
             },
         };
-        let after = said(self.policy.find(copy, &self.package, &input));
+        let mut after = said(self.policy.find(copy, &self.package, &input));
+        if let Some(withheld) = withheld {
+            // As the leaf was written: without what could repeat a redacted value.
+            after.reasons = reasons_as_written(&after.reasons, &withheld);
+        }
         let by_other_engine = self.is_other_engine;
         if after == self.before {
             return Replayed::Exact { by_other_engine };

@@ -4,7 +4,7 @@ use std::io;
 
 use super::leaves::Leaves;
 use super::report::{Check, Open, Problem, Report, Verdict, Verdicts};
-use super::source::{CHECKPOINT_FILE, Source, segment_file};
+use super::source::{CHECKPOINT_FILE, Source};
 use super::walk::{Damage, Spot, Step, Walk};
 use crate::limits;
 use crate::merkle::checkpoint::{Checkpoint, parse_checkpoint};
@@ -199,13 +199,7 @@ impl Pass {
 }
 
 fn at(check: Check, index: LeafIndex, spot: Spot, what: String) -> Problem {
-    Problem {
-        check,
-        index: Some(index),
-        file: Some(segment_file(spot.segment)),
-        offset: Some(spot.offset),
-        what,
-    }
+    Problem { check, index: Some(index), file: Some(spot.file()), offset: Some(spot.offset), what }
 }
 
 fn of_checkpoint(what: String) -> Problem {

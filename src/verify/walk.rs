@@ -7,7 +7,8 @@
 use std::fmt;
 use std::io;
 
-use super::source::{Source, segment_file};
+use super::seekable::Broken;
+use super::source::{Form, Source, form_file};
 use crate::limits;
 use crate::merkle::frame::{self, Frame, FrameError};
 use crate::model::{Digest, LeafIndex, LogOrigin};
@@ -21,13 +22,21 @@ const SCAN_BYTES: usize = 256 * limits::FRAME_ALIGNMENT_BYTES;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spot {
     pub segment: LeafIndex,
-    /// Bytes from the start of the segment.
+    /// Bytes from the start of the segment in its raw form.
     pub offset: u64,
+    pub form: Form,
+}
+
+impl Spot {
+    /// The file, relative to the log's directory.
+    pub fn file(&self) -> String {
+        form_file(self.segment, self.form)
+    }
 }
 
 impl fmt::Display for Spot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} at offset {}", segment_file(self.segment), self.offset)
+        write!(f, "{} at offset {}", self.file(), self.offset)
     }
 }
 
@@ -44,6 +53,8 @@ pub enum Fault {
     Chain,
     #[error("the segment is named for entry {found}, expected entry {expected}")]
     Name { expected: LeafIndex, found: LeafIndex },
+    #[error("{0}")]
+    Sealed(Broken),
 }
 
 impl Fault {
@@ -51,7 +62,7 @@ impl Fault {
     pub fn can_be_torn(&self) -> bool {
         match self {
             Self::Frame(_) | Self::NotZero => true,
-            Self::Index { .. } | Self::Chain | Self::Name { .. } => false,
+            Self::Index { .. } | Self::Chain | Self::Name { .. } | Self::Sealed(_) => false,
         }
     }
 }
@@ -70,9 +81,9 @@ pub struct Damage {
 }
 
 impl Damage {
-    /// A cut-short last write, and nothing else.
+    /// A cut-short last write, and nothing else. Into what is sealed nothing is written.
     pub fn is_torn_tail(&self) -> bool {
-        self.fault.can_be_torn() && self.followed_by.is_none()
+        self.spot.form == Form::Raw && self.fault.can_be_torn() && self.followed_by.is_none()
     }
 
     /// Whether to ask for the same step once more: a gateway that was writing this frame when it was read has
@@ -121,9 +132,9 @@ impl<'s, S: Source + ?Sized> Walk<'s, S> {
     /// the closing digest of the one before it.
     pub fn resume(source: &'s S, from: Spot, next: LeafIndex, previous: Digest) -> io::Result<Self> {
         let segments = source.segments()?;
-        let at = segments.binary_search(&from.segment).map_err(|_| {
-            io::Error::new(io::ErrorKind::NotFound, format!("{} is not there", segment_file(from.segment)))
-        })?;
+        let at = segments
+            .binary_search(&from.segment)
+            .map_err(|_| io::Error::new(io::ErrorKind::NotFound, format!("{} is not there", from.file())))?;
         Ok(Self { source, segments, at, offset: from.offset, next, previous, buffer: Vec::new() })
     }
 
@@ -144,26 +155,12 @@ impl<'s, S: Source + ?Sized> Walk<'s, S> {
 
     /// The next frame. After an end or damage, the same place again.
     pub fn step(&mut self) -> io::Result<Step<'_>> {
-        let Some((spot, length)) = self.next_block()? else { return Ok(Step::End(self.end())) };
-        if spot.offset == 0 && spot.segment != self.next {
-            return self.damaged(spot, Fault::Name { expected: self.next, found: spot.segment });
-        }
-        self.buffer.resize(BLOCK as usize, 0);
-        self.source.read_at(spot.segment, spot.offset, &mut self.buffer)?;
-        if self.buffer == EMPTY_BLOCK {
-            return match self.last_used_block(spot, length)? {
-                Some(_) => self.damaged(spot, Fault::NotZero),
-                // Zero to the end of the segment: it is either the last one, or the next frame did not fit.
-                None if self.at + 1 == self.segments.len() => Ok(Step::End(Some(spot))),
-                None => {
-                    (self.at, self.offset) = (self.at + 1, 0);
-                    self.step()
-                }
-            };
-        }
-        if let Err(fault) = self.read_frame(spot, length)? {
-            return self.damaged(spot, fault.into());
-        }
+        let spot = match self.fill() {
+            Ok(Filled::Frame(spot)) => spot,
+            Ok(Filled::End(spot)) => return Ok(Step::End(spot)),
+            Ok(Filled::Damaged(damage)) => return Ok(Step::Damaged(damage)),
+            Err(error) => return self.broken(error).map(Step::Damaged),
+        };
         let fault = match frame::decode(&self.buffer) {
             Err(fault) => fault.into(),
             Ok(frame) if frame.first != self.next => Fault::Index { expected: self.next, found: frame.first },
@@ -175,7 +172,32 @@ impl<'s, S: Source + ?Sized> Walk<'s, S> {
                 return Ok(Step::Frame(frame, spot));
             }
         };
-        self.damaged(spot, fault)
+        self.damaged(spot, fault).or_else(|error| self.broken(error)).map(Step::Damaged)
+    }
+
+    /// Reads the bytes of the next frame into the buffer.
+    fn fill(&mut self) -> io::Result<Filled> {
+        loop {
+            let Some((spot, length)) = self.next_block()? else { return Ok(Filled::End(self.end()?)) };
+            if spot.offset == 0 && spot.segment != self.next {
+                let fault = Fault::Name { expected: self.next, found: spot.segment };
+                return self.damaged(spot, fault).map(Filled::Damaged);
+            }
+            self.buffer.resize(BLOCK as usize, 0);
+            self.source.read_at(spot.segment, spot.offset, &mut self.buffer)?;
+            if self.buffer != EMPTY_BLOCK {
+                return match self.read_frame(spot, length)? {
+                    Ok(()) => Ok(Filled::Frame(spot)),
+                    Err(fault) => self.damaged(spot, fault.into()).map(Filled::Damaged),
+                };
+            }
+            match self.last_used_block(spot, length)? {
+                Some(_) => return self.damaged(spot, Fault::NotZero).map(Filled::Damaged),
+                // Zero to the end of the segment: it is either the last one, or the next frame did not fit.
+                None if self.at + 1 == self.segments.len() => return Ok(Filled::End(Some(spot))),
+                None => (self.at, self.offset) = (self.at + 1, 0),
+            }
+        }
     }
 
     /// The next place that can hold a frame, and its segment's length.
@@ -183,7 +205,8 @@ impl<'s, S: Source + ?Sized> Walk<'s, S> {
         while let Some(&segment) = self.segments.get(self.at) {
             let length = self.source.length(segment)?;
             if self.offset + BLOCK <= length {
-                return Ok(Some((Spot { segment, offset: self.offset }, length)));
+                let form = self.source.form(segment)?;
+                return Ok(Some((Spot { segment, offset: self.offset, form }, length)));
             }
             if self.at + 1 == self.segments.len() {
                 break;
@@ -193,8 +216,9 @@ impl<'s, S: Source + ?Sized> Walk<'s, S> {
         Ok(None)
     }
 
-    fn end(&self) -> Option<Spot> {
-        self.segments.get(self.at).map(|&segment| Spot { segment, offset: self.offset })
+    fn end(&self) -> io::Result<Option<Spot>> {
+        let Some(&segment) = self.segments.get(self.at) else { return Ok(None) };
+        Ok(Some(Spot { segment, offset: self.offset, form: self.source.form(segment)? }))
     }
 
     /// Reads all of the frame whose first block is in the buffer.
@@ -211,14 +235,25 @@ impl<'s, S: Source + ?Sized> Walk<'s, S> {
         Ok(Ok(()))
     }
 
-    fn damaged(&self, spot: Spot, fault: Fault) -> io::Result<Step<'static>> {
+    fn damaged(&self, spot: Spot, fault: Fault) -> io::Result<Damage> {
         let length = self.source.length(spot.segment)?;
         let bytes = self.last_used_block(spot, length)?.map_or(BLOCK, |last| last + BLOCK - spot.offset);
         let followed_by = match self.whole_frame_after(spot, length)? {
             Some(found) => Some(found),
             None => self.anything_in_later_segments()?,
         };
-        Ok(Step::Damaged(Damage { spot, index: self.next, fault, bytes, followed_by }))
+        Ok(Damage { spot, index: self.next, fault, bytes, followed_by })
+    }
+
+    /// A sealed segment of which a part cannot be read; what stands in the rest of it is not looked for.
+    fn broken(&self, error: io::Error) -> io::Result<Damage> {
+        let Some(broken) = Broken::of(&error).cloned() else { return Err(error) };
+        let segment = self.segments[self.at];
+        let spot = Spot { segment, offset: self.offset, form: Form::Sealed };
+        // Its table may be what is broken: then how much is lost is not known.
+        let bytes = self.source.length(segment).map_or(0, |length| length.saturating_sub(spot.offset));
+        let followed_by = self.anything_in_later_segments()?;
+        Ok(Damage { spot, index: self.next, fault: Fault::Sealed(broken), bytes, followed_by })
     }
 
     /// Offset of the last block at or after the spot that is not zero.
@@ -238,8 +273,13 @@ impl<'s, S: Source + ?Sized> Walk<'s, S> {
         Ok(last)
     }
 
+    /// A whole frame of later entries. Hostile bytes can look like the start of one in every block, each as long as the
+    /// segment; so no more is hashed than twice the segment, and past that something is taken to follow: a start that
+    /// is refused loses nothing.
     fn whole_frame_after(&self, spot: Spot, length: u64) -> io::Result<Option<Spot>> {
         let mut block = vec![0; BLOCK as usize];
+        let mut whole = Vec::new();
+        let mut left = 2 * length;
         let mut offset = spot.offset + BLOCK;
         while offset + BLOCK <= length {
             self.source.read_at(spot.segment, offset, &mut block)?;
@@ -247,10 +287,15 @@ impl<'s, S: Source + ?Sized> Walk<'s, S> {
                 && header.first >= self.next
                 && header.padded_bytes as u64 <= length - offset
             {
-                let mut whole = vec![0; header.padded_bytes];
+                let candidate = Spot { offset, ..spot };
+                match left.checked_sub(header.padded_bytes as u64) {
+                    Some(rest) => left = rest,
+                    None => return Ok(Some(candidate)),
+                }
+                whole.resize(header.padded_bytes, 0);
                 self.source.read_at(spot.segment, offset, &mut whole)?;
                 if frame::decode(&whole).is_ok() {
-                    return Ok(Some(Spot { segment: spot.segment, offset }));
+                    return Ok(Some(candidate));
                 }
             }
             offset += BLOCK;
@@ -260,11 +305,28 @@ impl<'s, S: Source + ?Sized> Walk<'s, S> {
 
     fn anything_in_later_segments(&self) -> io::Result<Option<Spot>> {
         for &segment in self.segments.iter().skip(self.at + 1) {
-            let start = Spot { segment, offset: 0 };
-            if self.last_used_block(start, self.source.length(segment)?)?.is_some() {
-                return Ok(Some(start));
+            let spot = |form| Spot { segment, offset: 0, form };
+            let used = self
+                .source
+                .length(segment)
+                .and_then(|length| self.last_used_block(spot(Form::Raw), length))
+                .and_then(|used| Ok(used.is_some().then_some(spot(self.source.form(segment)?))));
+            match used {
+                Ok(None) => {}
+                Ok(Some(found)) => return Ok(Some(found)),
+                // It cannot be read, so it is there.
+                Err(e) if Broken::of(&e).is_some() => return Ok(Some(spot(Form::Sealed))),
+                Err(e) => return Err(e),
             }
         }
         Ok(None)
     }
+}
+
+/// What stands at the next place.
+enum Filled {
+    /// All of it is in the buffer.
+    Frame(Spot),
+    End(Option<Spot>),
+    Damaged(Damage),
 }

@@ -109,7 +109,6 @@ pub fn mixed(n: u64) -> Ask {
         role: "operator",
         approver,
         at,
-        ..charge(1, "cus_1")
     };
     let failing = |body: &str| Ask { package: "gateway.failing", body: body.into(), ..charge(1, "cus_1") };
     match n % 16 {

@@ -239,7 +239,11 @@ pub fn no_secret_in(dir: &Path, secret: &str) {
                 true => zstd::decode_all(bytes.as_slice()).expect("compressed"),
                 false => bytes,
             };
-            assert!(!holds(&bytes, secret), "{} holds `{secret}`", path.display());
+            assert!(
+                !holds(&bytes, secret),
+                "{} holds the credential or a redacted value, `{secret}`",
+                path.display()
+            );
         }
     }
 }

@@ -1,5 +1,6 @@
 //! One run of the archiver over the frames: from its durable position until the feed ends or something is wrong.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use super::seen::Seen;
 use super::tiles::{TileError, Tiles, Unsynced};
 use super::{Halt, INDEX_FILE};
 use crate::clock::Moment;
+use crate::ledger::full::FullSegments;
 use crate::ledger::queue::Shared;
 use crate::ledger::reader::Snapshot;
 use crate::ledger::recovery::Fold;
@@ -22,8 +24,8 @@ use crate::merkle::frame::Frame;
 use crate::merkle::tile::{self, Fringe, FullTile, TILE_WIDTH, TileKind, TilePath};
 use crate::merkle::tree::{RightEdge, leaf_hash};
 use crate::model::{Digest, LeafIndex, LogOrigin, TreeSize};
-use crate::verify::Source;
 use crate::verify::walk::{Spot, Step, Walk};
+use crate::verify::{Form, Source};
 
 /// Where one segment ends and the next begins, and everything that came before.
 #[derive(Clone, Debug)]
@@ -51,16 +53,23 @@ pub struct Session {
     position: Position,
     /// The segment of the last frame.
     segment: LeafIndex,
+    full: Option<Arc<FullSegments>>,
     rows: Rows,
     unsynced: Unsynced,
     /// Full bundles since the durable position.
     unsynced_bundles: usize,
     synced_at: Moment,
+    deadline: Deadline,
 }
 
 impl Session {
     /// Goes on from the durable position. Without one, nothing that was derived earlier counts.
-    pub fn resume(shared: Arc<Shared>, root: &Path, origin: &LogOrigin) -> Result<Self, Halt> {
+    pub fn resume(
+        shared: Arc<Shared>,
+        root: &Path,
+        origin: &LogOrigin,
+        full: Option<Arc<FullSegments>>,
+    ) -> Result<Self, Halt> {
         let tiles = Tiles::new(root);
         let index = Index::open(&root.join(INDEX_FILE))?;
         let position = match index.position()? {
@@ -90,22 +99,29 @@ impl Session {
             seen: Vec::new(),
             position,
             segment,
+            full,
             rows: Rows::default(),
             unsynced: Unsynced::default(),
             unsynced_bundles: 0,
             synced_at,
+            deadline: Deadline::default(),
         })
     }
 
-    pub fn close(&self) {
-        self.index.close();
+    /// The frames from the position on.
+    pub fn walk<'s, S: Source + ?Sized>(&self, source: &'s S) -> Result<Walk<'s, S>, Halt> {
+        let Position { segment, offset, first, chain, .. } = self.position;
+        let spot = Spot { segment, offset, form: Form::Raw };
+        Walk::resume(source, spot, first, chain).map_err(|error| match error.kind() {
+            // The index is of a longer log, or of another.
+            io::ErrorKind::NotFound => Halt::Unfit(error.to_string()),
+            _ => Halt::io("the frames cannot be read")(error),
+        })
     }
 
     /// Follows the log until the feed ends.
     pub fn follow<S: Source + ?Sized>(&mut self, source: &S) -> Result<(), Halt> {
-        let Position { segment, offset, first, chain, .. } = self.position;
-        let mut walk = Walk::resume(source, Spot { segment, offset }, first, chain)
-            .map_err(Halt::io("the frames cannot be read"))?;
+        let mut walk = self.walk(source)?;
         let shared = Arc::clone(&self.shared);
         shared.archive.begin();
         loop {
@@ -146,9 +162,8 @@ impl Session {
         if checkpoint.size < self.fringe.size() {
             return Err(Halt::Unfit("the archive is ahead of the log".into()));
         }
-        let mut deadline = Deadline::default();
         while self.fringe.size() < checkpoint.size {
-            if deadline.has_passed(&self.shared) {
+            if self.deadline.has_passed(&self.shared) {
                 return Ok(false);
             }
             self.step(walk, checkpoint.size)?;
@@ -186,10 +201,11 @@ impl Session {
     }
 
     fn add_frame(&mut self, frame: &Frame<'_>, spot: Spot, chain: Digest) -> Result<(), Halt> {
+        if let Some(full) = &self.full {
+            full.frame(frame);
+        }
         if spot.segment != self.segment {
-            let boundary =
-                Boundary { first: frame.first, edge: self.fringe.edge(), chain, fold: self.fold()? };
-            self.passed_segment(&boundary);
+            self.passed_segment(&self.boundary(frame.first, chain)?);
             self.segment = spot.segment;
         }
         let archived = self.fringe.size().0.saturating_sub(frame.first.0) as usize;
@@ -213,6 +229,9 @@ impl Session {
     fn add_entry(&mut self, entry: &[u8]) -> Result<Vec<FullTile>, Halt> {
         let index = self.fringe.size();
         let seen = Seen::of(entry).map_err(|e| Halt::Unfit(format!("entry {index} cannot be read: {e}")))?;
+        if let Some(full) = &self.full {
+            full.entry(LeafIndex(index.0), &seen.glance);
+        }
         self.entries.push(Bytes::copy_from_slice(entry));
         self.seen.push(seen);
         Ok(self.fringe.append(leaf_hash(entry)))
@@ -227,7 +246,7 @@ impl Session {
         for FullTile { level, number, hashes } in full {
             self.put(&TilePath::hashes(*level, *number), &tile::hash_bytes(hashes))?;
         }
-        self.position.fold = self.fold()?;
+        apply(&mut self.position.fold, self.position.size, &self.seen)?;
         self.position.size = self.fringe.size();
         self.position.root = self.fringe.root();
         let mut times = None;
@@ -252,20 +271,24 @@ impl Session {
     /// The fold of everything archived: of the full bundles, and of what is in none yet.
     fn fold(&self) -> Result<Fold, Halt> {
         let mut fold = self.position.fold.clone();
-        for (index, seen) in (self.position.size.0..).map(LeafIndex).zip(&self.seen) {
-            let added = fold.apply(index, &seen.glance);
-            added.map_err(|why| Halt::Unfit(format!("entry {index}: {why}")))?;
-        }
+        apply(&mut fold, self.position.size, &self.seen)?;
         Ok(fold)
+    }
+
+    /// Everything archived so far ends where this segment begins.
+    pub fn boundary(&self, first: LeafIndex, chain: Digest) -> Result<Boundary, Halt> {
+        Ok(Boundary { first, edge: self.fringe.edge(), chain, fold: self.fold()? })
     }
 
     /// Called when the walk goes over into a later segment, before anything of it is archived. After a crash it may
     /// be called again for the same boundary; from the first on, when all is made again.
-    #[expect(clippy::unused_self, reason = "the place where finished segments are taken care of")]
     fn passed_segment(&self, boundary: &Boundary) {
         let Boundary { first, edge, chain, fold } = boundary;
         let (root, open) = (edge.root(), fold.open.len());
         tracing::debug!(%first, %root, %chain, open, "a segment is full");
+        if let Some(full) = &self.full {
+            full.passed(self.segment, boundary);
+        }
     }
 
     fn publish(&mut self, note: Arc<str>, checkpoint: &Checkpoint) -> Result<(), Halt> {
@@ -292,7 +315,7 @@ impl Session {
         Ok(())
     }
 
-    fn write_partial_tiles(&mut self) -> Result<(), Halt> {
+    pub fn write_partial_tiles(&mut self) -> Result<(), Halt> {
         for path in tile::partial_tiles(self.fringe.size()) {
             let bytes = match path.kind {
                 TileKind::Hashes { level } => tile::hash_bytes(self.fringe.level(level)),
@@ -305,6 +328,13 @@ impl Session {
             self.put(&path, &bytes)?;
         }
         Ok(())
+    }
+}
+
+impl Drop for Session {
+    /// Whoever still holds a snapshot of this session finds the index closed, and never an older one.
+    fn drop(&mut self) {
+        self.index.close();
     }
 }
 
@@ -326,6 +356,14 @@ impl Deadline {
             }
         }
     }
+}
+
+/// The entries after those of the fold.
+fn apply(fold: &mut Fold, size: TreeSize, seen: &[Seen]) -> Result<(), Halt> {
+    for (index, seen) in (size.0..).map(LeafIndex).zip(seen) {
+        fold.apply(index, &seen.glance).map_err(|why| Halt::Unfit(format!("entry {index}: {why}")))?;
+    }
+    Ok(())
 }
 
 const SYNC_INTERVAL: Duration = Duration::from_millis(limits::ARCHIVE_SYNC_INTERVAL_MS);

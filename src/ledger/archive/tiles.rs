@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::limits;
 use crate::merkle::tile::{BUNDLE_BYTES_MAX, HASH_BYTES, TileKind, TilePath, entry_ranges};
 
-const TILE_DIR: &str = "tile";
+pub const TILE_DIR: &str = "tile";
 /// A tile gets its name when it is whole.
 const NEW_FILE: &str = "tile.new";
 const DIR_MODE: u32 = 0o750;
