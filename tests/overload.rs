@@ -189,7 +189,11 @@ fn a_log_has_one_gateway() {
     let mut second = Setup::default().lay_out();
     let yaml = fs::read_to_string(second.path("interlock.yaml")).expect("readable");
     let shared = world.path("ledger");
-    second.write("interlock.yaml", &yaml.replace("./ledger", &shared.display().to_string()), 0o644);
+    second.write(
+        "interlock.yaml",
+        &yaml.replace("dir: ledger", &format!("dir: {}", shared.display())),
+        0o644,
+    );
     fs::copy(world.path("log.key"), second.path("log.key")).expect("copied");
     assert!(!second.try_run_program(&[]));
     let (status, log) = second.wait_for_end();
