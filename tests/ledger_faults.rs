@@ -16,7 +16,7 @@ use interlock::merkle::frame::{self, Evidence, FrameParts};
 use interlock::merkle::note::{Signer, SigningFailed, VerifierKey};
 use interlock::merkle::tree::{RightEdge, leaf_hash};
 use interlock::model::{Actor, AuthenticationMethod, Digest, Json, LeafIndex, ReasonCode};
-use interlock::verify::{Check, Directory, Report, Verdict, verify_log};
+use interlock::verify::{Check, Directory, Report, Verdict, policy_revision, verify_log};
 use serde_json::{Value, json};
 
 pub(super) const ORIGIN: &str = "example.org/log";
@@ -124,12 +124,9 @@ pub(super) fn verify(dir: &Path, key: &VerifierKey) -> Report {
 }
 
 pub(super) fn activation(n: usize) -> PolicyActivation {
-    PolicyActivation {
-        activated_by: format!("operator-{n}").into(),
-        engine: "regorus/0.14.1 strict".into(),
-        files: Vec::new(),
-        revision: Digest::of(&n.to_be_bytes()),
-    }
+    let engine: Arc<str> = "regorus/0.14.1 strict".into();
+    let revision = policy_revision(&engine, &[]);
+    PolicyActivation { activated_by: format!("operator-{n}").into(), engine, files: Vec::new(), revision }
 }
 
 fn rejection() -> Rejection {

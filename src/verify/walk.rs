@@ -122,6 +122,17 @@ impl<'s, S: Source + ?Sized> Walk<'s, S> {
         self.previous
     }
 
+    /// The bytes of the frame that was given out last, padding included. `spare` is read into from here on.
+    pub fn swap_buffer(&mut self, spare: Vec<u8>) -> Vec<u8> {
+        std::mem::replace(&mut self.buffer, spare)
+    }
+
+    /// Looks for segments that were begun since: after an end there may be more.
+    pub fn look_again(&mut self) -> io::Result<()> {
+        self.segments = self.source.segments()?;
+        Ok(())
+    }
+
     /// The next frame. After an end there is nothing more to ask for; after damage, the same place again.
     pub fn step(&mut self) -> io::Result<Step<'_>> {
         let Some((spot, length)) = self.next_block()? else { return Ok(Step::End(self.end())) };
