@@ -86,7 +86,9 @@ pub const PROOF_HASHES_MAX: usize = 64;
 /// A tlog-proof: lines of hashes, extra data, the checkpoint.
 pub const PROOF_BYTES_MAX: usize = 64 * 1024 + NOTE_BYTES_MAX;
 const _: () = assert!(JSON_DEPTH_MAX + 16 <= EVIDENCE_DEPTH_MAX);
-const _: () = assert!(CHECKPOINT_POLL_MS < PUBLISH_INTERVAL_MS && PUBLISH_INTERVAL_MS * 10 <= CHECKPOINT_WAIT_MS_DEFAULT);
+const _: () = assert!(
+    CHECKPOINT_POLL_MS < PUBLISH_INTERVAL_MS && PUBLISH_INTERVAL_MS * 10 <= CHECKPOINT_WAIT_MS_DEFAULT
+);
 
 // Requests in flight (pep, ledger).
 pub const PERMITS_IN_FLIGHT_MAX: usize = 8_192;

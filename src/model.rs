@@ -10,6 +10,7 @@ mod ids;
 mod json;
 mod read_set;
 mod reason;
+mod text;
 mod verdict;
 
 pub use actor::{Actor, AuthenticationMethod};

@@ -24,3 +24,4 @@ mod policy_packages;
 mod slow_clients;
 mod smuggling;
 mod ui;
+mod verification;

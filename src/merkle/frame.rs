@@ -285,7 +285,12 @@ pub fn sections_of_decoded(bytes: &[u8]) -> Result<Sections<'_>, FrameError> {
     for _ in 0..header.evidence_count {
         records.push(r.evidence().ok_or(FrameError::EvidenceSection)?);
     }
-    Ok(Sections { first: header.first, root, entries: decode_entries(entries, header.count)?, evidence: records })
+    Ok(Sections {
+        first: header.first,
+        root,
+        entries: decode_entries(entries, header.count)?,
+        evidence: records,
+    })
 }
 
 fn decode_entries(section: &[u8], count: usize) -> Result<Vec<&[u8]>, FrameError> {

@@ -76,7 +76,8 @@ impl FromStr for TlogProof {
             STANDARD.decode(extra).ok().filter(|data| !data.is_empty()).ok_or(InvalidProof::Extra)?;
             (next, _) = line()?;
         }
-        let index: u64 = next.strip_prefix("index ").and_then(|n| n.parse().ok()).ok_or(InvalidProof::Index)?;
+        let index: u64 =
+            next.strip_prefix("index ").and_then(|n| n.parse().ok()).ok_or(InvalidProof::Index)?;
         if format!("index {index}") != next {
             return Err(InvalidProof::Index);
         }

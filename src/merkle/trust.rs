@@ -140,7 +140,11 @@ impl Reading {
         if let Some(first) = self.logs.first()
             && first.name() != key.name()
         {
-            return Err(format!("a key of `{}`, after one of `{}`: one log at a time", key.name(), first.name()));
+            return Err(format!(
+                "a key of `{}`, after one of `{}`: one log at a time",
+                key.name(),
+                first.name()
+            ));
         }
         if self.logs.iter().any(|known| known.has_public_key_of(&key)) {
             return Err("the same public key a second time".into());
@@ -190,7 +194,8 @@ impl Reading {
             return Ok(());
         }
         Err(match self.names.contains_key(name) {
-            true => "a quorum of witnesses is asked for, and cosignatures are not checked yet: `quorum none`".into(),
+            true => "a quorum of witnesses is asked for, and cosignatures are not checked yet: `quorum none`"
+                .into(),
             false => format!("`{}` is not defined above", lossy(name)),
         })
     }
@@ -295,8 +300,11 @@ mod tests {
 
     #[test]
     fn one_trusted_key_is_enough_and_one_wrong_signature_too_many() {
-        let checkpoint =
-            Checkpoint { origin: "example.org/log".parse().expect("a name"), size: TreeSize(3), root: Digest::of(b"") };
+        let checkpoint = Checkpoint {
+            origin: "example.org/log".parse().expect("a name"),
+            size: TreeSize(3),
+            root: Digest::of(b""),
+        };
         let (one, two) = (signer(1), signer(2));
         let (by_one, by_two) = (checkpoint.sign(&one).expect("signs"), checkpoint.sign(&two).expect("signs"));
         let line_of = |note: &str| note.lines().last().map(|l| format!("{l}\n")).expect("a line");
@@ -304,11 +312,17 @@ mod tests {
         let trust = Trust { keys: vec![one.verifier().clone(), two.verifier().clone()] };
         let signers = |note: &str| trust.checkpoint(note.as_bytes()).map(|c| c.signers().len());
         assert_eq!((signers(&by_one), signers(&by_two), signers(&both)), (Ok(1), Ok(1), Ok(2)));
-        assert_eq!(Trust::from(two.verifier().clone()).checkpoint(both.as_bytes()).map(|c| c.signers().len()), Ok(1));
+        assert_eq!(
+            Trust::from(two.verifier().clone()).checkpoint(both.as_bytes()).map(|c| c.signers().len()),
+            Ok(1)
+        );
         let of_more = Checkpoint { size: TreeSize(4), ..checkpoint };
         let wrong = format!("{by_one}{}", line_of(&of_more.sign(&two).expect("signs")));
         assert!(trust.checkpoint(wrong.as_bytes()).is_err());
-        assert!(Trust::from(one.verifier().clone()).checkpoint(wrong.as_bytes()).is_ok(), "of an unknown key");
+        assert!(
+            Trust::from(one.verifier().clone()).checkpoint(wrong.as_bytes()).is_ok(),
+            "of an unknown key"
+        );
         assert!(Trust::from(signer(3).verifier().clone()).checkpoint(both.as_bytes()).is_err());
     }
 }

@@ -84,7 +84,10 @@ impl Keys {
         if vkeys.len() != listed.len() {
             return Some(format!("lists a key twice, or more than {} keys", limits::NOTE_SIGNATURES_MAX));
         }
-        listed.iter().find(|vkey| !is_of_log(vkey)).map(|vkey| format!("lists `{vkey}`, which is no key of this log"))
+        listed
+            .iter()
+            .find(|vkey| !is_of_log(vkey))
+            .map(|vkey| format!("lists `{vkey}`, which is no key of this log"))
     }
 
     /// A key leaf.
@@ -115,7 +118,8 @@ impl Keys {
         if matches!(state, Some(State::Compromised(_))) {
             return wrong.map(Into::into);
         }
-        let key = self.known.entry(Arc::clone(&leaf.vkey)).or_insert(Key { state: State::Active, added: None });
+        let key =
+            self.known.entry(Arc::clone(&leaf.vkey)).or_insert(Key { state: State::Active, added: None });
         match leaf.event {
             KeyEvent::Add => (key.state, key.added) = (State::Active, Some(index)),
             KeyEvent::Retire => key.state = State::Retired(index),

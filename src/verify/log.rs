@@ -256,7 +256,13 @@ impl<'v> Pass<'v> {
     }
 
     /// Reads a checkpoint and expects its root; returns its size.
-    fn checkpoint(&mut self, file: String, note: Option<&[u8]>, trust: &Trust, archived: bool) -> Option<TreeSize> {
+    fn checkpoint(
+        &mut self,
+        file: String,
+        note: Option<&[u8]>,
+        trust: &Trust,
+        archived: bool,
+    ) -> Option<TreeSize> {
         let signed = match note {
             None => Err("there is no checkpoint".to_owned()),
             Some(note) => trust.checkpoint(note).map_err(|e| e.to_string()),
@@ -294,7 +300,8 @@ impl<'v> Pass<'v> {
                 self.met.push(expected);
                 continue;
             }
-            let what = format!("at {} leaves root {} was signed, the frames give {root}", named.size, named.root);
+            let what =
+                format!("at {} leaves root {} was signed, the frames give {root}", named.size, named.root);
             self.report.problem(of_file(expected.file, what));
         }
     }
@@ -381,7 +388,9 @@ impl<'v> Pass<'v> {
             let note = format!("the log is being written: verified up to its checkpoint of {size} leaves");
             self.report.notes.push(note);
         } else if !self.leaves.ends_with_stop() {
-            self.report.notes.push("the log does not end with a stop: a gateway is running, or was killed".into());
+            self.report
+                .notes
+                .push("the log does not end with a stop: a gateway is running, or was killed".into());
         }
     }
 
@@ -398,7 +407,8 @@ impl<'v> Pass<'v> {
         for Expected { file, signed } in std::mem::take(&mut self.met) {
             let size = signed.checkpoint().size;
             if !signed.signers().iter().any(|key| self.leaves.keys.may_sign(key, size)) {
-                let what = format!("the log had retired every key that signed these {size} leaves, or lost it");
+                let what =
+                    format!("the log had retired every key that signed these {size} leaves, or lost it");
                 self.report.problem(of_file(file, what));
             }
         }

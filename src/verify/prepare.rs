@@ -92,9 +92,7 @@ impl Message {
     pub fn is_of(&self, permitted: &Self) -> bool {
         match (&self.digest, &*self.disclosures) {
             (Some(digest), []) => permitted.digest == Some(*digest),
-            (None, [disclosure]) => {
-                permitted.digest.is_none() && permitted.disclosures.contains(disclosure)
-            }
+            (None, [disclosure]) => permitted.digest.is_none() && permitted.disclosures.contains(disclosure),
             (Some(_), [_, ..]) | (None, [] | [_, _, ..]) => false,
         }
     }
@@ -273,7 +271,8 @@ fn is_time(text: &str) -> bool {
 fn is_plain_time(text: &str) -> bool {
     let bytes = text.as_bytes();
     let shape = b"dddd-dd-ddTdd:dd:dd.ddddddZ";
-    let fits = |(byte, wanted): (&u8, &u8)| if *wanted == b'd' { byte.is_ascii_digit() } else { byte == wanted };
+    let fits =
+        |(byte, wanted): (&u8, &u8)| if *wanted == b'd' { byte.is_ascii_digit() } else { byte == wanted };
     if bytes.len() != shape.len() || !bytes.iter().zip(shape).all(fits) {
         return false;
     }

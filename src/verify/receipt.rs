@@ -7,7 +7,7 @@ use std::fmt::{self, Write};
 
 use serde::Serialize;
 
-use super::prepare::{contradictions_of, common, form_of, read_entry};
+use super::prepare::{common, contradictions_of, form_of, read_entry};
 use super::report::{Check, Problem, Verdict, escape};
 use crate::merkle::checkpoint::parse_checkpoint_unverified;
 use crate::merkle::proof::verify_inclusion;
@@ -130,8 +130,12 @@ impl ReceiptReport {
 /// One line for people.
 fn describe(entry: &Entry) -> String {
     match entry {
-        Entry::Decision(d) => format!("{} {} {} by {}, {}", d.decision.as_str(), d.surface, d.action, d.actor.id, d.time),
-        Entry::Outcome(o) => format!("outcome {} of entry {}, {}", o.status.as_str(), o.decision_index, o.time),
+        Entry::Decision(d) => {
+            format!("{} {} {} by {}, {}", d.decision.as_str(), d.surface, d.action, d.actor.id, d.time)
+        }
+        Entry::Outcome(o) => {
+            format!("outcome {} of entry {}, {}", o.status.as_str(), o.decision_index, o.time)
+        }
         Entry::Refusal(r) => format!("refusal {} of {}, {}", r.reason, r.actor.id, r.time),
         Entry::Epoch(e) => format!("epoch {}, {}", e.epoch, e.time),
         Entry::Key(k) => format!("key {}, {}", k.vkey, k.time),

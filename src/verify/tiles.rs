@@ -91,7 +91,8 @@ impl Tiles {
         if !self.present {
             return;
         }
-        let sections = frame::sections_of_decoded(bytes).expect("the walk has decoded these very bytes before");
+        let sections =
+            frame::sections_of_decoded(bytes).expect("the walk has decoded these very bytes before");
         for entry in sections.entries {
             let length = u16::try_from(entry.len()).expect("a frame's entries have a 2-byte length");
             self.bundle.push(&[&length.to_be_bytes(), entry]);
@@ -210,7 +211,13 @@ impl Tiles {
 }
 
 /// A full one, and the partial ones that were published on the way to it.
-fn compare_all<S: Source + ?Sized>(source: &S, row: Row, number: u64, filling: &Filling, report: &mut Report) {
+fn compare_all<S: Source + ?Sized>(
+    source: &S,
+    row: Row,
+    number: u64,
+    filling: &Filling,
+    report: &mut Report,
+) {
     compare(source, row, number, row.path(number), filling, TILE_WIDTH, report);
     compare_partial(source, row, number, filling, report);
 }
@@ -224,7 +231,8 @@ fn compare_partial<S: Source + ?Sized>(
 ) {
     let dir = format!("{}.p", row.path(number));
     for name in source.derived_names(&dir).unwrap_or_default() {
-        let width = name.parse().ok().filter(|w: &usize| (1..TILE_WIDTH).contains(w) && w.to_string() == name);
+        let width =
+            name.parse().ok().filter(|w: &usize| (1..TILE_WIDTH).contains(w) && w.to_string() == name);
         if let Some(width) = width.filter(|w| *w <= filling.ends.len()) {
             compare(source, row, number, format!("{dir}/{name}"), filling, width, report);
         }
@@ -279,15 +287,38 @@ mod tests {
 
     #[test]
     fn only_tiles_under_the_size_are_known() {
-        let tiles = Tiles { present: true, size: 256 * 256 + 256 + 3, levels: Vec::new(), bundle: Filling::default() };
-        for known in
-            ["tile/0/000", "tile/0/256", "tile/0/257.p/3", "tile/1/000", "tile/1/001.p/1", "tile/entries/256", "tile/0/000.p/255"]
-        {
+        let tiles = Tiles {
+            present: true,
+            size: 256 * 256 + 256 + 3,
+            levels: Vec::new(),
+            bundle: Filling::default(),
+        };
+        for known in [
+            "tile/0/000",
+            "tile/0/256",
+            "tile/0/257.p/3",
+            "tile/1/000",
+            "tile/1/001.p/1",
+            "tile/entries/256",
+            "tile/0/000.p/255",
+        ] {
             assert!(tiles.is_known(known), "{known}");
         }
         for strange in [
-            "tile/0/257", "tile/0/257.p/4", "tile/0/0", "tile/0/x000/000", "tile/1/001", "tile/00/000", "tile/8/000",
-            "tile/0/000.p/256", "tile/0/000.p/0", "tile/0/000.p/07", "tile/0/000.p", "tile/0/000.tmp", "tile/entries", "tile/x/000",
+            "tile/0/257",
+            "tile/0/257.p/4",
+            "tile/0/0",
+            "tile/0/x000/000",
+            "tile/1/001",
+            "tile/00/000",
+            "tile/8/000",
+            "tile/0/000.p/256",
+            "tile/0/000.p/0",
+            "tile/0/000.p/07",
+            "tile/0/000.p",
+            "tile/0/000.tmp",
+            "tile/entries",
+            "tile/x/000",
         ] {
             assert!(!tiles.is_known(strange), "{strange}");
         }
