@@ -55,6 +55,8 @@ pub const REJECTION_REFILL_MS: u64 = 1_000;
 pub const REJECTION_ACTORS_MAX: usize = 4_096;
 /// Problems a verification report names one by one; the rest are counted.
 pub const PROBLEMS_NAMED_MAX: usize = 100;
+/// So many of each kind are named in any case.
+pub const PROBLEMS_OF_KIND_NAMED: usize = 8;
 
 // Verification (verify).
 /// Nesting of a policy input: what a request's body may have, and room for the members around it.

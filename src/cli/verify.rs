@@ -28,7 +28,7 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "FILE", requires = "receipt")]
     proof: Option<PathBuf>,
     /// A checkpoint of this log that was kept elsewhere: must be signed and lie on the log's history
-    #[arg(long, value_name = "FILE", requires = "log")]
+    #[arg(long, value_name = "FILE", conflicts_with = "receipt")]
     checkpoint: Vec<PathBuf>,
     /// How long to wait for a checkpoint that covers the newest leaves of a log that is being written
     #[arg(long, value_name = "MS", default_value_t = limits::CHECKPOINT_WAIT_MS_DEFAULT)]

@@ -249,7 +249,9 @@ impl Report {
     pub(super) fn problem(&mut self, problem: Problem) {
         *self.verdicts.of_mut(problem.check) = Verdict::Fail;
         self.problem_count += 1;
-        if self.problems.len() < limits::PROBLEMS_NAMED_MAX {
+        // A flood of one kind does not keep the first ones of another from being named.
+        let of_kind = || self.problems.iter().filter(|named| named.check == problem.check).count();
+        if self.problems.len() < limits::PROBLEMS_NAMED_MAX || of_kind() < limits::PROBLEMS_OF_KIND_NAMED {
             self.problems.push(problem);
         }
     }

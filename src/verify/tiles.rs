@@ -189,7 +189,7 @@ impl Tiles {
                 Some((digits, width)) => (digits, Some(width)),
                 None => (rest, None),
             };
-            let number: u64 = digits.replace('x', "").replace('/', "").parse().ok()?;
+            let number: u64 = digits.replace(['x', '/'], "").parse().ok()?;
             let level = match row {
                 Row::Level(level) => level,
                 Row::Entries => 0,
