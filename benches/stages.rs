@@ -8,6 +8,15 @@ mod canonicalize;
 mod evaluate;
 #[path = "stages/path.rs"]
 mod path;
+#[path = "stages/verify.rs"]
+mod verify;
 
-criterion::criterion_group!(stages, canonicalize::group, evaluate::group, append::group, path::group);
+criterion::criterion_group!(
+    stages,
+    canonicalize::group,
+    evaluate::group,
+    append::group,
+    path::group,
+    verify::group
+);
 criterion::criterion_main!(stages);

@@ -72,6 +72,42 @@ pub const READ_ENTRIES_MAX: usize = 4_096;
 pub const READ_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Problems a verification report names one by one; the rest are counted.
 pub const PROBLEMS_NAMED_MAX: usize = 100;
+/// So many of each kind are named in any case.
+pub const PROBLEMS_OF_KIND_NAMED: usize = 8;
+
+// Verification (verify).
+/// Nesting of a policy input: what a request's body may have, and room for the members around it.
+pub const EVIDENCE_DEPTH_MAX: usize = 128;
+/// Frames are handed to a thread together once they have this many bytes.
+pub const VERIFY_BATCH_BYTES: usize = 256 * 1024;
+/// Such batches on their way to one thread.
+pub const VERIFY_BATCHES_WAITING: usize = 2;
+pub const VERIFY_THREADS_MAX: usize = 16;
+/// Closed permits that are remembered, for the decisions that name them as superseded.
+pub const CLOSED_PERMITS_REMEMBERED: usize = 1_024;
+/// Policy revisions that are remembered of one epoch.
+pub const REVISIONS_REMEMBERED: usize = 4_096;
+/// Keys that a log may have had.
+pub const LOG_KEYS_MAX: usize = 1_024;
+/// How often a checkpoint that does not yet cover all leaves is read again.
+pub const CHECKPOINT_POLL_MS: u64 = 20;
+/// Default of `interlock verify --wait-ms`: many times what a gateway takes to publish a checkpoint.
+pub const CHECKPOINT_WAIT_MS_DEFAULT: u64 = 2_000;
+/// Names that are looked at in one directory of tiles, which has at most some more than a thousand.
+pub const DERIVED_NAMES_MAX: usize = 4_096;
+/// Files beside the tiles that a report names; the rest are counted.
+pub const STRANGE_FILES_NAMED_MAX: usize = 20;
+/// C2SP tlog-policy asks for at least 32 of each.
+pub const TRUST_LINES_MAX: usize = 256;
+pub const TRUST_FILE_BYTES_MAX: usize = 64 * 1024;
+/// Hashes of one inclusion path: as many levels as a tree of 2^64 leaves has.
+pub const PROOF_HASHES_MAX: usize = 64;
+/// A tlog-proof: lines of hashes, extra data, the checkpoint.
+pub const PROOF_BYTES_MAX: usize = 64 * 1024 + NOTE_BYTES_MAX;
+const _: () = assert!(JSON_DEPTH_MAX + 16 <= EVIDENCE_DEPTH_MAX);
+const _: () = assert!(
+    CHECKPOINT_POLL_MS < PUBLISH_INTERVAL_MS && PUBLISH_INTERVAL_MS * 10 <= CHECKPOINT_WAIT_MS_DEFAULT
+);
 
 // Sealed segments and restart points (verify::seekable, ledger::seal, ledger::restart).
 /// Bytes of a segment that are compressed together: what must be read to see one of them.

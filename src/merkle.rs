@@ -2,8 +2,9 @@
 //!
 //! [`tree`] is the RFC 6962 Merkle tree as hashes and a right edge, [`proof`] its inclusion and consistency
 //! proofs, [`batch`] the tree around one group commit, [`note`] C2SP signed notes, [`checkpoint`] C2SP
-//! tlog-checkpoint, [`tile`] C2SP tlog-tiles, [`frame`] the write-ahead form of one group commit. Bytes come in
-//! untrusted; what comes out under a short name has been checked.
+//! tlog-checkpoint, [`tile`] C2SP tlog-tiles, [`trust`] C2SP tlog-policy, [`tlog_proof`] what a caller keeps of one leaf,
+//! [`frame`] the write-ahead form of one group commit. Bytes come in untrusted; what comes out under a short name has
+//! been checked.
 
 pub mod batch;
 pub mod checkpoint;
@@ -13,3 +14,4 @@ pub mod proof;
 pub mod tile;
 pub mod tlog_proof;
 pub mod tree;
+pub mod trust;

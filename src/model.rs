@@ -12,6 +12,7 @@ mod line;
 mod read_set;
 mod reason;
 mod redaction;
+mod text;
 mod verdict;
 
 pub use actor::{Actor, AuthenticationMethod};

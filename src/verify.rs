@@ -1,22 +1,35 @@
-//! Offline verification of a log directory, with a pinned key and nothing else.
+//! Offline verification of a log directory or of one receipt, with pinned keys and nothing else.
 //!
-//! In: a [`Source`] (a [`Directory`]) and a verifier key. Out: a [`Report`] with one verdict for each question
-//! of RECEIPTS.md and every problem by index, file and offset. Reads only; memory grows with the permits that
-//! are open, not with the log. The ledger's recovery walks frames with the same [`walk`].
+//! In: a [`Source`] (a [`Directory`]) and the [`Trust`](crate::merkle::trust::Trust) in its keys. Out: a [`Report`] with
+//! one verdict for each question of RECEIPTS.md and every problem by index, file and offset; or a [`ReceiptReport`].
+//! Reads only; memory grows with the permits that are open, not with the log. Depends on `model` and `merkle` alone, and
+//! on nothing that a gateway does: tests/architecture.rs. The ledger's recovery walks frames with the same [`walk`].
+//!
+//! One thread walks; [`prepare`] says on several threads what can be said of a frame alone; [`leaves`] holds leaves to
+//! each other, in order.
 //!
 //! Exit codes of `interlock verify`: 0 everything passed; 1 cannot be read; 2 wrong usage; 10 frames or
 //! leaves malformed; 11 a leaf is not included; 12 not signed; 13 permits and outcomes not paired; 14 epochs;
-//! 15 evidence. The lowest failing one wins (`the_first_failing_check_decides_the_exit_code`).
+//! 15 evidence; 16 tiles. The lowest failing one wins (`the_first_failing_check_decides_the_exit_code`).
 
+mod canonical;
+mod keys;
 mod leaves;
 mod log;
+mod pipeline;
+mod prepare;
+mod receipt;
 mod report;
 pub mod seekable;
 pub mod source;
 mod strict;
+mod tiles;
 pub mod walk;
 
-pub use log::verify_log;
-pub use report::{Check, Open, Problem, Report, Verdict, Verdicts, escape, escape_json};
+pub use canonical::canonical_json;
+pub use log::{Options, Progress, verify_log, verify_log_with};
+pub use prepare::policy_revision;
+pub use receipt::{ReceiptReport, ReceiptVerdicts, verify_receipt};
+pub use report::{Archived, Check, Open, Problem, Report, Verdict, Verdicts, escape, escape_json};
 pub use source::{Directory, Form, Source, segment_file};
 pub use strict::{NotCanonical, strict_canonical};

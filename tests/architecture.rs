@@ -73,6 +73,55 @@ fn a_module_imports_only_modules_declared_above_it() {
     assert!(imports > 100, "only {imports} imports found: the test does not see them");
 }
 
+/// The modules of this crate that the code names, by `crate::` or `interlock::`.
+fn imported(code: &str, root: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for (at, _) in code.match_indices(root) {
+        let rest = &code[at + root.len()..];
+        let names: Vec<&str> = match rest.strip_prefix('{') {
+            Some(list) => list.split('}').next().unwrap_or_default().split(',').collect(),
+            None => vec![rest],
+        };
+        let word = |name: &str| {
+            name.trim().split(|c: char| !c.is_alphanumeric() && c != '_').next().map(str::to_owned)
+        };
+        found.extend(names.into_iter().filter_map(word));
+    }
+    found
+}
+
+#[test]
+fn verification_stands_on_the_model_and_the_tree_alone() {
+    let allowed = ["clock", "limits", "merkle", "model", "verify"];
+    let mut seen = 0;
+    for (path, text) in sources() {
+        let is_verifier = ["verify", "merkle"]
+            .iter()
+            .any(|m| path == format!("{m}.rs") || path.starts_with(&format!("{m}/")));
+        if is_verifier {
+            for name in imported(&code(&text), "crate::") {
+                seen += 1;
+                assert!(allowed.contains(&&*name), "src/{path} imports `{name}`");
+            }
+        }
+    }
+    assert!(seen > 50, "only {seen} imports found: the test does not see them");
+    // The program that only verifies: the same front end, and nothing of the gateway.
+    let sources = sources();
+    let (front, program) = (code(&sources["cli/verify.rs"]), code(&sources["bin/interlock-verify.rs"]));
+    assert!(program.contains("#[path = \"../cli/verify.rs\"]"), "it shares the front end");
+    for code in [&front, &program] {
+        for name in imported(code, "interlock::") {
+            assert!(allowed.contains(&&*name), "the front end of verification imports `{name}`");
+        }
+        let uses = code.lines().filter_map(|line| line.trim_start().strip_prefix("use "));
+        for root in uses.filter_map(|path| path.split("::").next()) {
+            assert!(["std", "anyhow", "clap", "serde", "interlock"].contains(&root), "it uses `{root}`");
+        }
+        assert!(!code.contains("super::") && !code.contains("crate::"), "it stands alone");
+    }
+}
+
 /// Each capability, how it is spelled in code, and the only places that may spell it.
 #[test]
 fn a_capability_is_used_by_its_owner_alone() {

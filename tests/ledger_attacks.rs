@@ -55,11 +55,11 @@ fn a_decision_whose_policy_input_is_gone_exchanged_or_doubled_is_named() {
         ("of no decision", "refusal", vec![record(b"{}")], 1),
     ];
     for (name, leaf, evidence, problems) in cases {
-        let mut forged = Forged::new();
+        let mut forged = Forged::under_policy();
         let leaf = serde_json_canonicalizer::to_vec(&golden(leaf)).expect("canonical");
         forged.add_frame(&leaf, None, Some(evidence));
         let report = forged.verify();
-        assert_named(&report, Check::Evidence, 1, 4_096);
+        assert_named(&report, Check::Evidence, 2, 2 * 4_096);
         assert_eq!(report.problem_count, problems, "{name}:\n{report}");
     }
 }
@@ -101,7 +101,7 @@ fn a_list_in_a_structs_place_is_not_well_formed() {
 
 #[test]
 fn a_run_that_goes_on_without_settling_the_last_ones_permits_is_named() {
-    let mut forged = Forged::new();
+    let mut forged = Forged::under_policy();
     forged.add(&golden("decision"));
     let start = forged.epoch("start", 2, false);
     forged.add(&start);
@@ -113,7 +113,7 @@ fn a_run_that_goes_on_without_settling_the_last_ones_permits_is_named() {
     forged.add(&refusal);
     forged.add(&refusal);
     let report = forged.verify();
-    assert_named(&report, Check::Paired, 4, 4 * 4_096);
+    assert_named(&report, Check::Paired, 5, 5 * 4_096);
     assert_eq!(report.problem_count, 1, "{report}");
 }
 
@@ -127,10 +127,10 @@ fn decisions_that_contradict_themselves_are_named() {
     let mut both = golden("decision");
     both["evaluation"]["cause"] = json!("evaluation_timeout");
     for decision in [unreasoned, uncaused, both] {
-        let mut forged = Forged::new();
+        let mut forged = Forged::under_policy();
         forged.add(&decision);
         let report = forged.verify();
-        assert_named(&report, Check::WellFormed, 1, 4_096);
+        assert_named(&report, Check::WellFormed, 2, 2 * 4_096);
         assert_eq!(report.problem_count, 1, "{report}");
     }
 }

@@ -16,7 +16,7 @@ use interlock::merkle::frame::{self, Evidence, FrameParts};
 use interlock::merkle::note::{Signer, SigningFailed, VerifierKey};
 use interlock::merkle::tree::{RightEdge, leaf_hash};
 use interlock::model::{Actor, AuthenticationMethod, Digest, Json, LeafIndex, ReasonCode};
-use interlock::verify::{Check, Directory, Report, Verdict, verify_log};
+use interlock::verify::{Check, Directory, Report, Verdict, policy_revision, verify_log};
 use serde_json::{Value, json};
 
 pub(super) const ORIGIN: &str = "example.org/log";
@@ -128,12 +128,9 @@ pub(super) fn verify(dir: &Path, key: &VerifierKey) -> Report {
 }
 
 pub(super) fn activation(n: usize) -> PolicyActivation {
-    PolicyActivation {
-        activated_by: format!("operator-{n}").into(),
-        engine: "regorus/0.14.1 strict".into(),
-        files: Vec::new(),
-        revision: Digest::of(&n.to_be_bytes()),
-    }
+    let engine: Arc<str> = "regorus/0.14.1 strict".into();
+    let revision = policy_revision(&engine, &[]);
+    PolicyActivation { activated_by: format!("operator-{n}").into(), engine, files: Vec::new(), revision }
 }
 
 fn rejection() -> Rejection {
@@ -378,7 +375,8 @@ async fn an_older_checkpoint_is_an_unsigned_tail_but_not_after_a_clean_stop() {
     drop(ledger);
     write(&log.path("checkpoint"), &old);
     let report = log.verify();
-    assert!(report.passed() && report.unsigned_tail == 3, "{report}");
+    assert_eq!((report.unsigned_tail, report.problem_count, report.exit_code()), (3, 0, 12), "{report}");
+    assert_eq!(report.verdicts.signed, Verdict::NotEstablished, "{report}");
     assert!(report.notes.iter().any(|n| n.contains("3 leaves after the checkpoint")), "{report}");
 
     let (ledger, _) = log.open().expect("opens");
@@ -421,6 +419,13 @@ impl Forged {
         let mut forged = Self { log, edge: RightEdge::empty(), chain, segment: Vec::new() };
         let start = forged.epoch("start", 1, true);
         forged.add(&start);
+        forged
+    }
+
+    /// The same, with the policy that the golden decisions stand under: at entry 1.
+    pub fn under_policy() -> Self {
+        let mut forged = Self::new();
+        forged.add(&golden("policy"));
         forged
     }
 
@@ -482,6 +487,16 @@ pub(super) fn golden(name: &str) -> Value {
     let path = format!("{}/tests/golden/{name}.json", env!("CARGO_MANIFEST_DIR"));
     let mut value: Value = serde_json::from_slice(&fs::read(path).expect("readable")).expect("json");
     value["epoch"] = json!(1);
+    // The goldens show every member; together in one log they have to be true as well.
+    let engine: Arc<str> = "regorus/0.14.1 strict".into();
+    let revision = json!(policy_revision(&engine, &[]));
+    if name == "decision" {
+        value.as_object_mut().expect("an object").remove("supersedes");
+        value["policy"]["revision"] = revision;
+    } else if name == "policy" {
+        value["files"] = json!([]);
+        value["revision"] = revision;
+    }
     value
 }
 
@@ -491,22 +506,25 @@ pub(super) fn outcome_of(index: u64) -> Value {
     outcome
 }
 
+/// Where the first decision under a policy stands.
+const PERMIT: u64 = 2;
+
 #[test]
 fn permits_and_outcomes_that_do_not_pair_are_named() {
-    let mut sound = Forged::new();
+    let mut sound = Forged::under_policy();
     let at = sound.add(&golden("decision"));
     sound.add(&outcome_of(at));
     let report = sound.verify();
     assert!(report.passed() && report.permits == 1 && report.open_count == 0, "{report}");
 
-    // What stands after the permit at entry 1, and the entry that is named.
+    // What stands after the permit at entry 2, and the entry that is named.
     let with = |member: &str, value: Value| {
-        let mut outcome = outcome_of(1);
+        let mut outcome = outcome_of(PERMIT);
         outcome[member] = value;
         outcome
     };
     let without = |member: &str| {
-        let mut outcome = outcome_of(1);
+        let mut outcome = outcome_of(PERMIT);
         outcome.as_object_mut().expect("an object").remove(member);
         outcome
     };
@@ -514,20 +532,20 @@ fn permits_and_outcomes_that_do_not_pair_are_named() {
     let mut denied = golden("decision");
     denied["decision"] = json!("DENY");
     let cases = [
-        ("a second outcome", vec![outcome_of(1), outcome_of(1)], 3),
-        ("of itself", vec![outcome_of(2)], 2),
-        ("of a later entry", vec![outcome_of(9)], 2),
-        ("of no decision", vec![outcome_of(0)], 2),
-        ("of a refusal", vec![denied, outcome_of(2)], 3),
-        ("of another receipt", vec![with("decision_id", json!("019aa1b6-0e7b-7707-8707-070707070708"))], 2),
-        ("other bytes", vec![with("sent", other_bytes)], 2),
-        ("nothing sent", vec![without("sent")], 2),
-        ("no answer", vec![without("response")], 2),
-        ("not sent, yet answered", vec![with("status", json!("not_sent"))], 2),
-        ("failed by 201", vec![with("status", json!("failed"))], 2),
+        ("a second outcome", vec![outcome_of(PERMIT), outcome_of(PERMIT)], 4),
+        ("of itself", vec![outcome_of(PERMIT + 1)], 3),
+        ("of a later entry", vec![outcome_of(9)], 3),
+        ("of no decision", vec![outcome_of(0)], 3),
+        ("of a refusal", vec![denied, outcome_of(PERMIT + 1)], 4),
+        ("of another receipt", vec![with("decision_id", json!("019aa1b6-0e7b-7707-8707-070707070708"))], 3),
+        ("other bytes", vec![with("sent", other_bytes)], 3),
+        ("nothing sent", vec![without("sent")], 3),
+        ("no answer", vec![without("response")], 3),
+        ("not sent, yet answered", vec![with("status", json!("not_sent"))], 3),
+        ("failed by 201", vec![with("status", json!("failed"))], 3),
     ];
     for (name, leaves, named) in cases {
-        let mut forged = Forged::new();
+        let mut forged = Forged::under_policy();
         forged.add(&golden("decision"));
         leaves.iter().for_each(|l| {
             forged.add(l);
@@ -540,14 +558,14 @@ fn permits_and_outcomes_that_do_not_pair_are_named() {
 
 #[test]
 fn a_permit_without_an_outcome_is_open_at_the_end_and_wrong_at_a_clean_stop() {
-    let mut forged = Forged::new();
+    let mut forged = Forged::under_policy();
     forged.add(&golden("decision"));
     let report = forged.verify();
     assert!(report.passed(), "{report}");
-    assert_eq!((report.open_count, report.open[0].index), (1, LeafIndex(1)));
+    assert_eq!((report.open_count, report.open[0].index), (1, LeafIndex(PERMIT)));
     let stop = forged.epoch("stop", 1, true);
     forged.add(&stop);
-    assert_named(&forged.verify(), Check::Paired, 2, 2 * 4_096);
+    assert_named(&forged.verify(), Check::Paired, 3, 3 * 4_096);
 }
 
 #[test]
@@ -666,11 +684,12 @@ fn keys_are_generated_once_and_verify_answers_with_exit_codes() {
     forged.chain = frame::genesis(forged.log.key.verifier().name());
     let start = forged.epoch("start", 1, true);
     forged.add(&start);
+    forged.add(&golden("policy"));
     let mut hostile = golden("decision");
     hostile["reasons"][0]["message"] = json!("\u{9b}2J\u{202e}");
     let id = hostile["id"].as_str().expect("an id").to_owned();
     forged.add(&hostile);
-    forged.add(&outcome_of(1));
+    forged.add(&outcome_of(PERMIT));
     forged.verify();
     let log = forged.log.dir.path().to_str().expect("UTF-8");
 
@@ -678,7 +697,7 @@ fn keys_are_generated_once_and_verify_answers_with_exit_codes() {
     assert_eq!(by_file.status.code(), Some(0), "{}", stdout(&by_file));
     let by_text = interlock(&["verify", "--log", log, "--key", &vkey, "--json"]);
     let report: Value = serde_json::from_slice(&by_text.stdout).expect("json");
-    assert_eq!((&report["verdicts"]["paired"], &report["size"]), (&json!("pass"), &json!(3)));
+    assert_eq!((&report["verdicts"]["paired"], &report["size"]), (&json!("pass"), &json!(4)));
     assert_eq!(interlock(&["verify", "--log", &path("none"), "--key", &vkey]).status.code(), Some(1));
     assert_eq!(interlock(&["verify", "--log", log, "--key", "nothing"]).status.code(), Some(1));
     let other = Key::new().verifier().to_string();
@@ -692,12 +711,12 @@ fn keys_are_generated_once_and_verify_answers_with_exit_codes() {
         let args = [&["receipts", "list", "--log", log][..], filter].concat();
         stdout(&interlock(&args)).lines().count()
     };
-    assert_eq!(count(&[]), 3);
+    assert_eq!(count(&[]), 4);
     assert_eq!(count(&["--type", "outcome"]), 1);
     assert_eq!(count(&["--surface", "payments"]), 1);
     assert_eq!(count(&["--surface", "other"]), 0);
     assert_eq!(count(&["--actor", "other"]), 0);
-    assert_eq!(count(&["--since", "2025-11-20T13:00:00.000001Z"]), 2);
+    assert_eq!(count(&["--since", "2025-11-20T13:00:00.000001Z"]), 3);
     assert_eq!(count(&["--until", "2025-11-20T14:00:00.000001+01:00"]), 1);
 
     let shown = stdout(&interlock(&["receipts", "show", &id, "--log", log]));

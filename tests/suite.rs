@@ -33,3 +33,4 @@ mod slow_clients;
 mod smuggling;
 mod syscalls;
 mod ui;
+mod verification;

@@ -1,41 +1,121 @@
-//! `interlock verify`: one verdict for each question about a log.
+//! `interlock verify` and `interlock-verify`: one verdict for each question about a log, or about one receipt.
 
-use std::io::{Write, stdout};
+use std::io::{IsTerminal, Read, Write, stderr, stdout};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use interlock::clock::Clock;
+use interlock::limits;
 use interlock::merkle::note::VerifierKey;
-use interlock::verify::{Directory, escape_json, verify_log};
+use interlock::merkle::tlog_proof::TlogProof;
+use interlock::merkle::trust::Trust;
+use interlock::model::TreeSize;
+use interlock::verify::{Directory, Options, Progress, escape_json, verify_log_with, verify_receipt};
+use serde::Serialize;
 
 /// Exit codes: 0 everything passed; 1 cannot be read; 2 wrong usage; 10 frames or leaves malformed; 11 not
-/// included; 12 not signed; 13 not paired; 14 epochs; 15 evidence. The lowest one that failed is given.
+/// included; 12 not signed; 13 not paired; 14 epochs; 15 evidence; 16 tiles. The lowest one that failed is given.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct VerifyArgs {
-    /// Directory of the log
-    #[arg(long, value_name = "DIR")]
-    log: PathBuf,
-    /// The pinned verifier key (`name+hex+base64`), or a file that holds it
-    #[arg(long, value_name = "FILE-OR-VKEY")]
-    key: String,
+    #[command(flatten)]
+    subject: Subject,
+    #[command(flatten)]
+    trusted: Trusted,
+    /// The receipt's proof (C2SP tlog-proof)
+    #[arg(long, value_name = "FILE", requires = "receipt")]
+    proof: Option<PathBuf>,
+    /// A checkpoint of this log that was kept elsewhere: must be signed and lie on the log's history
+    #[arg(long, value_name = "FILE", conflicts_with = "receipt")]
+    checkpoint: Vec<PathBuf>,
+    /// How long to wait for a checkpoint that covers the newest leaves of a log that is being written
+    #[arg(long, value_name = "MS", default_value_t = limits::CHECKPOINT_WAIT_MS_DEFAULT)]
+    wait_ms: u64,
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
 }
 
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+struct Subject {
+    /// Directory of the log
+    #[arg(long, value_name = "DIR")]
+    log: Option<PathBuf>,
+    /// One leaf, as exact bytes; a line feed after it is no part of it
+    #[arg(long, value_name = "FILE", requires = "proof")]
+    receipt: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+struct Trusted {
+    /// The pinned verifier key (`name+hex+base64`), or a file that holds it
+    #[arg(long, value_name = "FILE-OR-VKEY")]
+    key: Option<String>,
+    /// The trusted keys of one log, as a C2SP tlog-policy
+    #[arg(long, value_name = "FILE")]
+    trust: Option<PathBuf>,
+}
+
 pub fn run(args: VerifyArgs) -> Result<ExitCode> {
-    let key = read_key(&args.key)?;
-    let cannot_read = || format!("cannot read the log in {}", args.log.display());
-    let log = Directory::open(&args.log).with_context(cannot_read)?;
-    let report = verify_log(&log, &key).with_context(cannot_read)?;
-    let mut out = stdout().lock();
-    if args.json {
-        writeln!(out, "{}", escape_json(&serde_json::to_string_pretty(&report)?))?;
-    } else {
-        write!(out, "{report}")?;
+    let trust = args.trusted.read()?;
+    match (&args.subject.log, &args.subject.receipt, &args.proof) {
+        (Some(log), _, _) => run_log(log, &trust, &args),
+        (None, Some(receipt), Some(proof)) => run_receipt(receipt, proof, &trust, args.json),
+        (None, _, _) => unreachable!("clap asks for a log, or for a receipt and its proof"),
     }
+}
+
+fn run_log(dir: &Path, trust: &Trust, args: &VerifyArgs) -> Result<ExitCode> {
+    let cannot_read = || format!("cannot read the log in {}", dir.display());
+    let log = Directory::open(dir).with_context(cannot_read)?;
+    let mut archived = Vec::new();
+    for path in &args.checkpoint {
+        archived.push((path.display().to_string(), read_file(path, limits::NOTE_BYTES_MAX)?));
+    }
+    let bar = Bar::on_terminal();
+    let options = Options { wait: Duration::from_millis(args.wait_ms), archived, progress: bar };
+    let report = verify_log_with(&log, trust, options).with_context(cannot_read)?;
+    print(&report, &report, args.json)?;
     Ok(ExitCode::from(report.exit_code()))
+}
+
+fn run_receipt(receipt: &Path, proof: &Path, trust: &Trust, json: bool) -> Result<ExitCode> {
+    let mut leaf = read_file(receipt, limits::ENTRY_BYTES_MAX + 1)?;
+    // Editors and shells end a file with a line feed; a leaf has none.
+    if leaf.last() == Some(&b'\n') {
+        leaf.pop();
+    }
+    let text = String::from_utf8(read_file(proof, limits::PROOF_BYTES_MAX)?).ok();
+    let parsed = text.with_context(|| format!("{} is not UTF-8", proof.display()))?.parse::<TlogProof>();
+    let proof = parsed.with_context(|| format!("{} is no proof", proof.display()))?;
+    let report = verify_receipt(&leaf, &proof, trust);
+    print(&report, &report, json)?;
+    Ok(ExitCode::from(report.exit_code()))
+}
+
+fn print(text: &impl std::fmt::Display, value: &impl Serialize, json: bool) -> Result<()> {
+    let mut out = stdout().lock();
+    if json {
+        writeln!(out, "{}", escape_json(&serde_json::to_string_pretty(value)?))?;
+    } else {
+        write!(out, "{text}")?;
+    }
+    Ok(())
+}
+
+impl Trusted {
+    fn read(&self) -> Result<Trust> {
+        match (&self.key, &self.trust) {
+            (Some(key), _) => Ok(read_key(key)?.into()),
+            (None, Some(path)) => Trust::parse(&read_file(path, limits::TRUST_FILE_BYTES_MAX)?)
+                .with_context(|| format!("{} is no trust file", path.display())),
+            (None, None) => unreachable!("clap asks for a key or a trust file"),
+        }
+    }
 }
 
 pub(super) fn read_key(text: &str) -> Result<VerifierKey> {
@@ -46,4 +126,55 @@ pub(super) fn read_key(text: &str) -> Result<VerifierKey> {
     let file = std::fs::read_to_string(path)
         .with_context(|| format!("`{text}` is neither a verifier key nor a file that can be read"))?;
     file.trim_end().parse().with_context(|| format!("{} does not hold a verifier key", path.display()))
+}
+
+fn read_file(path: &Path, bytes_max: usize) -> Result<Vec<u8>> {
+    let cannot_read = || format!("cannot read {}", path.display());
+    let file = std::fs::File::open(path).with_context(cannot_read)?;
+    let mut bytes = Vec::new();
+    file.take(bytes_max as u64 + 1).read_to_end(&mut bytes).with_context(cannot_read)?;
+    ensure!(bytes.len() <= bytes_max, "{} has more than {bytes_max} bytes", path.display());
+    Ok(bytes)
+}
+
+/// A line on the terminal that says how far a long log was read.
+struct Bar {
+    clock: Clock,
+    began: interlock::clock::Moment,
+    drawn: Option<interlock::clock::Moment>,
+}
+
+const DRAW_EVERY: Duration = Duration::from_millis(250);
+
+impl Bar {
+    /// Nothing if nobody looks.
+    fn on_terminal() -> Option<Box<Progress<'static>>> {
+        let clock = Clock::system();
+        let mut bar = Self { began: clock.monotonic(), clock, drawn: None };
+        stderr().is_terminal().then(|| Box::new(move |read, of| bar.draw(read, of)) as Box<Progress<'static>>)
+    }
+
+    fn draw(&mut self, read: TreeSize, of: Option<TreeSize>) {
+        let now = self.clock.monotonic();
+        // Short logs are done before anybody could read it.
+        if now.since(self.drawn.unwrap_or(self.began)) < DRAW_EVERY {
+            return;
+        }
+        self.drawn = Some(now);
+        let rate = u128::from(read.0) * 1_000 / now.since(self.began).as_millis().max(1);
+        let of = match of {
+            Some(of) if of.0 > 0 => format!(" of {of} ({} %)", read.0.saturating_mul(100) / of.0),
+            Some(_) | None => String::new(),
+        };
+        // A terminal that is gone is no reason to stop.
+        let _ = write!(stderr(), "\r\x1b[K{read} leaves{of}, {rate} a second");
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        if self.drawn.is_some() {
+            let _ = write!(stderr(), "\r\x1b[K");
+        }
+    }
 }

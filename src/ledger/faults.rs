@@ -12,7 +12,7 @@ use super::restart::{self, RestartPoint};
 use super::seal::{Progress, Sealer};
 use super::simulated::{Failure, Simulated, Target};
 use super::storage::Storage;
-use super::tests::{clock, confirmed, rejection, settings, signer, start};
+use super::tests::{activation, clock, confirmed, rejection, settings, signer, start};
 use super::*;
 use crate::merkle::note::Signer;
 use crate::merkle::tree::leaf_hash;
@@ -66,10 +66,16 @@ pub(super) fn open_with(
     Ledger::open_on(storage, settings, signers, clock(), start())
 }
 
+/// A policy input of so many bytes.
+fn input(bytes: usize) -> Bytes {
+    format!("\"{}\"", "1".repeat(bytes - 2)).into()
+}
+
 /// A small life: all kinds of leaves, large evidence that fills segments, a clean end.
 pub(super) async fn live(storage: &Arc<Simulated>, model: &mut Model) -> Option<Closed> {
     let (ledger, _) = open(storage).ok()?;
-    let large = Bytes::from(vec![b'1'; 100_000]);
+    let large = input(100_000);
+    model.note(ledger.record_policy(activation()).await);
     for input in [Bytes::from_static(b"{}"), large.clone(), large.clone(), large] {
         match ledger.decide_on(Decision::Permit, input).await {
             Ok(done) => {
@@ -90,6 +96,7 @@ pub(super) async fn live(storage: &Arc<Simulated>, model: &mut Model) -> Option<
 async fn stands(storage: &Arc<Simulated>, model: &Model, when: &str) {
     model.check(storage, when);
     let (ledger, _) = open(storage).unwrap_or_else(|e| panic!("{when}: {e}"));
+    ledger.record_policy(activation()).await.unwrap_or_else(|e| panic!("{when}: {e}"));
     let done = ledger.decide(Decision::Permit).await.unwrap_or_else(|e| panic!("{when}: {e}"));
     done.open.expect("a permit").close(confirmed()).durable().await.unwrap_or_else(|e| panic!("{when}: {e}"));
     assert_eq!(ledger.close(Duration::ZERO).await, Closed::Clean, "{when}");
@@ -127,7 +134,7 @@ async fn the_log_stands_whatever_operation_fails_in_whatever_way() {
     let storage = Arc::new(Simulated::new());
     let mut model = Model::default();
     assert_eq!(live(&storage, &mut model).await, Some(Closed::Clean));
-    assert_eq!((model.released.len(), model.refused), (13, 0));
+    assert_eq!((model.released.len(), model.refused), (14, 0));
     let (operations, _) = storage.history();
     for name in ["create_spare", "promote_spare", "write_at", "sync"] {
         assert!(
@@ -391,6 +398,7 @@ async fn recovery_itself_may_fail_at_any_operation_and_be_tried_again() {
         let storage = Arc::new(Simulated::new());
         let (ledger, _) = open(&storage).expect("opens");
         let mut model = Model::default();
+        model.note(ledger.record_policy(activation()).await);
         let done = ledger.decide(Decision::Permit).await.expect("recorded");
         model.note(Ok(done.receipt.clone()));
         let (operations, _) = storage.history();
@@ -458,7 +466,8 @@ async fn a_full_disk_turns_decisions_away_but_takes_outcomes_and_ends_when_there
     let on: Arc<Simulated> = Arc::clone(&storage);
     let opened = Ledger::open_on(on, settings("/nowhere".as_ref()), signer(), time.clone(), start());
     let (ledger, _) = opened.expect("opens");
-    let large = Bytes::from(vec![b'1'; 120_000]);
+    let large = input(120_000);
+    ledger.record_policy(activation()).await.expect("recorded");
     let mut open_permits = Vec::new();
     let refused = loop {
         match ledger.decide_on(Decision::Permit, large.clone()).await {

@@ -73,7 +73,7 @@ pub(super) fn decision_entry(id: ReceiptId, decision: Decision, epoch: Epoch, in
         policy: PolicyReference {
             engine: "regorus/0.14.1 strict".into(),
             package: "gateway.payments".parse().expect("a package"),
-            revision: Digest::of(b"bundle"),
+            revision: activation().revision,
         },
         reasons: vec![ReasonCode::PolicyDenied.into()],
         request: RequestEntry {
@@ -95,6 +95,13 @@ pub(super) fn decision_entry(id: ReceiptId, decision: Decision, epoch: Epoch, in
         trace: None,
         entry_type: EntryType::Decision,
     }
+}
+
+/// The policy that all decisions of these tests stand under.
+pub(super) fn activation() -> PolicyActivation {
+    let engine: Arc<str> = "regorus/0.14.1 strict".into();
+    let revision = crate::verify::policy_revision(&engine, &[]);
+    PolicyActivation { activated_by: "start".into(), engine, files: Vec::new(), revision }
 }
 
 impl Ledger {
@@ -359,6 +366,7 @@ async fn permits_of_a_run_with_large_segments_are_settled_in_small_ones() {
         Ledger::open_on(on, settings, signer(), clock(), start()).expect("opens")
     };
     let (ledger, _) = open(32 * SEGMENT_BYTES);
+    ledger.record_policy(activation()).await.expect("recorded");
     let mut permits = Vec::new();
     for _ in 0..1_000 {
         permits.push(ledger.decide(Decision::Permit).await.expect("recorded"));
@@ -366,7 +374,7 @@ async fn permits_of_a_run_with_large_segments_are_settled_in_small_ones() {
     drop(ledger);
     drop(permits);
     let (ledger, opened) = open(SEGMENT_BYTES);
-    assert_eq!((opened.recovered_permits, opened.size.0), (1_000, 2_002));
+    assert_eq!((opened.recovered_permits, opened.size.0), (1_000, 2_003));
     assert_eq!(ledger.close(Duration::ZERO).await, Closed::Clean);
     assert!(crate::verify::verify_log(&*storage, signer().verifier()).expect("readable").passed());
 }
@@ -386,6 +394,11 @@ fn golden_entries() -> Vec<(&'static str, Entry)> {
         reserves: vec!["daily".into()],
         supersedes: Some(id),
         trace: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
+        policy: PolicyReference {
+            engine: "regorus/0.14.1 strict".into(),
+            package: "gateway.payments".parse().expect("a package"),
+            revision: Digest::of(b"bundle"),
+        },
         ..decision_entry(id, Decision::Permit, Epoch(3), b"{}")
     };
     let outcome = Outcome { cause: Some("recovered"), ..confirmed() };

@@ -281,6 +281,34 @@ pub fn decode(bytes: &[u8]) -> Result<Frame<'_>, FrameError> {
     })
 }
 
+/// What a frame holds, without its digests.
+#[derive(Clone, Debug)]
+pub struct Sections<'f> {
+    pub first: LeafIndex,
+    pub root: Digest,
+    pub entries: Vec<&'f [u8]>,
+    pub evidence: Vec<Evidence<'f>>,
+}
+
+/// Takes apart the bytes of a frame that [`decode`] has accepted, without computing its digests a second time.
+pub fn sections_of_decoded(bytes: &[u8]) -> Result<Sections<'_>, FrameError> {
+    let header = decode_header(bytes)?;
+    let content = bytes.get(..header.length - TRAILER_BYTES).ok_or(FrameError::Short)?;
+    let root = Reader(&content[72..]).digest().ok_or(FrameError::Short)?;
+    let (entries, evidence) = content[HEADER_BYTES..].split_at(header.entries_bytes);
+    let mut records = Vec::with_capacity(header.evidence_count);
+    let mut r = Reader(evidence);
+    for _ in 0..header.evidence_count {
+        records.push(r.evidence().ok_or(FrameError::EvidenceSection)?);
+    }
+    Ok(Sections {
+        first: header.first,
+        root,
+        entries: decode_entries(entries, header.count)?,
+        evidence: records,
+    })
+}
+
 fn decode_entries(section: &[u8], count: usize) -> Result<Vec<&[u8]>, FrameError> {
     let mut r = Reader(section);
     let mut entries = Vec::with_capacity(count);
@@ -295,13 +323,11 @@ fn decode_evidence(section: &[u8], count: usize) -> Result<Vec<Evidence<'_>>, Fr
     let mut r = Reader(section);
     let mut evidence = Vec::with_capacity(count);
     for _ in 0..count {
-        let digest = r.digest().ok_or(FrameError::EvidenceSection)?;
-        let length = r.length().ok_or(FrameError::EvidenceSection)?;
-        let bytes = r.take(length).ok_or(FrameError::EvidenceSection)?;
-        if Digest::of(bytes) != digest {
+        let record = r.evidence().ok_or(FrameError::EvidenceSection)?;
+        if Digest::of(record.bytes) != record.digest {
             return Err(FrameError::EvidenceDigest);
         }
-        evidence.push(Evidence { digest, bytes });
+        evidence.push(record);
     }
     if r.0.is_empty() { Ok(evidence) } else { Err(FrameError::EvidenceSection) }
 }
@@ -335,6 +361,12 @@ impl<'b> Reader<'b> {
 
     fn digest(&mut self) -> Option<Digest> {
         self.array().map(Digest::from_bytes)
+    }
+
+    fn evidence(&mut self) -> Option<Evidence<'b>> {
+        let digest = self.digest()?;
+        let length = self.length()?;
+        Some(Evidence { digest, bytes: self.take(length)? })
     }
 }
 

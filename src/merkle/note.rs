@@ -77,6 +77,11 @@ impl VerifierKey {
         self.id
     }
 
+    /// Whether both wrap the same public key, whatever they are called.
+    pub fn has_public_key_of(&self, other: &Self) -> bool {
+        self.public_key == other.public_key
+    }
+
     fn verifies(&self, text: &[u8], signature: &[u8]) -> bool {
         UnparsedPublicKey::new(&ED25519, &self.public_key).verify(text, signature).is_ok()
     }
@@ -201,8 +206,20 @@ pub fn parse_note_unverified(note: &[u8]) -> Result<(&str, Vec<SignatureLine>), 
 
 /// The note's text, if at least one known key signed it and no known key's signature is wrong.
 pub fn verify_note<'n>(note: &'n [u8], known: &[VerifierKey]) -> Result<&'n str, NoteError> {
+    verify_lines(note, known).map(|(text, _)| text)
+}
+
+/// The known keys that signed the note: at least one, and no known key's signature is wrong.
+pub fn signers_of_note(note: &[u8], known: &[VerifierKey]) -> Result<Vec<VerifierKey>, NoteError> {
+    verify_lines(note, known).map(|(_, signers)| signers.into_iter().cloned().collect())
+}
+
+fn verify_lines<'n, 'k>(
+    note: &'n [u8],
+    known: &'k [VerifierKey],
+) -> Result<(&'n str, Vec<&'k VerifierKey>), NoteError> {
     let (text, lines) = parse_note_unverified(note)?;
-    let mut signed = false;
+    let mut signers = Vec::new();
     for line in &lines {
         let Some(key) = known.iter().find(|k| k.name.as_str() == line.name && k.id == line.id) else {
             continue;
@@ -210,9 +227,11 @@ pub fn verify_note<'n>(note: &'n [u8], known: &[VerifierKey]) -> Result<&'n str,
         if !key.verifies(text.as_bytes(), &line.signature) {
             return Err(NoteError::BadSignature);
         }
-        signed = true;
+        if !signers.contains(&key) {
+            signers.push(key);
+        }
     }
-    if signed { Ok(text) } else { Err(NoteError::NotSigned) }
+    if signers.is_empty() { Err(NoteError::NotSigned) } else { Ok((text, signers)) }
 }
 
 fn is_note_text(text: &str) -> bool {

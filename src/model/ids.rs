@@ -62,8 +62,7 @@ macro_rules! name {
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-                let text = std::borrow::Cow::<'de, str>::deserialize(d)?;
-                text.parse().map_err(serde::de::Error::custom)
+                super::text::parse(d)
             }
         }
     };
@@ -193,8 +192,7 @@ impl Serialize for ReceiptId {
 
 impl<'de> Deserialize<'de> for ReceiptId {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(d)?;
-        text.parse().map_err(serde::de::Error::custom)
+        super::text::parse(d)
     }
 }
 

@@ -1,121 +1,342 @@
 //! The verification of a whole log.
+//!
+//! The checkpoint is read before the frames, and the walk goes to its size. If leaves stand after it, a gateway may
+//! be writing: then a newer checkpoint is waited for, and the walk ends exactly where that one does. If none comes,
+//! nobody has signed those leaves.
 
+use std::collections::BTreeMap;
 use std::io;
+use std::thread::{self, Scope};
+use std::time::Duration;
 
+use super::keys::Keys;
 use super::leaves::Leaves;
-use super::report::{Check, Open, Problem, Report, Verdict, Verdicts};
+use super::pipeline::Pipeline;
+use super::prepare::{Leaf, Prepared, Raw};
+use super::report::{Archived, Check, Open, Problem, Report};
 use super::source::{CHECKPOINT_FILE, Source};
+use super::tiles::Tiles;
 use super::walk::{Damage, Spot, Step, Walk};
 use crate::limits;
-use crate::merkle::checkpoint::{Checkpoint, parse_checkpoint};
-use crate::merkle::frame::Frame;
 use crate::merkle::note::VerifierKey;
-use crate::merkle::tree::{RightEdge, leaf_hash};
-use crate::model::{Digest, LeafIndex, TreeSize};
+use crate::merkle::tree::RightEdge;
+use crate::merkle::trust::{SignedCheckpoint, Trust};
+use crate::model::{LeafIndex, TreeSize};
 
-/// Verifies a log against a pinned key. `Err` only if something cannot be read.
-///
-/// The checkpoint is read before the frames: what a running gateway appends meanwhile is an unsigned tail.
+/// How a log is verified.
+#[derive(Default)]
+pub struct Options<'o> {
+    /// How long a checkpoint is waited for that covers the leaves after the one that was found.
+    pub wait: Duration,
+    /// Checkpoints of this log from elsewhere: name and bytes. Each must be signed and lie on the log's history.
+    pub archived: Vec<(String, Vec<u8>)>,
+    /// Called now and then with the leaves that were read, and how many are signed.
+    pub progress: Option<Box<Progress<'o>>>,
+}
+
+/// Verifies a log against one pinned key. `Err` only if something cannot be read.
 pub fn verify_log<S: Source + ?Sized>(source: &S, key: &VerifierKey) -> io::Result<Report> {
-    let mut pass = Pass::new(source, key)?;
-    let mut walk = Walk::new(source, key.name())?;
-    let mut looked_again = None;
-    loop {
-        match walk.step()? {
-            Step::Frame(frame, spot) => pass.frame(&frame, spot),
-            Step::End(_) => break,
-            Step::Damaged(damage) if damage.may_be_whole_now(&mut looked_again) => {}
-            Step::Damaged(damage) => {
-                pass.damage(&damage);
-                break;
+    verify_log_with(source, &Trust::from(key.clone()), Options::default())
+}
+
+/// The same against a set of keys, and with all that can be asked.
+pub fn verify_log_with<S: Source + ?Sized>(
+    source: &S,
+    trust: &Trust,
+    options: Options<'_>,
+) -> io::Result<Report> {
+    thread::scope(|scope| Verification::new(source, trust, options, scope)?.run())
+}
+
+/// Called with the leaves that were read, and how many are signed.
+pub type Progress<'o> = dyn FnMut(TreeSize, Option<TreeSize>) + 'o;
+
+/// While leaves are written as fast as they are read, so often a newer checkpoint is walked to as if it were the last.
+const CHASES_MAX: u32 = 8;
+/// Buffers of frames that were looked through, kept for frames to come.
+const SPARE_BUFFERS_MAX: usize = 64;
+
+/// Where the walk is going.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Towards {
+    /// The size of the newest checkpoint; if leaves stand after it, a newer one is looked for.
+    Checkpoint(TreeSize),
+    /// The size of a checkpoint that came while unsigned leaves were there: the walk ends there.
+    NewCheckpoint(TreeSize),
+    /// Nothing is signed from here on.
+    End,
+}
+
+struct Verification<'v, 'scope, 'env, S: Source + ?Sized> {
+    source: &'v S,
+    trust: &'v Trust,
+    wait: Duration,
+    walk: Walk<'v, S>,
+    pipeline: Pipeline<'scope, 'env>,
+    pass: Pass<'v>,
+    towards: Towards,
+    chases: u32,
+    /// Leaves that were walked over.
+    walked: TreeSize,
+    spare: Vec<Vec<u8>>,
+}
+
+impl<'v, 'scope, 'env, S: Source + ?Sized> Verification<'v, 'scope, 'env, S> {
+    fn new(
+        source: &'v S,
+        trust: &'v Trust,
+        options: Options<'v>,
+        scope: &'scope Scope<'scope, 'env>,
+    ) -> io::Result<Self> {
+        let Options { wait, archived, progress } = options;
+        let mut pass = Pass::new(trust, Tiles::new(source)?, progress);
+        for (name, note) in archived {
+            pass.checkpoint(name, Some(&note), trust, true);
+        }
+        let note = source.checkpoint()?;
+        let signed = pass.checkpoint(CHECKPOINT_FILE.into(), note.as_deref(), trust, false);
+        Ok(Self {
+            source,
+            trust,
+            wait,
+            walk: Walk::new(source, trust.log())?,
+            pipeline: Pipeline::new(scope),
+            pass,
+            towards: signed.map_or(Towards::End, Towards::Checkpoint),
+            chases: 0,
+            walked: TreeSize(0),
+            spare: Vec::new(),
+        })
+    }
+
+    fn run(mut self) -> io::Result<Report> {
+        let mut looked_again = None;
+        let mut listed_again = None;
+        while !self.has_arrived() {
+            let is_short = self.is_short();
+            match self.walk.step()? {
+                Step::Frame(frame, spot) => {
+                    let end = TreeSize(frame.first.0 + frame.entries.len() as u64);
+                    drop(frame);
+                    let spare = self.spare.pop().unwrap_or_default();
+                    let bytes = self.walk.swap_buffer(spare);
+                    self.look_for_checkpoint()?;
+                    self.walked = end;
+                    let prepared = self.pipeline.put(Raw { bytes, spot });
+                    self.take(prepared);
+                }
+                Step::End(_) if is_short && listed_again.replace(self.walked) != Some(self.walked) => {
+                    self.walk.look_again()?;
+                }
+                Step::End(_) => break,
+                Step::Damaged(damage) if damage.may_be_whole_now(&mut looked_again) => {}
+                Step::Damaged(damage) => {
+                    self.drain();
+                    self.pass.damage(&damage);
+                    break;
+                }
+            }
+        }
+        self.drain();
+        Ok(self.pass.finish(self.source))
+    }
+
+    fn drain(&mut self) {
+        loop {
+            let prepared = self.pipeline.drain();
+            if prepared.is_empty() {
+                return;
+            }
+            self.take(prepared);
+        }
+    }
+
+    fn take(&mut self, prepared: Vec<Prepared>) {
+        for frame in prepared {
+            let buffer = self.pass.frame(self.source, frame);
+            if self.spare.len() < SPARE_BUFFERS_MAX && buffer.capacity() <= limits::VERIFY_BATCH_BYTES {
+                self.spare.push(buffer);
             }
         }
     }
-    Ok(pass.finish())
+
+    /// More leaves are signed than were walked over: a segment may have been begun since the walk began.
+    fn is_short(&self) -> bool {
+        match self.towards {
+            Towards::Checkpoint(size) | Towards::NewCheckpoint(size) => self.walked < size,
+            Towards::End => false,
+        }
+    }
+
+    /// Whether the walk has come to where it ends, whatever follows.
+    fn has_arrived(&mut self) -> bool {
+        let Towards::NewCheckpoint(size) = self.towards else { return false };
+        self.pass.is_live = self.walked >= size;
+        self.pass.is_live
+    }
+
+    /// Called with a frame in hand: if all that is signed lies before it, looks for a newer checkpoint.
+    fn look_for_checkpoint(&mut self) -> io::Result<()> {
+        let Towards::Checkpoint(size) = self.towards else { return Ok(()) };
+        if self.walked < size {
+            return Ok(());
+        }
+        // Published while the walk was on its way: leaves may stand after that one too.
+        if let Some(newer) = self.newer_checkpoint(size)? {
+            self.chases += 1;
+            let is_last = self.chases > CHASES_MAX;
+            self.towards = if is_last { Towards::NewCheckpoint(newer) } else { Towards::Checkpoint(newer) };
+            return Ok(());
+        }
+        let pause = Duration::from_millis(limits::CHECKPOINT_POLL_MS);
+        let mut waited = Duration::ZERO;
+        while waited < self.wait {
+            thread::sleep(pause.min(self.wait - waited));
+            waited += pause;
+            if let Some(newer) = self.newer_checkpoint(size)? {
+                self.towards = Towards::NewCheckpoint(newer);
+                return Ok(());
+            }
+        }
+        self.towards = Towards::End;
+        Ok(())
+    }
+
+    /// The size of a checkpoint that covers more than `size` leaves. One that is not good is not looked at: the
+    /// newest good one counts.
+    fn newer_checkpoint(&mut self, size: TreeSize) -> io::Result<Option<TreeSize>> {
+        let note = self.source.checkpoint()?;
+        let signed = note.and_then(|note| self.trust.checkpoint(&note).ok());
+        let newer = signed.filter(|signed| signed.checkpoint().size > size);
+        Ok(newer.map(|signed| self.pass.expect(CHECKPOINT_FILE.into(), signed, false)))
+    }
 }
 
-struct Pass {
+/// A checkpoint whose root is compared when the tree has its size.
+struct Expected {
+    file: String,
+    signed: SignedCheckpoint,
+}
+
+struct Pass<'v> {
     report: Report,
-    vkey: String,
-    signed: Option<Checkpoint>,
-    /// Root of the tree at the signed size, once it was that large.
-    root_at_signed: Option<Digest>,
+    progress: Option<Box<Progress<'v>>>,
+    /// By size; taken out when the tree has it.
+    expected: BTreeMap<TreeSize, Vec<Expected>>,
+    /// Those that were compared, and are right.
+    met: Vec<Expected>,
+    /// The newest checkpoint of the log itself, met or not.
+    newest: Option<SignedCheckpoint>,
     edge: RightEdge,
     leaves: Leaves,
+    tiles: Tiles,
+    /// Where the first start stands that lists no trusted key.
+    strange: Option<Spot>,
     walked_to_end: bool,
+    /// The walk ended at a checkpoint and not at the end of the log.
+    is_live: bool,
 }
 
-impl Pass {
-    fn new<S: Source + ?Sized>(source: &S, key: &VerifierKey) -> io::Result<Self> {
-        let passing = Verdicts {
-            frames: Verdict::Pass,
-            well_formed: Verdict::Pass,
-            included: Verdict::Pass,
-            signed: Verdict::Pass,
-            paired: Verdict::Pass,
-            epochs: Verdict::Pass,
-            evidence: Verdict::Pass,
-        };
+impl<'v> Pass<'v> {
+    fn new(trust: &Trust, tiles: Tiles, progress: Option<Box<Progress<'v>>>) -> Self {
         let edge = RightEdge::empty();
-        let mut report = Report {
-            log: key.name().to_string(),
-            key: key.to_string(),
-            size: edge.size(),
-            root: edge.root(),
-            signed_size: None,
-            unsigned_tail: 0,
-            epochs: 0,
-            decisions: 0,
-            permits: 0,
-            open: Vec::new(),
-            open_count: 0,
-            verdicts: passing,
-            problems: Vec::new(),
-            problem_count: 0,
-            notes: Vec::new(),
-        };
-        let parsed = match source.checkpoint()? {
-            None => Err("there is no checkpoint".to_owned()),
-            Some(note) => parse_checkpoint(&note, key).map_err(|e| e.to_string()),
-        };
-        let signed = match parsed {
-            Ok(verified) => Some(verified.checkpoint().clone()),
-            Err(what) => {
-                report.problem(of_checkpoint(what));
-                None
-            }
-        };
-        report.signed_size = signed.as_ref().map(|c| c.size);
-        let root_at_signed = signed.as_ref().filter(|c| c.size == TreeSize(0)).map(|_| edge.root());
-        let (vkey, leaves) = (key.to_string(), Leaves::default());
-        Ok(Self { report, vkey, signed, root_at_signed, edge, leaves, walked_to_end: true })
+        Self {
+            report: Report::new(trust, edge.root()),
+            progress,
+            expected: BTreeMap::new(),
+            met: Vec::new(),
+            newest: None,
+            edge,
+            leaves: Leaves::new(Keys::new(trust)),
+            tiles,
+            strange: None,
+            walked_to_end: true,
+            is_live: false,
+        }
     }
 
-    fn frame(&mut self, frame: &Frame<'_>, spot: Spot) {
-        let mut evidence = frame.evidence.iter();
-        for entry in &frame.entries {
+    /// Reads a checkpoint and expects its root; returns its size.
+    fn checkpoint(
+        &mut self,
+        file: String,
+        note: Option<&[u8]>,
+        trust: &Trust,
+        archived: bool,
+    ) -> Option<TreeSize> {
+        let signed = match note {
+            None => Err("there is no checkpoint".to_owned()),
+            Some(note) => trust.checkpoint(note).map_err(|e| e.to_string()),
+        };
+        match signed {
+            Ok(signed) => Some(self.expect(file, signed, archived)),
+            Err(what) => {
+                self.report.problem(of_file(file, what));
+                None
+            }
+        }
+    }
+
+    fn expect(&mut self, file: String, signed: SignedCheckpoint, archived: bool) -> TreeSize {
+        let size = signed.checkpoint().size;
+        if archived {
+            self.report.archived.push(Archived { file: file.clone(), size });
+        } else {
+            self.newest = Some(signed.clone());
+            self.report.signed_size = Some(size);
+            self.report.signed_by = signed.signers().iter().map(ToString::to_string).collect();
+        }
+        self.expected.entry(size).or_default().push(Expected { file, signed });
+        self.compare();
+        size
+    }
+
+    /// Compares the checkpoints of the tree as it is now.
+    fn compare(&mut self) {
+        let Some(expected) = self.expected.remove(&self.edge.size()) else { return };
+        let root = self.edge.root();
+        for expected in expected {
+            let named = expected.signed.checkpoint();
+            if named.root == root {
+                self.met.push(expected);
+                continue;
+            }
+            let what =
+                format!("at {} leaves root {} was signed, the frames give {root}", named.size, named.root);
+            self.report.problem(of_file(expected.file, what));
+        }
+    }
+
+    /// Takes the next frame; gives its buffer back.
+    fn frame<S: Source + ?Sized>(&mut self, source: &S, prepared: Prepared) -> Vec<u8> {
+        let Prepared { raw: Raw { bytes, spot }, first, root, leaves, complaints } = prepared;
+        for (at_leaf, (check, what)) in complaints {
+            self.report.problem(at(check, LeafIndex(first.0 + at_leaf as u64), spot, what));
+        }
+        for Leaf { hash, fact } in leaves {
             let index = LeafIndex(self.edge.size().0);
-            for (check, what) in self.leaves.read(entry, &self.edge, &mut evidence, &self.vkey) {
+            for (check, what) in self.leaves.take(fact, &self.edge) {
                 self.report.problem(at(check, index, spot, what));
             }
-            self.edge.append(leaf_hash(entry));
-            if self.signed.as_ref().is_some_and(|c| c.size == self.edge.size()) {
-                self.root_at_signed = Some(self.edge.root());
+            if self.strange.is_none() && self.leaves.keys.first_strange() == Some(index) {
+                self.strange = Some(spot);
             }
+            self.edge.append(hash);
+            self.compare();
         }
-        if evidence.len() > 0 {
-            let what = format!("{} evidence records of the frame belong to no leaf", evidence.len());
-            self.report.problem(at(Check::Evidence, frame.first, spot, what));
+        if self.edge.root() != root {
+            let what = format!("the leaves give root {}, the frame names {root}", self.edge.root());
+            self.report.problem(at(Check::Included, first, spot, what));
         }
-        if self.edge.root() != frame.root {
-            let what = format!("the leaves give root {}, the frame names {}", self.edge.root(), frame.root);
-            self.report.problem(at(Check::Included, frame.first, spot, what));
+        self.tiles.frame(source, &bytes, &mut self.report);
+        if let Some(progress) = &mut self.progress {
+            progress(self.edge.size(), self.report.signed_size);
         }
+        bytes
     }
 
     fn damage(&mut self, damage: &Damage) {
         let Damage { spot, index, fault, bytes, followed_by } = damage;
-        let signed_size = self.signed.as_ref().map_or(TreeSize(u64::MAX), |c| c.size);
+        let signed_size = self.newest.as_ref().map_or(TreeSize(u64::MAX), |c| c.checkpoint().size);
         if damage.is_torn_tail() && index.0 >= signed_size.0 {
             self.report.notes.push(format!(
                 "{bytes} bytes of an unfinished frame at the end, after everything that was signed ({spot}): \
@@ -129,7 +350,7 @@ impl Pass {
         self.walked_to_end = false;
     }
 
-    fn finish(mut self) -> Report {
+    fn finish<S: Source + ?Sized>(mut self, source: &S) -> Report {
         self.report.size = self.edge.size();
         self.report.root = self.edge.root();
         self.report.epochs = self.leaves.epochs;
@@ -137,12 +358,11 @@ impl Pass {
         self.report.permits = self.leaves.permits;
         self.finish_open();
         self.finish_signed();
+        self.finish_keys();
+        self.tiles.finish(source, &mut self.report);
         if !self.walked_to_end {
             for check in Check::ALL {
-                let verdict = self.report.verdicts.of_mut(check);
-                if *verdict == Verdict::Pass {
-                    *verdict = Verdict::NotEstablished;
-                }
+                self.report.not_established(check);
             }
         }
         self.report
@@ -152,7 +372,10 @@ impl Pass {
         self.report.open_count = self.leaves.open.len() as u64;
         let named = self.leaves.open.iter().take(limits::PROBLEMS_NAMED_MAX);
         self.report.open = named.map(|(&index, open)| Open { index, id: open.id }).collect();
-        if self.edge.size() == TreeSize(0) && self.walked_to_end {
+        if !self.walked_to_end {
+            return;
+        }
+        if self.edge.size() == TreeSize(0) {
             self.report.problem(Problem {
                 check: Check::Epochs,
                 index: None,
@@ -160,40 +383,62 @@ impl Pass {
                 offset: None,
                 what: "the log is empty: not even a start".into(),
             });
+        } else if self.is_live {
+            let size = self.edge.size();
+            let note = format!("the log is being written: verified up to its checkpoint of {size} leaves");
+            self.report.notes.push(note);
+        } else if !self.leaves.ends_with_stop() {
+            self.report
+                .notes
+                .push("the log does not end with a stop: a gateway is running, or was killed".into());
         }
     }
 
     fn finish_signed(&mut self) {
-        let Some(signed) = &self.signed else { return };
         let size = self.edge.size();
-        self.report.unsigned_tail = size.0.saturating_sub(signed.size.0);
-        match self.root_at_signed {
-            // Of a log that could not be read to the end, what is missing says nothing more.
-            None if !self.walked_to_end => {}
-            None => {
+        // Of a log that could not be read to the end, what is missing says nothing more.
+        if self.walked_to_end {
+            for expected in std::mem::take(&mut self.expected).into_values().flatten() {
+                let signed = expected.signed.checkpoint().size;
+                let what = format!("{signed} leaves were signed, the frames hold {size}: the log was cut");
+                self.report.problem(of_file(expected.file, what));
+            }
+        }
+        for Expected { file, signed } in std::mem::take(&mut self.met) {
+            let size = signed.checkpoint().size;
+            if !signed.signers().iter().any(|key| self.leaves.keys.may_sign(key, size)) {
                 let what =
-                    format!("{} leaves were signed, the frames hold {size}: the log was cut", signed.size);
-                self.report.problem(of_checkpoint(what));
+                    format!("the log had retired every key that signed these {size} leaves, or lost it");
+                self.report.problem(of_file(file, what));
             }
-            Some(root) if root != signed.root => {
-                let what = format!(
-                    "at {} leaves root {} was signed, the frames give {root}",
-                    signed.size, signed.root
-                );
-                self.report.problem(of_checkpoint(what));
-            }
-            Some(_) if self.report.unsigned_tail == 0 => {}
-            Some(_) if self.leaves.ends_with_stop() => {
-                let what = format!(
-                    "the log ends with a clean stop, and yet {} leaves are not signed",
-                    self.report.unsigned_tail
-                );
-                self.report.problem(of_checkpoint(what));
-            }
-            Some(_) => self.report.notes.push(format!(
-                "{} leaves after the checkpoint are not signed yet: a gateway is running, or was killed",
-                self.report.unsigned_tail
-            )),
+        }
+        let Some(newest) = &self.newest else { return };
+        let tail = size.0.saturating_sub(newest.checkpoint().size.0);
+        self.report.unsigned_tail = tail;
+        if tail == 0 {
+            return;
+        }
+        if self.leaves.ends_with_stop() && self.walked_to_end {
+            let what = format!("the log ends with a clean stop, and yet {tail} leaves are not signed");
+            self.report.problem(of_file(CHECKPOINT_FILE.into(), what));
+            return;
+        }
+        self.report.not_established(Check::Signed);
+        self.report.notes.push(format!(
+            "{tail} leaves after the checkpoint are signed by nobody: a gateway was killed, or somebody added them; \
+             the next start tells which"
+        ));
+    }
+
+    /// A start that lists no trusted key stands if a trusted key was added later, and signed over it.
+    fn finish_keys(&mut self) {
+        let Some(spot) = self.strange else { return };
+        let signed = self.newest.as_ref();
+        let (signers, size) = signed.map_or((&[][..], TreeSize(0)), |s| (s.signers(), s.checkpoint().size));
+        if let Some((first, count)) = self.leaves.keys.strange_starts(signers, size) {
+            let more = if count > 1 { format!(", and {} later starts", count - 1) } else { String::new() };
+            let what = format!("no trusted key is among the keys of this epoch{more}");
+            self.report.problem(at(Check::Epochs, first, spot, what));
         }
     }
 }
@@ -202,6 +447,6 @@ fn at(check: Check, index: LeafIndex, spot: Spot, what: String) -> Problem {
     Problem { check, index: Some(index), file: Some(spot.file()), offset: Some(spot.offset), what }
 }
 
-fn of_checkpoint(what: String) -> Problem {
-    Problem { check: Check::Signed, index: None, file: Some(CHECKPOINT_FILE.into()), offset: None, what }
+fn of_file(file: String, what: String) -> Problem {
+    Problem { check: Check::Signed, index: None, file: Some(file), offset: None, what }
 }

@@ -5,6 +5,7 @@ use std::fmt::{self, Write};
 use serde::Serialize;
 
 use crate::limits;
+use crate::merkle::trust::Trust;
 use crate::model::{Digest, LeafIndex, ReceiptId, TreeSize};
 
 /// The questions, in the order in which a failing one decides the exit code.
@@ -17,18 +18,23 @@ pub enum Check {
     WellFormed,
     /// Each frame's root is the root of the leaves up to it.
     Included,
-    /// The checkpoint is signed by the pinned key for this log, and its root is the tree's at its size.
+    /// Every checkpoint is signed by a trusted key of this log, its root is the tree's at its size, and none is missing
+    /// for leaves at the end.
     Signed,
     /// Each PERMIT has exactly one outcome, later and about the same bytes.
     Paired,
-    /// Starts and stops follow each other and name the tree they found.
+    /// Starts and stops follow each other and name the tree they found; keys come and go by their leaves, and decisions
+    /// stand under a policy that their epoch activated.
     Epochs,
-    /// Beside each decision stand the bytes that policy judged, as its `input_digest` names them, and no others.
+    /// Beside each decision stand the bytes that policy judged, as its `input_digest` names them, beside each policy
+    /// its files, and nothing else.
     Evidence,
+    /// What was derived for reading (tiles and entry bundles) is what the frames give.
+    Tiles,
 }
 
 impl Check {
-    pub const ALL: [Check; 7] = [
+    pub const ALL: [Check; 8] = [
         Self::Frames,
         Self::WellFormed,
         Self::Included,
@@ -36,6 +42,7 @@ impl Check {
         Self::Paired,
         Self::Epochs,
         Self::Evidence,
+        Self::Tiles,
     ];
 
     pub const fn as_str(self) -> &'static str {
@@ -47,6 +54,7 @@ impl Check {
             Self::Paired => "paired",
             Self::Epochs => "epochs",
             Self::Evidence => "evidence",
+            Self::Tiles => "tiles",
         }
     }
 
@@ -59,6 +67,7 @@ impl Check {
             Self::Paired => 13,
             Self::Epochs => 14,
             Self::Evidence => 15,
+            Self::Tiles => 16,
         }
     }
 }
@@ -68,7 +77,8 @@ impl Check {
 pub enum Verdict {
     Pass,
     Fail,
-    /// An earlier failure kept this from being looked at to the end; nothing wrong was seen so far.
+    /// Nothing wrong was seen, but not all was looked at, because something else failed; or leaves stand in the log that
+    /// nobody has signed.
     NotEstablished,
 }
 
@@ -104,19 +114,33 @@ pub struct Open {
     pub id: ReceiptId,
 }
 
+/// A checkpoint that was kept elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Archived {
+    pub file: String,
+    pub size: TreeSize,
+}
+
 /// All of it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     pub log: String,
-    pub key: String,
+    /// Keys that are trusted.
+    pub keys: Vec<String>,
     /// Leaves that were read, and their root.
     pub size: TreeSize,
     pub root: Digest,
-    /// Size that the pinned key signed, if it did.
+    /// Size of the newest checkpoint, if a trusted key signed it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signed_size: Option<TreeSize>,
+    /// The trusted keys that did.
+    pub signed_by: Vec<String>,
     /// Leaves after it.
     pub unsigned_tail: u64,
+    /// Checkpoints from elsewhere that a trusted key signed.
+    pub archived: Vec<Archived>,
+    /// Tiles and entry bundles that were compared with the frames, whole and partial ones.
+    pub tiles_compared: u64,
     pub epochs: u64,
     pub decisions: u64,
     pub permits: u64,
@@ -139,6 +163,7 @@ pub struct Verdicts {
     pub paired: Verdict,
     pub epochs: Verdict,
     pub evidence: Verdict,
+    pub tiles: Verdict,
 }
 
 impl Verdicts {
@@ -151,6 +176,7 @@ impl Verdicts {
             Check::Paired => self.paired,
             Check::Epochs => self.epochs,
             Check::Evidence => self.evidence,
+            Check::Tiles => self.tiles,
         }
     }
 
@@ -163,6 +189,7 @@ impl Verdicts {
             Check::Paired => &mut self.paired,
             Check::Epochs => &mut self.epochs,
             Check::Evidence => &mut self.evidence,
+            Check::Tiles => &mut self.tiles,
         }
     }
 }
@@ -172,17 +199,59 @@ impl Report {
         Check::ALL.iter().all(|&c| self.verdicts.of(c) == Verdict::Pass)
     }
 
-    /// 0 if everything passed, else the code of the first check that failed.
+    /// 0 if everything passed, else the code of the first check that failed, else of the first not established.
     pub fn exit_code(&self) -> u8 {
-        let failed = Check::ALL.iter().find(|&&c| self.verdicts.of(c) == Verdict::Fail);
-        // Something is only ever not established because something else failed.
-        failed.map_or(if self.passed() { 0 } else { Check::Frames.exit_code() }, |c| c.exit_code())
+        let first = |wanted| Check::ALL.into_iter().find(|&c| self.verdicts.of(c) == wanted);
+        first(Verdict::Fail).or(first(Verdict::NotEstablished)).map_or(0, Check::exit_code)
+    }
+
+    /// Nothing wrong was found yet.
+    pub(super) fn new(trust: &Trust, root: Digest) -> Self {
+        Self {
+            log: trust.log().to_string(),
+            keys: trust.keys().iter().map(ToString::to_string).collect(),
+            size: TreeSize(0),
+            root,
+            signed_size: None,
+            signed_by: Vec::new(),
+            unsigned_tail: 0,
+            archived: Vec::new(),
+            tiles_compared: 0,
+            epochs: 0,
+            decisions: 0,
+            permits: 0,
+            open: Vec::new(),
+            open_count: 0,
+            verdicts: Verdicts {
+                frames: Verdict::Pass,
+                well_formed: Verdict::Pass,
+                included: Verdict::Pass,
+                signed: Verdict::Pass,
+                paired: Verdict::Pass,
+                epochs: Verdict::Pass,
+                evidence: Verdict::Pass,
+                tiles: Verdict::Pass,
+            },
+            problems: Vec::new(),
+            problem_count: 0,
+            notes: Vec::new(),
+        }
+    }
+
+    /// What has not failed was not looked at to the end.
+    pub(super) fn not_established(&mut self, check: Check) {
+        let verdict = self.verdicts.of_mut(check);
+        if *verdict == Verdict::Pass {
+            *verdict = Verdict::NotEstablished;
+        }
     }
 
     pub(super) fn problem(&mut self, problem: Problem) {
         *self.verdicts.of_mut(problem.check) = Verdict::Fail;
         self.problem_count += 1;
-        if self.problems.len() < limits::PROBLEMS_NAMED_MAX {
+        // A flood of one kind does not keep the first ones of another from being named.
+        let of_kind = || self.problems.iter().filter(|named| named.check == problem.check).count();
+        if self.problems.len() < limits::PROBLEMS_NAMED_MAX || of_kind() < limits::PROBLEMS_OF_KIND_NAMED {
             self.problems.push(problem);
         }
     }
@@ -192,7 +261,7 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "log     {}", escape(&self.log))?;
-        writeln!(f, "key     {}", escape(&self.key))?;
+        self.keys.iter().try_for_each(|key| writeln!(f, "key     {}", escape(key)))?;
         writeln!(
             f,
             "leaves  {} ({} decisions, {} permits, {} epochs)",
@@ -202,6 +271,12 @@ impl fmt::Display for Report {
         match self.signed_size {
             Some(size) => writeln!(f, "signed  {size} leaves, {} after them", self.unsigned_tail)?,
             None => writeln!(f, "signed  nothing")?,
+        }
+        for archived in &self.archived {
+            writeln!(f, "kept    {} leaves, {}", archived.size, escape(&archived.file))?;
+        }
+        if self.tiles_compared > 0 {
+            writeln!(f, "tiles   {} compared", self.tiles_compared)?;
         }
         writeln!(f)?;
         for check in Check::ALL {
@@ -291,6 +366,6 @@ mod tests {
     #[test]
     fn the_first_failing_check_decides_the_exit_code() {
         let codes: Vec<_> = Check::ALL.iter().map(|c| c.exit_code()).collect();
-        assert_eq!(codes, [10, 10, 11, 12, 13, 14, 15]);
+        assert_eq!(codes, [10, 10, 11, 12, 13, 14, 15, 16]);
     }
 }

@@ -59,6 +59,17 @@ pub trait Source {
     fn form(&self, _segment: LeafIndex) -> io::Result<Form> {
         Ok(Form::Raw)
     }
+
+    /// A file below `tile/`, by its path in the log's directory; `None` if there is none. At most `bytes_max` and one
+    /// byte are read.
+    fn derived(&self, _path: &str, _bytes_max: usize) -> io::Result<Option<Vec<u8>>> {
+        Ok(None)
+    }
+
+    /// Names in a directory below `tile/`, those of directories with a `/` at the end; none if there is none.
+    fn derived_names(&self, _dir: &str) -> io::Result<Vec<String>> {
+        Ok(Vec::new())
+    }
 }
 
 /// A log's directory, opened for reading only.
@@ -92,6 +103,14 @@ impl Source for Directory {
 
     fn form(&self, segment: LeafIndex) -> io::Result<Form> {
         self.0.form(segment)
+    }
+
+    fn derived(&self, path: &str, bytes_max: usize) -> io::Result<Option<Vec<u8>>> {
+        read_regular(&self.0.root.join(path), bytes_max)
+    }
+
+    fn derived_names(&self, dir: &str) -> io::Result<Vec<String>> {
+        list_names(&self.0.root.join(dir))
     }
 }
 
@@ -206,14 +225,33 @@ pub fn segment_files(root: &Path) -> io::Result<Vec<(LeafIndex, Form)>> {
 }
 
 pub fn read_checkpoint(root: &Path) -> io::Result<Option<Vec<u8>>> {
+    read_regular(&root.join(CHECKPOINT_FILE), limits::NOTE_BYTES_MAX)
+}
+
+fn read_regular(path: &Path, bytes_max: usize) -> io::Result<Option<Vec<u8>>> {
     use io::Read;
-    let file = match open_regular(&root.join(CHECKPOINT_FILE)) {
+    let file = match open_regular(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened?,
     };
-    let mut note = Vec::new();
-    file.take(limits::NOTE_BYTES_MAX as u64 + 1).read_to_end(&mut note)?;
-    Ok(Some(note))
+    let mut bytes = Vec::new();
+    file.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
+}
+
+fn list_names(dir: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut names = Vec::new();
+    for entry in entries.take(limits::DERIVED_NAMES_MAX) {
+        let entry = entry?;
+        let slash = if entry.file_type()?.is_dir() { "/" } else { "" };
+        names.push(format!("{}{slash}", entry.file_name().to_string_lossy()));
+    }
+    names.sort_unstable();
+    Ok(names)
 }
 
 /// A log comes from strangers: opening a pipe would wait for ever, a device has no end.

@@ -153,6 +153,11 @@ impl<'s, S: Source + ?Sized> Walk<'s, S> {
         self.previous
     }
 
+    /// The bytes of the frame that was given out last, padding included. `spare` is read into from here on.
+    pub fn swap_buffer(&mut self, spare: Vec<u8>) -> Vec<u8> {
+        std::mem::replace(&mut self.buffer, spare)
+    }
+
     /// The next frame. After an end or damage, the same place again.
     pub fn step(&mut self) -> io::Result<Step<'_>> {
         let spot = match self.fill() {

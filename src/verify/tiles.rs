@@ -1,0 +1,326 @@
+//! Compares what was derived for reading with what the frames give: C2SP tlog-tiles and entry bundles below `tile/`.
+//!
+//! A file that is missing is nothing: tiles are behind the log, and can be made again. One that is there and differs is
+//! a problem of its own. Memory: the unfinished tile of each level, and the unfinished bundle.
+
+use super::report::{Check, Problem, Report};
+use super::source::Source;
+use crate::limits;
+use crate::merkle::frame;
+use crate::merkle::tree::{RightEdge, leaf_hash};
+use crate::model::{Digest, LeafIndex};
+
+const TILE_DIR: &str = "tile";
+const TILE_WIDTH: usize = 256;
+/// Levels of tiles in a tree of fewer than 2^64 leaves.
+const LEVELS_MAX: usize = 8;
+
+/// A row of tiles, or of bundles: `tile/0`, `tile/entries`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Row {
+    Level(usize),
+    Entries,
+}
+
+impl Row {
+    fn dir(self) -> String {
+        match self {
+            Self::Level(level) => format!("{TILE_DIR}/{level}"),
+            Self::Entries => format!("{TILE_DIR}/entries"),
+        }
+    }
+
+    fn path(self, number: u64) -> String {
+        format!("{}/{}", self.dir(), grouped(number))
+    }
+}
+
+/// Groups of three digits, all but the last behind an `x`.
+fn grouped(number: u64) -> String {
+    let mut text = format!("{:03}", number % 1_000);
+    let mut rest = number / 1_000;
+    while rest > 0 {
+        text = format!("x{:03}/{text}", rest % 1_000);
+        rest /= 1_000;
+    }
+    text
+}
+
+/// What a file of `width` items holds, as far as the log has come.
+#[derive(Debug, Default)]
+struct Filling {
+    bytes: Vec<u8>,
+    /// Where each item ends.
+    ends: Vec<usize>,
+}
+
+impl Filling {
+    fn push(&mut self, parts: &[&[u8]]) {
+        parts.iter().for_each(|part| self.bytes.extend_from_slice(part));
+        self.ends.push(self.bytes.len());
+    }
+
+    fn prefix(&self, width: usize) -> &[u8] {
+        let end = width.checked_sub(1).and_then(|last| self.ends.get(last)).copied().unwrap_or_default();
+        &self.bytes[..end]
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+    }
+}
+
+#[derive(Debug)]
+pub struct Tiles {
+    /// There are any.
+    present: bool,
+    size: u64,
+    levels: Vec<Filling>,
+    bundle: Filling,
+}
+
+impl Tiles {
+    pub fn new<S: Source + ?Sized>(source: &S) -> std::io::Result<Self> {
+        let present = !source.derived_names(TILE_DIR)?.is_empty();
+        Ok(Self { present, size: 0, levels: Vec::new(), bundle: Filling::default() })
+    }
+
+    /// The next frame, which the walk has accepted.
+    pub fn frame<S: Source + ?Sized>(&mut self, source: &S, bytes: &[u8], report: &mut Report) {
+        if !self.present {
+            return;
+        }
+        let sections =
+            frame::sections_of_decoded(bytes).expect("the walk has decoded these very bytes before");
+        for entry in sections.entries {
+            let length = u16::try_from(entry.len()).expect("a frame's entries have a 2-byte length");
+            self.bundle.push(&[&length.to_be_bytes(), entry]);
+            self.size += 1;
+            self.hash(source, 0, leaf_hash(entry), report);
+            if self.bundle.ends.len() == TILE_WIDTH {
+                let number = self.size / TILE_WIDTH as u64 - 1;
+                compare_all(source, Row::Entries, number, &self.bundle, report);
+                self.bundle.clear();
+            }
+        }
+    }
+
+    fn hash<S: Source + ?Sized>(&mut self, source: &S, level: usize, hash: Digest, report: &mut Report) {
+        if level == LEVELS_MAX {
+            return;
+        }
+        if self.levels.len() == level {
+            self.levels.push(Filling::default());
+        }
+        let tile = &mut self.levels[level];
+        tile.push(&[hash.as_bytes()]);
+        if tile.ends.len() < TILE_WIDTH {
+            return;
+        }
+        let number = (self.size >> (8 * (level + 1))) - 1;
+        compare_all(source, Row::Level(level), number, tile, report);
+        let mut edge = RightEdge::empty();
+        for hash in tile.bytes.chunks_exact(32) {
+            let hash: [u8; 32] = hash.try_into().expect("chunks of 32 bytes");
+            edge.append(Digest::from_bytes(hash));
+        }
+        tile.clear();
+        self.hash(source, level + 1, edge.root(), report);
+    }
+
+    /// The unfinished ones, and what else is there.
+    pub fn finish<S: Source + ?Sized>(&mut self, source: &S, report: &mut Report) {
+        if !self.present {
+            return;
+        }
+        for (level, tile) in self.levels.iter().enumerate() {
+            let number = self.size >> (8 * (level + 1));
+            compare_partial(source, Row::Level(level), number, tile, report);
+        }
+        compare_partial(source, Row::Entries, self.size / TILE_WIDTH as u64, &self.bundle, report);
+        let mut strange = Vec::new();
+        let mut count = 0;
+        self.look_through(source, TILE_DIR, 0, &mut |path| {
+            count += 1;
+            if strange.len() < limits::STRANGE_FILES_NAMED_MAX {
+                strange.push(path);
+            }
+        });
+        let unnamed = count - strange.len();
+        for path in strange {
+            report.notes.push(format!("`{path}` is no tile of this log as far as it was verified"));
+        }
+        if unnamed > 0 {
+            report.notes.push(format!("{unnamed} more files below `{TILE_DIR}` are no tiles of this log"));
+        }
+    }
+
+    fn look_through<S: Source + ?Sized>(
+        &self,
+        source: &S,
+        dir: &str,
+        depth: usize,
+        strange: &mut impl FnMut(String),
+    ) {
+        // Seven groups of three digits are the largest number, below a row and above a partial's directory.
+        if depth > 10 {
+            return strange(dir.to_owned());
+        }
+        for name in source.derived_names(dir).unwrap_or_default() {
+            let path = format!("{dir}/{name}");
+            match path.strip_suffix('/') {
+                Some(below) => self.look_through(source, below, depth + 1, strange),
+                None if self.is_known(&path) => {}
+                None => strange(path),
+            }
+        }
+    }
+
+    /// Whether the path is one that was compared.
+    fn is_known(&self, path: &str) -> bool {
+        let known = || {
+            let (row, rest) = path.strip_prefix(TILE_DIR)?.strip_prefix('/')?.split_once('/')?;
+            let row = match row {
+                "entries" => Row::Entries,
+                level => Row::Level(level.parse().ok().filter(|l| *l < LEVELS_MAX)?),
+            };
+            let (digits, width) = match rest.split_once(".p/") {
+                Some((digits, width)) => (digits, Some(width)),
+                None => (rest, None),
+            };
+            let number: u64 = digits.replace(['x', '/'], "").parse().ok()?;
+            let level = match row {
+                Row::Level(level) => level,
+                Row::Entries => 0,
+            };
+            let items = self.size >> (8 * level);
+            let needed = match width {
+                None => TILE_WIDTH as u64,
+                Some(width) => width.parse().ok().filter(|w| (1..256).contains(w))?,
+            };
+            let written = match width {
+                None => row.path(number),
+                Some(_) => format!("{}.p/{needed}", row.path(number)),
+            };
+            let fits = number.checked_mul(256)?.checked_add(needed)? <= items;
+            (written == path && fits).then_some(())
+        };
+        known().is_some()
+    }
+}
+
+/// A full one, and the partial ones that were published on the way to it.
+fn compare_all<S: Source + ?Sized>(
+    source: &S,
+    row: Row,
+    number: u64,
+    filling: &Filling,
+    report: &mut Report,
+) {
+    compare(source, row, number, row.path(number), filling, TILE_WIDTH, report);
+    compare_partial(source, row, number, filling, report);
+}
+
+fn compare_partial<S: Source + ?Sized>(
+    source: &S,
+    row: Row,
+    number: u64,
+    filling: &Filling,
+    report: &mut Report,
+) {
+    let dir = format!("{}.p", row.path(number));
+    for name in source.derived_names(&dir).unwrap_or_default() {
+        let width =
+            name.parse().ok().filter(|w: &usize| (1..TILE_WIDTH).contains(w) && w.to_string() == name);
+        if let Some(width) = width.filter(|w| *w <= filling.ends.len()) {
+            compare(source, row, number, format!("{dir}/{name}"), filling, width, report);
+        }
+    }
+}
+
+fn compare<S: Source + ?Sized>(
+    source: &S,
+    row: Row,
+    number: u64,
+    path: String,
+    filling: &Filling,
+    width: usize,
+    report: &mut Report,
+) {
+    let wanted = filling.prefix(width);
+    let mut wrong = |item: usize, what: String| {
+        let level = match row {
+            Row::Level(level) => level,
+            Row::Entries => 0,
+        };
+        let index = LeafIndex((number * TILE_WIDTH as u64 + item as u64) << (8 * level));
+        let file = Some(path.clone());
+        report.problem(Problem { check: Check::Tiles, index: Some(index), file, offset: None, what });
+    };
+    let found = match source.derived(&path, wanted.len()) {
+        Ok(None) => return,
+        Ok(Some(found)) => found,
+        Err(why) => return wrong(0, format!("cannot be read: {why}")),
+    };
+    if found != wanted {
+        let same = found.iter().zip(wanted).take_while(|(a, b)| a == b).count();
+        let item = filling.ends.iter().take_while(|end| **end <= same).count().min(width - 1);
+        let what = match row {
+            Row::Level(_) => "hashes that the frames do not give",
+            Row::Entries => "entries that the frames do not hold",
+        };
+        wrong(item, format!("{what}, from byte {same} on; `log fsck` makes it again"));
+    }
+    report.tiles_compared += 1;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_in_groups_of_three_digits() {
+        let written = [0, 67, 999, 1_000, 1_234_067].map(grouped);
+        assert_eq!(written, ["000", "067", "999", "x001/000", "x001/x234/067"]);
+    }
+
+    #[test]
+    fn only_tiles_under_the_size_are_known() {
+        let tiles = Tiles {
+            present: true,
+            size: 256 * 256 + 256 + 3,
+            levels: Vec::new(),
+            bundle: Filling::default(),
+        };
+        for known in [
+            "tile/0/000",
+            "tile/0/256",
+            "tile/0/257.p/3",
+            "tile/1/000",
+            "tile/1/001.p/1",
+            "tile/entries/256",
+            "tile/0/000.p/255",
+        ] {
+            assert!(tiles.is_known(known), "{known}");
+        }
+        for strange in [
+            "tile/0/257",
+            "tile/0/257.p/4",
+            "tile/0/0",
+            "tile/0/x000/000",
+            "tile/1/001",
+            "tile/00/000",
+            "tile/8/000",
+            "tile/0/000.p/256",
+            "tile/0/000.p/0",
+            "tile/0/000.p/07",
+            "tile/0/000.p",
+            "tile/0/000.tmp",
+            "tile/entries",
+            "tile/x/000",
+        ] {
+            assert!(!tiles.is_known(strange), "{strange}");
+        }
+    }
+}
