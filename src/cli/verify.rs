@@ -76,7 +76,7 @@ fn run_log(dir: &Path, trust: &Trust, args: &VerifyArgs) -> Result<ExitCode> {
     for path in &args.checkpoint {
         archived.push((path.display().to_string(), read_file(path, limits::NOTE_BYTES_MAX)?));
     }
-    let bar = Bar::new();
+    let bar = Bar::on_terminal();
     let options = Options { wait: Duration::from_millis(args.wait_ms), archived, progress: bar };
     let report = verify_log_with(&log, trust, options).with_context(cannot_read)?;
     print(&report, &report, args.json)?;
@@ -148,7 +148,7 @@ const DRAW_EVERY: Duration = Duration::from_millis(250);
 
 impl Bar {
     /// Nothing if nobody looks.
-    fn new() -> Option<Box<Progress<'static>>> {
+    fn on_terminal() -> Option<Box<Progress<'static>>> {
         let clock = Clock::system();
         let mut bar = Self { began: clock.monotonic(), clock, drawn: None };
         stderr().is_terminal().then(|| Box::new(move |read, of| bar.draw(read, of)) as Box<Progress<'static>>)
