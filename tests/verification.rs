@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use super::ledger_faults::{Key, ORIGIN, golden, write};
 
 const BLOCK: usize = 4_096;
-const SEGMENT_BYTES: usize = 16 * BLOCK;
+const SEGMENT_BYTES: usize = 12 * BLOCK;
 
 /// A log in memory, by the names of its files.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -73,6 +73,9 @@ impl Source for Files {
     }
 }
 
+/// Leaves and evidence of one frame.
+type Batch = (Vec<Vec<u8>>, Vec<Vec<u8>>);
+
 /// Writes a log leaf by leaf, as a ledger would and as it would not.
 #[derive(Clone)]
 struct Made {
@@ -80,7 +83,7 @@ struct Made {
     /// The keys that a start lists.
     listed: Vec<String>,
     epoch: u64,
-    frames: Vec<(Vec<Vec<u8>>, Vec<Vec<u8>>)>,
+    frames: Vec<Batch>,
     leaves: Vec<Vec<u8>>,
     edge: RightEdge,
 }
@@ -166,6 +169,8 @@ impl Made {
         let decisions = (0..count).zip(&inputs).map(|(n, input)| {
             let mut decision = golden("decision");
             decision["id"] = json!(id(first + n));
+            // Free-form, and so read twice; other tests have it.
+            decision["reasons"][0].as_object_mut().expect("an object").remove("detail");
             decision["evaluation"]["input_digest"] = json!(Digest::of(input));
             self.of_epoch(decision)
         });
@@ -199,7 +204,7 @@ fn sign(size: TreeSize, root: Digest, keys: &[&Key]) -> Vec<u8> {
 }
 
 /// Segments of frames with right digests, chain and roots. Seals are by the key, which nobody without it can check.
-fn lay_out(frames: &[(Vec<Vec<u8>>, Vec<Vec<u8>>)], key: &Key, checkpoint: Vec<u8>) -> LaidOut {
+fn lay_out(frames: &[Batch], key: &Key, checkpoint: Vec<u8>) -> LaidOut {
     let mut chain = frame::genesis(key.verifier().name());
     let mut edge = RightEdge::empty();
     let (mut files, mut spots) = (Files::default(), Vec::new());
@@ -252,11 +257,11 @@ impl Chance {
 fn sound() -> (Made, LaidOut) {
     let key = Key::new();
     let mut made = Made::new(&key);
-    for count in [3, 5, 7, 1, 6, 4, 8] {
+    for count in [3, 5, 1, 6, 2] {
         made.permits(count);
     }
     made.start(&[]);
-    for count in [4, 2, 9, 6, 5, 3, 9] {
+    for count in [4, 2, 9, 1, 5, 7] {
         made.permits(count);
     }
     made.stop();
@@ -270,7 +275,7 @@ fn sound() -> (Made, LaidOut) {
     let size = made.leaves.len();
     assert!(size < 256 && files.len() >= 4, "{size} leaves, {} files", files.len());
     files.insert(format!("tile/0/000.p/{size}"), hashes.clone());
-    files.insert("tile/0/000.p/100".into(), hashes[..3_200].to_vec());
+    files.insert("tile/0/000.p/50".into(), hashes[..1_600].to_vec());
     files.insert(format!("tile/entries/000.p/{size}"), bundle(&made.leaves));
     files.insert("frames/spare".into(), vec![0; SEGMENT_BYTES]);
     files.insert("lock".into(), b"4711".to_vec());
@@ -301,8 +306,8 @@ impl Change {
 
 /// The frame that holds this byte of the segment, or `None` if it lies after the last one there.
 fn frame_at(laid_out: &LaidOut, segment: LeafIndex, at: usize) -> Option<usize> {
-    let of_segment = laid_out.spots.iter().enumerate().filter(|(_, (_, s, _))| *s == segment);
-    let (number, (_, _, offset)) = of_segment.filter(|(_, (_, _, offset))| *offset <= at).last()?;
+    let mut of_segment = laid_out.spots.iter().enumerate().filter(|(_, (_, s, _))| *s == segment);
+    let (number, (_, _, offset)) = of_segment.rfind(|(_, (_, _, offset))| *offset <= at)?;
     let bytes = &laid_out.files.segment(segment).expect("there")[*offset..];
     let length = u32::from_be_bytes(bytes[12..16].try_into().expect("4 bytes")) as usize;
     (at < offset + length.next_multiple_of(BLOCK)).then_some(number)
@@ -476,7 +481,7 @@ fn change(chance: &mut Chance, made: &Made, laid_out: &LaidOut, files: &mut File
 }
 
 /// The frames laid out anew, beside the other files as they are.
-fn relaid(frames: &[(Vec<Vec<u8>>, Vec<Vec<u8>>)], files: &Files, checkpoint: Vec<u8>) -> Files {
+fn relaid(frames: &[Batch], files: &Files, checkpoint: Vec<u8>) -> Files {
     // Whoever has no key writes seals of its own making: no verifier can tell, and the log's next start does.
     let mut relaid = lay_out(frames, &Key::named(ORIGIN), checkpoint).files;
     for (name, bytes) in files.0.iter().filter(|(name, _)| !name.ends_with(".frames")) {
@@ -511,18 +516,15 @@ fn is_located(report: &Report, change: &Change, laid_out: &LaidOut) -> bool {
     }
 }
 
-#[test]
-fn ten_thousand_chance_changes_are_found_and_located_or_touch_no_evidence() {
-    let (made, laid_out) = sound();
-    let report = verify(&laid_out.files, &made.key);
-    assert!(report.passed() && report.tiles_compared == 3 && report.notes.is_empty(), "{report}");
+/// How many changes of a class were found how.
+type Counts = BTreeMap<(&'static str, &'static str), u32>;
 
-    let mut counts: BTreeMap<(&str, &str), u32> = BTreeMap::new();
-    let mut seed = 0;
-    while counts.values().sum::<u32>() < 10_000 {
+fn chance_changes(made: &Made, laid_out: &LaidOut, mut seed: u64, wanted: u32) -> Counts {
+    let mut counts: Counts = BTreeMap::new();
+    while counts.values().sum::<u32>() < wanted {
         seed += 1;
         let mut files = laid_out.files.clone();
-        let Some(change) = change(&mut Chance(seed), &made, &laid_out, &mut files) else { continue };
+        let Some(change) = change(&mut Chance(seed), made, laid_out, &mut files) else { continue };
         let report = verify(&files, &made.key);
         let (class, what) = (change.class, &change.what);
         let found = match change.no_evidence {
@@ -534,18 +536,39 @@ fn ten_thousand_chance_changes_are_found_and_located_or_touch_no_evidence() {
             }
             None => {
                 assert!(!report.passed() && report.exit_code() != 0, "{seed}: {class}: {what}\n{report}");
-                assert!(is_located(&report, &change, &laid_out), "{seed}: {class}: {what}\n{report}");
+                assert!(is_located(&report, &change, laid_out), "{seed}: {class}: {what}\n{report}");
                 let first = Check::ALL.into_iter().find(|c| report.verdicts.of(*c) == Verdict::Fail);
                 first.map_or("not established", Check::as_str)
             }
         };
         *counts.entry((class, found)).or_default() += 1;
     }
+    counts
+}
+
+#[test]
+fn ten_thousand_chance_changes_are_found_and_located_or_touch_no_evidence() {
+    let (made, laid_out) = sound();
+    let report = verify(&laid_out.files, &made.key);
+    assert!(report.passed() && report.tiles_compared == 3 && report.notes.is_empty(), "{report}");
+
+    // Each thread makes its own changes, the same in every run.
+    let mut counts: Counts = BTreeMap::new();
+    std::thread::scope(|scope| {
+        let shards = [0, 1, 2, 3].map(|shard| {
+            let (made, laid_out) = (&made, &laid_out);
+            scope.spawn(move || chance_changes(made, laid_out, shard << 32, 2_500))
+        });
+        for (kind, count) in shards.into_iter().flat_map(|shard| shard.join().expect("every change is found"))
+        {
+            *counts.entry(kind).or_default() += count;
+        }
+    });
     for ((class, found), count) in &counts {
         println!("{count:6}  {class}: {found}");
     }
     let classes: std::collections::BTreeSet<_> = counts.keys().map(|(class, _)| class).collect();
-    assert_eq!(classes.len(), 15, "{classes:?}");
+    assert_eq!(classes.len(), 14, "{classes:?}");
     let of = |class: &str, found: &str| counts.get(&(class, found)).copied().unwrap_or_default();
     assert_eq!(
         of("a derived file changed", "tiles"),
