@@ -22,7 +22,7 @@ use crate::merkle::tile::{self, Fringe, TILE_WIDTH, TilePath};
 use crate::merkle::tree::leaf_hash;
 use crate::model::{LeafIndex, LogOrigin, TreeSize};
 use crate::verify::walk::{Step, Walk};
-use crate::verify::{Check, Directory, Report, Source, Verdict, verify_log};
+use crate::verify::{Check, Directory, Form, Report, Source, Verdict, verify_log};
 
 /// What was found.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ impl Checked {
 pub fn fsck(root: &Path, key: &VerifierKey, repair: bool, clock: Clock) -> Result<Checked, Uncheckable> {
     let _lock = if repair { Lock::take(root)? } else { Lock::take_directory(root)? };
     let source = Directory::open(root)?;
-    let evidence = verify_log(&source, key)?;
+    let evidence = verify_log(&EvidenceOf(&source), key)?;
     let failed = Check::ALL.iter().any(|&check| evidence.verdicts.of(check) == Verdict::Fail);
     let mut checked = Checked {
         evidence,
@@ -104,6 +104,31 @@ pub fn fsck(root: &Path, key: &VerifierKey, repair: bool, clock: Clock) -> Resul
         checked.repaired = true;
     }
     Ok(checked)
+}
+
+/// The log without what is derived, which is looked at here on its own.
+struct EvidenceOf<'d>(&'d Directory);
+
+impl Source for EvidenceOf<'_> {
+    fn segments(&self) -> io::Result<Vec<LeafIndex>> {
+        self.0.segments()
+    }
+
+    fn length(&self, segment: LeafIndex) -> io::Result<u64> {
+        self.0.length(segment)
+    }
+
+    fn read_at(&self, segment: LeafIndex, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.0.read_at(segment, offset, buffer)
+    }
+
+    fn checkpoint(&self) -> io::Result<Option<Vec<u8>>> {
+        self.0.checkpoint()
+    }
+
+    fn form(&self, segment: LeafIndex) -> io::Result<Form> {
+        self.0.form(segment)
+    }
 }
 
 /// Returns those to be removed. Their tag is not asked for, which would need the signing key: what they say is held
