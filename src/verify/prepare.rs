@@ -240,11 +240,18 @@ fn is_written_as(bytes: &[u8], entry: &Entry) -> bool {
 
 /// A run of so many digits covers a byte at a multiple of that number: only those are looked at.
 fn has_digits_in_a_row(bytes: &[u8], count: usize) -> bool {
-    bytes.iter().enumerate().skip(count - 1).step_by(count).any(|(at, byte)| {
-        let before = bytes[..at].iter().rev().take_while(|b| b.is_ascii_digit()).count();
-        let after = bytes[at..].iter().take_while(|b| b.is_ascii_digit()).count();
-        byte.is_ascii_digit() && before + after >= count
-    })
+    let mut at = count - 1;
+    while let Some(byte) = bytes.get(at) {
+        if byte.is_ascii_digit() {
+            let before = bytes[..at].iter().rev().take_while(|b| b.is_ascii_digit()).count();
+            let after = bytes[at..].iter().take_while(|b| b.is_ascii_digit()).count();
+            if before + after >= count {
+                return true;
+            }
+        }
+        at += count;
+    }
+    false
 }
 
 /// `spec` and `time`, which every leaf has.
