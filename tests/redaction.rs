@@ -46,6 +46,7 @@ const ROUTES: &str = r#"
       - { action: person.read, method: GET, path: "/v1/people/{id}", body: none, headers: [x-want, x-patient-id] }
       - { action: image.put, method: PUT, path: /v1/images, body: { opaque: [image/png] }, headers: [x-want], sensitive: true }
       - { action: letter.create, method: POST, path: /v1/letters, body: json, headers: [x-want], sensitive: true }
+      - { action: pay.shaped, method: POST, path: /v1/shaped, body: json, headers: [x-want], schema: ./schema.json }
 "#;
 
 const SURFACE: &[&str] = &[
@@ -226,10 +227,13 @@ fn what_a_surface_redacts_is_nowhere_in_log_logs_or_metrics() {
         ask(&world, "POST", "/v1/forms", "permit", "application/x-www-form-urlencoded", twice).status,
         400
     );
+    // A value where no pointer leads, on a route whose schema knows its one place.
+    let elsewhere = format!(r#"{{"name":["{PIN}"]}}"#);
+    assert_eq!(ask(&world, "POST", "/v1/shaped", "permit", "application/json", &elsewhere).status, 422);
 
     let audit = finish(&mut world);
     assert_eq!(audit.effects, 6);
-    assert_eq!(audit.refusals().len(), 3);
+    assert_eq!(audit.refusals().len(), 4);
     for refusal in audit.refusals() {
         assert_eq!(refusal.received_digest, None, "{refusal:?}");
     }
