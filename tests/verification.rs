@@ -769,6 +769,18 @@ fn trust_outlives_a_rotation_and_ends_with_a_lost_key() {
         let files = lay_out(&made.frames, &old, made.signed(&[&new])).files;
         assert!(with(&files, &trust_in(&[&old, &new]), kept).passed());
     }
+    // Whoever finds it cannot write it back, nor lengthen its say by a leaf that calls it compromised.
+    let mut back = rotated("retire");
+    back.listed.push(old.verifier().to_string());
+    back.start(&[("add", &old)]);
+    back.permits(1);
+    let report = check(&back, &[&old], &[&old, &new]);
+    assert_eq!((report.verdicts.signed, report.verdicts.epochs), (Verdict::Fail, Verdict::Fail), "{report}");
+    let mut called = rotated("retire");
+    let signed = called.signed(&[&old]);
+    called.start(&[("compromised", &old)]);
+    let files = lay_out(&called.frames, &old, signed).files;
+    assert_eq!(with(&files, &trust_in(&[&old, &new]), Vec::new()).verdicts.signed, Verdict::Fail);
     // A key that no leaf added does not vouch for what came before it.
     let mut silent = Made::new(&old);
     silent.listed = vec![new.verifier().to_string()];
@@ -790,7 +802,8 @@ fn trust_outlives_a_rotation_and_ends_with_a_lost_key() {
 fn key_leaves_that_make_no_sense_are_named() {
     let (one, two, three) = (Key::new(), Key::new(), Key::new());
     let elsewhere = Key::named("example.org/other");
-    let cases: [(&[(&str, &Key)], &str); 6] = [
+    let cases: [(&[(&str, &Key)], &str); 7] = [
+        (&[("add", &two), ("retire", &two), ("add", &two)], "was retired"),
         (&[("add", &one)], "signs already"),
         (&[("retire", &two)], "does not sign"),
         (&[("compromised", &two)], "never signed"),
