@@ -8,6 +8,7 @@ use std::io;
 use std::process::Command;
 use std::time::Duration;
 
+use interlock::limits;
 use interlock::merkle::checkpoint::Checkpoint;
 use interlock::merkle::frame::{self, Evidence, FrameParts};
 use interlock::merkle::note::Signer;
@@ -15,6 +16,7 @@ use interlock::merkle::proof::{HashReader, prove_inclusion};
 use interlock::merkle::tlog_proof::TlogProof;
 use interlock::merkle::tree::{RightEdge, leaf_hash};
 use interlock::merkle::trust::Trust;
+use interlock::model::entry::DisclosureDigest;
 use interlock::model::{Digest, LeafIndex, TreeSize};
 use interlock::verify::{
     Check, Options, Report, Source, Verdict, segment_file, verify_log, verify_log_with, verify_receipt,
@@ -856,6 +858,61 @@ fn decisions_stand_under_a_policy_of_their_epoch_and_supersede_what_was_not_sent
     made.frame(vec![other(&made, "supersedes", json!(id(77)))], input.clone());
     made.stop();
     assert!(verify(&made.laid_out().files, &key).passed());
+}
+
+#[test]
+fn a_decision_is_about_one_message_and_says_which() {
+    let key = Key::new();
+    let sd = |texts: &[&str]| -> Vec<String> {
+        texts.iter().map(|text| DisclosureDigest::of(text).as_str().to_owned()).collect()
+    };
+    let many = |count: usize| {
+        let mut digests = sd(&["a", "b", "c", "d", "e"][..count]);
+        digests.sort();
+        digests
+    };
+    let backwards = || many(2).into_iter().rev().collect::<Vec<_>>();
+    // The target stays: three members can be left out.
+    for (digests, sound) in
+        [(many(3), true), (many(4), false), (many(5), false), (backwards(), false), (sd(&[]), false)]
+    {
+        let mut made = Made::new(&key);
+        let input = canonical(&json!({}));
+        let mut decision = golden("decision");
+        decision["decision"] = json!("DENY");
+        decision["evaluation"]["input_digest"] = json!(Digest::of(&input));
+        let request = decision["request"].as_object_mut().expect("an object");
+        request.retain(|name, _| !name.ends_with("digest"));
+        if !digests.is_empty() {
+            request.insert("_sd".into(), json!(digests));
+        }
+        let leaf = made.of_epoch(decision);
+        made.frame(vec![leaf], vec![input]);
+        made.stop();
+        let report = verify(&made.laid_out().files, &key);
+        assert_eq!(
+            (report.passed(), report.exit_code()),
+            (sound, if sound { 0 } else { 10 }),
+            "{digests:?}\n{report}"
+        );
+    }
+}
+
+#[test]
+fn permits_without_an_outcome_are_remembered_up_to_a_bound() {
+    let key = Key::new();
+    let bound = limits::PERMITS_IN_FLIGHT_MAX as u64;
+    let mut made = Made::new(&key);
+    let input = canonical(&json!({}));
+    let mut decision = golden("decision");
+    decision["evaluation"]["input_digest"] = json!(Digest::of(&input));
+    let leaf = made.of_epoch(decision);
+    for _ in 0..=bound / 512 {
+        made.frame(vec![leaf.clone(); 512], vec![input.clone(); 512]);
+    }
+    let report = verify(&made.laid_out().files, &key);
+    assert_eq!((report.verdicts.paired, report.open_count), (Verdict::Fail, bound), "{report}");
+    assert_eq!(report.problem_count, 512);
 }
 
 #[test]
