@@ -190,7 +190,13 @@ fn every_file_call_may_fail_and_may_be_the_last() {
     let faults = work.len();
     work.reverse();
     let work = Mutex::new(work);
-    let take = || work.lock().expect("unpoisoned").pop();
+    let take = || {
+        let mut work = work.lock().expect("unpoisoned");
+        if work.len().is_multiple_of(200) {
+            eprintln!("{} faults to come", work.len());
+        }
+        work.pop()
+    };
     thread::scope(|scope| {
         let mut lanes = vec![(first, saved)];
         lanes.extend((1..LANES).map(|_| lane()));

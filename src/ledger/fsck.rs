@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::archive::{self, Index, Seen, Tiles};
+use super::archive::{self, Index, IndexError, Seen, Term, Tiles};
 use super::restart::{self, RestartPoint};
 use super::storage::{Lock, RESTART_DIR, SEALING_FILE, Unusable, read_bounded, restart_file, restart_index};
 use crate::clock::Clock;
@@ -88,6 +88,10 @@ pub fn fsck(root: &Path, key: &VerifierKey, repair: bool, clock: Clock) -> Resul
     let unfit_points = check_restart_points(root, &source, key.name(), &mut checked)?;
     let before = checked.derived_count;
     check_archive(root, &source, key.name(), &mut checked)?;
+    // Those that stand beside the archive's position, like partial ones.
+    if checked.derived_count == before && checked.evidence.verdicts.tiles == Verdict::Fail {
+        checked.unfit("tile", "tiles that are not what the frames give");
+    }
     let archive_is_unfit = checked.derived_count > before;
     if root.join(SEALING_FILE).exists() {
         checked
@@ -100,6 +104,7 @@ pub fn fsck(root: &Path, key: &VerifierKey, repair: bool, clock: Clock) -> Resul
         }
         if archive_is_unfit {
             make_archive_again(root, &source, key, clock)?;
+            checked.evidence = verify_log(&source, key)?;
         }
         checked.repaired = true;
     }
@@ -200,6 +205,7 @@ fn check_archive(
     let tiles = Tiles::new(root);
     let mut walk = Walk::new(source, log)?;
     let (mut fringe, mut bundle, mut terms) = (Fringe::default(), Vec::new(), BTreeSet::new());
+    let mut times = BTreeSet::new();
     while fringe.size() < size {
         let Step::Frame(frame, spot) = walk.step()? else { break };
         for entry in &frame.entries {
@@ -210,6 +216,7 @@ fn check_archive(
             tile::push_entry(&mut bundle, entry);
             let seen = Seen::of(entry).map_err(|e| io::Error::other(format!("{spot}: {e}")))?;
             terms.extend(seen.terms());
+            times.extend(seen.time.map(|time| time.unix_ms()));
             let full = fringe.append(leaf_hash(entry));
             for tile in &full {
                 let path = TilePath::hashes(tile.level, tile.number);
@@ -220,22 +227,42 @@ fn check_archive(
             }
             hold(&tiles, &TilePath::entries(number), &bundle, checked);
             bundle.clear();
-            for term in std::mem::take(&mut terms) {
-                let found = index.view().and_then(|view| view.with_term(&term, number..number + 1));
-                match found {
-                    Ok(Some(_)) => {}
-                    Ok(None) => {
-                        checked.unfit(archive::INDEX_FILE, format!("a row of bundle {number} is missing"));
-                    }
-                    Err(error) => {
-                        checked.unfit(archive::INDEX_FILE, error.to_string());
-                        return Ok(());
-                    }
+            let (terms, times) = (std::mem::take(&mut terms), std::mem::take(&mut times));
+            match rows_missing(&index, number, &terms, &times) {
+                Ok(false) => {}
+                Ok(true) => {
+                    checked.unfit(archive::INDEX_FILE, format!("a row of bundle {number} is missing"));
+                }
+                Err(error) => {
+                    checked.unfit(archive::INDEX_FILE, error.to_string());
+                    return Ok(());
                 }
             }
         }
     }
     Ok(())
+}
+
+/// Whether a lookup of one of these terms or times would pass over the bundle.
+fn rows_missing(
+    index: &Index,
+    bundle: u64,
+    terms: &BTreeSet<Term>,
+    times: &BTreeSet<u64>,
+) -> Result<bool, IndexError> {
+    let (view, only) = (index.view()?, bundle..bundle + 1);
+    for term in terms {
+        if view.with_term(term, only.clone())?.is_none() {
+            return Ok(true);
+        }
+    }
+    // All others lie between these two.
+    for &ms in times.first().into_iter().chain(times.last()) {
+        if view.with_time((ms, ms), only.clone())?.is_none() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn hold(tiles: &Tiles, path: &TilePath, truth: &[u8], checked: &mut Checked) {
