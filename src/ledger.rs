@@ -40,6 +40,8 @@ mod attacks;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod obstacles;
+#[cfg(test)]
 mod rotation;
 #[cfg(test)]
 mod simulated;
@@ -55,6 +57,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 pub use committer::Closed;
 pub use entries::PolicyActivation;
@@ -74,6 +77,7 @@ pub use stat::{Stat, stat};
 pub use statistics::{Observer, Statistics};
 pub use storage::Unusable;
 
+use crate::limits;
 use crate::model::entry::Entry;
 use crate::model::{Decision, Digest, Epoch, ReceiptId};
 use crate::policy::{Evaluated, Permit, Refusal};
@@ -265,9 +269,9 @@ impl Ledger {
         self.0.enter(Stage::Closing);
         // An error means that the sender is gone, and so is the thread.
         let _ = done.await;
-        let _ = archived.await;
+        let in_time = timeout(Duration::from_millis(limits::ARCHIVE_END_MS_MAX), archived).await.is_ok();
         sealer.end();
-        join(committer, publisher, archiver)
+        join(committer, publisher, archiver.filter(|_| in_time || is_late()))
     }
 
     fn new_id(&self) -> Result<ReceiptId, Unrecorded> {
@@ -286,6 +290,24 @@ fn note(bytes: Vec<u8>) -> Leaf {
     Leaf::new(bytes, Vec::new(), Duty::Optional)
 }
 
+/// The archiver is left behind: what it derives is made again.
+fn is_late() -> bool {
+    tracing::error!("the archiver does not end, and is not waited for");
+    false
+}
+
+/// Whether the thread ends before it has to.
+fn ends_in_time(thread: &JoinHandle<()>) -> bool {
+    let look = Duration::from_millis(1);
+    for _ in 0..limits::ARCHIVE_END_MS_MAX {
+        if thread.is_finished() {
+            return true;
+        }
+        std::thread::sleep(look);
+    }
+    thread.is_finished()
+}
+
 fn join(
     committer: JoinHandle<Closed>,
     publisher: JoinHandle<bool>,
@@ -293,6 +315,7 @@ fn join(
 ) -> Closed {
     // The committer catches its panics, so an error here is one outside its loop.
     let closed = committer.join().unwrap_or(Closed::Poisoned);
+    let archiver = archiver.filter(|thread| ends_in_time(thread) || is_late());
     if let Some(Err(_)) = archiver.map(JoinHandle::join) {
         tracing::error!("the archiver panicked");
     }

@@ -66,6 +66,8 @@ pub const ARCHIVE_SYNC_FILES_MAX: usize = 64;
 pub const ARCHIVE_RETRY_MS: u64 = 1_000;
 /// How long the archive may catch up when the ledger is closed.
 pub const ARCHIVE_CLOSE_MS_MAX: u64 = 5_000;
+/// How long the end of its thread is waited for: it may hang in a file, and nobody's receipt depends on it.
+pub const ARCHIVE_END_MS_MAX: u64 = ARCHIVE_CLOSE_MS_MAX + 2_000;
 pub const INDEX_CACHE_BYTES: usize = 16 * 1024 * 1024;
 /// Leaves, and bytes of them, that one question to the reader gives back.
 pub const READ_ENTRIES_MAX: usize = 4_096;

@@ -167,6 +167,23 @@ fn a_sink_goes_on_where_it_was_and_begins_again_without_a_position() {
 }
 
 #[test]
+fn a_position_that_could_not_be_read_is_not_replaced() {
+    let collector = Upstream::plain();
+    let mut world = setup(&url(collector.address())).start();
+    ask(&world, 1);
+    world.finish_here(Stopped::Clean);
+    let place = world.path("ledger/sinks/siem.position");
+    std::fs::remove_file(&place).expect("written by the sink");
+    // It leads to itself: an error that is not known to be a damaged position.
+    std::os::unix::fs::symlink("siem.position", &place).expect("made");
+    world.run_inside();
+    ask(&world, 1);
+    world.finish_here(Stopped::Clean);
+    assert!(place.is_symlink());
+    assert_eq!(received(&collector.take_captures()).len(), 5, "nothing was delivered without a position");
+}
+
+#[test]
 fn a_collector_behind_tls_is_shown_the_credential() {
     let address = free_address();
     let sink = format!(

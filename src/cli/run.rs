@@ -48,7 +48,10 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     init_logs(&config.telemetry);
     tell_of_panics();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    Ok(ExitCode::from(runtime.block_on(serve(config, clock))?))
+    let ended = runtime.block_on(serve(config, clock));
+    // The log is closed. A read of a file that hangs, or a long search, does not hold up the end of the process.
+    runtime.shutdown_background();
+    Ok(ExitCode::from(ended?))
 }
 
 async fn serve(config: Config, clock: Clock) -> io::Result<u8> {

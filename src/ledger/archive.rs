@@ -74,7 +74,7 @@ impl Halt {
         match self {
             Self::Unfit(_) | Self::Damaged(_) | Self::Short { .. } => true,
             Self::Index(error) => error.is_unfit(),
-            Self::Io { .. } => false,
+            Self::Io { what: _, source } => tiles::is_in_the_way(source),
         }
     }
 }
@@ -150,7 +150,12 @@ impl Archiver {
     /// Without an index a session begins at the first frame.
     fn begin_again(&self) {
         tracing::warn!("tiles and index are made again from the frames");
-        if let Err(error) = tiles::remove_if_there(&self.root.join(INDEX_FILE)) {
+        let index = self.root.join(INDEX_FILE);
+        let removed = match tiles::remove_if_there(&index) {
+            Err(error) if index.is_dir() => std::fs::remove_dir_all(&index).map_err(|_| error),
+            removed => removed,
+        };
+        if let Err(error) = removed {
             tracing::warn!(%error, "the index was not removed");
         }
     }

@@ -3,12 +3,13 @@
 //! It holds the index of the next leaf to deliver, in decimal digits and a line feed, and is replaced atomically. It
 //! is no evidence: without it a sink begins at the first leaf again.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::model::{LeafIndex, SinkName};
+use crate::verify::source::open_regular;
 
 pub const SINKS_DIR: &str = "sinks";
 /// Digits of a u64 and a line feed.
@@ -26,7 +27,7 @@ impl Positions {
 
     /// The next leaf to deliver; `None` if nothing was recorded. [`io::ErrorKind::InvalidData`]: it is no position.
     pub fn read(&self, sink: &SinkName) -> io::Result<Option<LeafIndex>> {
-        let file = match File::open(self.place(sink)) {
+        let file = match open_regular(&self.place(sink)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened?,
         };
@@ -45,7 +46,10 @@ impl Positions {
         DirBuilder::new().recursive(true).mode(0o750).create(&self.0)?;
         let place = self.place(sink);
         let new = place.with_extension("position.new");
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(&new)?;
+        // For reading too, so that a pipe in its place is an error, and nothing to wait for.
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(true).mode(0o640);
+        let mut file = options.open(&new)?;
         file.write_all(format!("{next}\n").as_bytes())?;
         // The content before the name, so that what is seen after a crash is whole.
         file.sync_data()?;
@@ -59,6 +63,8 @@ impl Positions {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
 
     #[test]

@@ -78,6 +78,12 @@ impl Snapshot {
         self.root
     }
 
+    /// A lookup that goes on until it is dropped.
+    #[cfg(test)]
+    pub(super) fn lookup(&self) -> View<'_> {
+        open(self).expect("readable").expect("a full bundle")
+    }
+
     /// Bundles that are full, and so on disk.
     fn full_bundles(&self) -> u64 {
         self.size.0 / TILE_WIDTH as u64

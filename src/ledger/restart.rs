@@ -128,10 +128,14 @@ pub fn keep(storage: &dyn Storage, log: &LogOrigin, key: &FrameKey, point: &Rest
         ));
     }
     storage.write_restart(point.first, &bytes)?;
-    let points = storage.restart_points()?;
+    // None is newer than this one: what says so is of a log that was longer, and would outlive those of this one.
+    let (points, strange): (Vec<_>, Vec<_>) =
+        storage.restart_points()?.into_iter().partition(|first| *first <= point.first);
     // A point is ahead of the checkpoint until that is published: the ones before it are what a crash then needs.
     let surplus = points.len().saturating_sub(limits::RESTARTS_MAX);
-    points.into_iter().take(surplus).try_for_each(|first| storage.remove_restart(first))
+    let removed = points[..surplus].iter().chain(&strange).map(|first| storage.remove_restart(*first));
+    // One that cannot be removed does not keep the others.
+    removed.fold(Ok(()), Result::and)
 }
 
 /// The newest point that can be started from: of this log, by one of its keys, and of leaves that all were signed.
@@ -141,7 +145,11 @@ pub fn choose(
     signed: TreeSize,
 ) -> io::Result<Option<RestartPoint>> {
     let segments = storage.segments()?;
-    for first in storage.restart_points()?.into_iter().rev().filter(|first| first.0 <= signed.0) {
+    let points = storage.restart_points().unwrap_or_else(|error| {
+        tracing::warn!(%error, "restart points cannot be listed: all of the log is read");
+        Vec::new()
+    });
+    for first in points.into_iter().rev().filter(|first| first.0 <= signed.0) {
         let point = storage.read_restart(first).map_err(Unfit::Read).and_then(|bytes| {
             let is_tagged = |point: &[u8], tag: &[u8]| recognized.tagged(point, tag);
             RestartPoint::parse(&bytes, first, &segments, recognized.origin(), is_tagged)
@@ -303,5 +311,12 @@ mod tests {
         }
         let kept = storage.restart_points().expect("readable");
         assert_eq!((kept.len(), kept[0]), (limits::RESTARTS_MAX, LeafIndex(4)));
+        // Those of a log that was longer, and was brought back from an older copy.
+        for later in 100..100 + limits::RESTARTS_MAX as u64 {
+            storage.write_restart(LeafIndex(later), b"a point of the longer log").expect("written");
+        }
+        keep(&storage, &log(), &key(1), &point(12)).expect("kept");
+        let kept = storage.restart_points().expect("readable");
+        assert_eq!((kept.len(), kept.last()), (limits::RESTARTS_MAX, Some(&LeafIndex(12))));
     }
 }

@@ -109,6 +109,10 @@ impl Sealer {
 
     fn begin(&mut self) -> io::Result<Progress> {
         let Some(segment) = self.waiting.pop_front() else { return Ok(Progress::Idle) };
+        self.begin_with(segment).inspect_err(|_| self.waiting.push_back(segment))
+    }
+
+    fn begin_with(&mut self, segment: LeafIndex) -> io::Result<Progress> {
         let forms = self.storage.segment_forms()?;
         let is_full = forms.iter().any(|(first, _)| *first > segment);
         if !is_full || !forms.contains(&(segment, Form::Raw)) {
@@ -119,8 +123,8 @@ impl Sealer {
         if !(1..=limits::SEGMENT_BYTES_MAX).contains(&raw_bytes) {
             return Ok(Progress::Working);
         }
-        let started = self.storage.start_sealed().and_then(|()| BlockWriter::new());
-        let writer = started.inspect_err(|_| self.waiting.push_back(segment))?;
+        self.storage.start_sealed()?;
+        let writer = BlockWriter::new()?;
         let stage = Stage::Writing { writer, blocks: Vec::new() };
         self.work = Some(Work { segment, raw_bytes, sealed_bytes: 0, done: 0, stage });
         Ok(Progress::Working)

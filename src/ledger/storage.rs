@@ -14,8 +14,8 @@ use rustix::fs::{Advice, CWD, FallocateFlags, RenameFlags, fadvise, fallocate, r
 use crate::limits;
 use crate::model::LeafIndex;
 use crate::verify::source::{
-    CHECKPOINT_FILE, FRAMES_DIR, Form, Segments, Source, form_file, read_checkpoint, segment_file,
-    segment_files,
+    CHECKPOINT_FILE, FRAMES_DIR, Form, Segments, Source, form_file, open_regular, read_checkpoint,
+    segment_file, segment_files,
 };
 
 const LOCK_FILE: &str = "lock";
@@ -143,10 +143,13 @@ impl Disk {
     pub fn open(root: &Path) -> Result<Self, Unusable> {
         let at = |path: PathBuf| move |source| Unusable::Io { path, source };
         let missing: Vec<&Path> = root.ancestors().take_while(|dir| !dir.exists()).collect();
-        for dir in [root.to_owned(), root.join(FRAMES_DIR), root.join(QUARANTINE_DIR), root.join(RESTART_DIR)]
-        {
-            let made = DirBuilder::new().recursive(true).mode(DIR_MODE).create(&dir);
-            made.map_err(at(dir))?;
+        let make = |dir: &Path| DirBuilder::new().recursive(true).mode(DIR_MODE).create(dir);
+        for dir in [root.to_owned(), root.join(FRAMES_DIR), root.join(QUARANTINE_DIR)] {
+            make(&dir).map_err(at(dir))?;
+        }
+        if let Err(error) = make(&root.join(RESTART_DIR)) {
+            // Derived: a start reads more without it.
+            tracing::warn!(%error, "there is no place for restart points");
         }
         let lock = Lock::take(root)?;
         let frames = File::open(root.join(FRAMES_DIR)).map_err(at(root.join(FRAMES_DIR)))?;
@@ -424,10 +427,7 @@ fn leading_index(name: &str) -> Option<LeafIndex> {
 /// At most `bytes_max` and one byte of a file.
 pub fn read_bounded(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let file = File::open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} is no file", path.display())));
-    }
+    let file = open_regular(path)?;
     file.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }

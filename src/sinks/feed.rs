@@ -34,7 +34,7 @@ const POSITION_EVERY: Duration = Duration::from_millis(limits::SINK_POSITION_MS)
 impl Feed {
     /// Until the log is closed and delivered, or `end`.
     pub async fn run(self, mut sink: impl Sink, end: CancellationToken) {
-        let mut place = Place { feed: &self, written: None };
+        let mut place = Place { feed: &self, begun: false, written: None };
         tokio::select! {
             () = self.deliver_all(&mut sink, &mut place) => {}
             () = end.cancelled() => {}
@@ -48,6 +48,7 @@ impl Feed {
 
     async fn deliver_all(&self, sink: &mut impl Sink, place: &mut Place<'_>) {
         self.progress.set(self.begin().await);
+        place.begun = true;
         let reader = self.ledger.reader();
         let mut snapshots = reader.subscribe();
         loop {
@@ -188,6 +189,8 @@ fn batch(first: LeafIndex, entries: &[bytes::Bytes]) -> Batch {
 /// The position on disk. It may be behind: what was delivered since then is delivered again after a crash.
 struct Place<'f> {
     feed: &'f Feed,
+    /// Whether it is known where the last run ended: before that there is nothing to write down.
+    begun: bool,
     written: Option<(LeafIndex, Moment)>,
 }
 
@@ -204,7 +207,7 @@ impl Place<'_> {
     }
 
     async fn keep(&mut self) {
-        if self.is_kept() {
+        if !self.begun || self.is_kept() {
             return;
         }
         let next = self.feed.progress.next();

@@ -255,7 +255,7 @@ fn list_names(dir: &Path) -> io::Result<Vec<String>> {
 }
 
 /// A log comes from strangers: opening a pipe would wait for ever, a device has no end.
-fn open_regular(path: &Path) -> io::Result<File> {
+pub fn open_regular(path: &Path) -> io::Result<File> {
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} is no file", path.display())));
     }

@@ -23,6 +23,7 @@ use redb::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::tiles::is_in_the_way;
 use crate::ledger::recovery::Fold;
 use crate::limits;
 use crate::merkle::frame;
@@ -65,6 +66,7 @@ impl IndexError {
             Self::Storage(error) => match &**error {
                 redb::Error::Io(e) => {
                     matches!(e.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
+                        || is_in_the_way(e)
                 }
                 redb::Error::DatabaseAlreadyOpen | redb::Error::PreviousIo | redb::Error::DatabaseClosed => {
                     false
@@ -73,7 +75,9 @@ impl IndexError {
                 _ => true,
             },
             Self::Position(_) | Self::OtherForm => true,
-            Self::Io(_) | Self::Closed => false,
+            // A link to nothing is not found, where a file would have been made.
+            Self::Io(e) => is_in_the_way(e) || e.kind() == io::ErrorKind::NotFound,
+            Self::Closed => false,
         }
     }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::limits;
 use crate::merkle::tile::{BUNDLE_BYTES_MAX, HASH_BYTES, TileKind, TilePath, entry_ranges};
+use crate::verify::source::open_regular;
 
 pub const TILE_DIR: &str = "tile";
 /// A tile gets its name when it is whole.
@@ -29,7 +30,7 @@ impl TileError {
     /// Whether the file was read, or found missing: trying again will not help, making it again will.
     pub fn is_unfit(&self) -> bool {
         match self {
-            Self::Io { path: _, source } => source.kind() == io::ErrorKind::NotFound,
+            Self::Io { path: _, source } => is_in_the_way(source) || source.kind() == io::ErrorKind::NotFound,
             Self::Shape { .. } => true,
         }
     }
@@ -157,14 +158,23 @@ const fn bytes_max(path: &TilePath) -> u64 {
 
 /// One byte more than `bytes_max` at most, so that a longer file is seen to be longer.
 fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
-    let file = File::open(path)?;
-    let found = file.metadata()?;
-    if !found.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no file"));
-    }
-    let mut bytes = Vec::with_capacity(found.len().min(bytes_max) as usize + 1);
+    let file = open_regular(path)?;
+    let mut bytes = Vec::with_capacity(file.metadata()?.len().min(bytes_max) as usize + 1);
     file.take(bytes_max + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+/// Whether something of another kind stands where a derived file or directory should: trying again will not help, a
+/// place that was cleared will.
+pub fn is_in_the_way(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::IsADirectory
+            | io::ErrorKind::NotADirectory
+            | io::ErrorKind::AlreadyExists
+            | io::ErrorKind::InvalidInput
+            | io::ErrorKind::NotSeekable
+    )
 }
 
 pub fn remove_if_there(path: &Path) -> io::Result<()> {
