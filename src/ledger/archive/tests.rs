@@ -20,7 +20,6 @@ use crate::ledger::seal::SealerThread;
 use crate::ledger::simulated::Simulated;
 use crate::ledger::tests::{ORIGIN, clock, confirmed, decision_entry, open, rejection, signer};
 use crate::ledger::{Closed, Ledger};
-use crate::limits;
 use crate::merkle::checkpoint::{Checkpoint, parse_checkpoint};
 use crate::merkle::note::Signer;
 use crate::merkle::proof::verify_inclusion;
