@@ -2,7 +2,7 @@
 //!
 //! In: a [`Source`] (a [`Directory`]) and the [`Trust`](crate::merkle::trust::Trust) in its keys. Out: a [`Report`] with
 //! one verdict for each question of RECEIPTS.md and every problem by index, file and offset; or a [`ReceiptReport`].
-//! Reads only; memory grows with the permits that are open, not with the log. Depends on `model` and `merkle` alone, and
+//! Reads only; memory grows with the permits that are open, which are bounded, not with the log. Depends on `model` and `merkle` alone, and
 //! on nothing that a gateway does: tests/architecture.rs. The ledger's recovery walks frames with the same [`walk`].
 //!
 //! One thread walks; [`prepare`] says on several threads what can be said of a frame alone; [`leaves`] holds leaves to

@@ -693,10 +693,17 @@ fn what_cannot_be_redacted_is_refused_at_its_place() {
         (pointer("/request/headers"), "\"/request/headers", "a header pointer is"),
         (pointer("/request/headers/X-A"), "\"/request/headers", "`X-A` is not a lowercase header name"),
         (pointer("/request/params/it"), "\"/request/params", "no route of this surface has a parameter `it`"),
+        (
+            pointer("/request/body/a").replace("body: json, schema: charge.json", "body: none"),
+            "\"/request/body",
+            "policy sees the body of no route of this surface",
+        ),
         (redact("headers: [x-other]"), "x-other", "no route of this surface forwards the header `x-other`"),
         (redact("headers: [idempotency-key]"), "idempotency-key", "stands in every receipt"),
         (redact("headers: [content-type]"), "content-type", "cannot be named here"),
         (redact(""), "{  }", "`redact` needs `pointers` or `headers`"),
+        (redact("pointers: [], headers: []"), "{ pointers: []", "at least one place"),
+        (pointer("/actor/claims/rolle"), "\"/actor/claims", "no API key of this surface has a claim `rolle`"),
         (redact("pointers: [/request/body, /request/body/a]"), "/request/body/a", "can be the same place"),
         (
             redact("pointers: [/request/body/a/b, \"/request/body/*/b\"]"),

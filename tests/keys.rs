@@ -133,6 +133,11 @@ async fn a_key_is_exchanged_with_a_leaf_for_each_change_and_checkpoints_that_eac
         "stop B",
     ];
     assert_eq!(story(dir, ORIGIN, &[a.verifier(), b.verifier()]), expected);
+    // Its word ended with that leaf: whoever finds it must not be able to bring it back.
+    let note = checkpoint(dir);
+    let told = refused(dir, &[&b, &a], &[]);
+    assert!(told.contains(&a.verifier().to_string()) && told.contains("was retired"), "{told}");
+    assert_eq!(checkpoint(dir), note);
 }
 
 #[tokio::test]

@@ -11,8 +11,9 @@ use interlock::ledger::Closed;
 
 use interlock::merkle::frame::Evidence;
 use interlock::merkle::note::Signer;
+use interlock::model::entry::PolicyFile;
 use interlock::model::{Digest, LeafIndex};
-use interlock::verify::{Check, Directory, Source, verify_log};
+use interlock::verify::{Check, Directory, Source, policy_revision, verify_log};
 
 use serde_json::json;
 
@@ -67,7 +68,7 @@ fn a_decision_whose_policy_input_is_gone_exchanged_or_doubled_is_named() {
 #[test]
 fn a_bundles_file_that_is_gone_exchanged_or_out_of_order_is_named() {
     let record = |bytes| Evidence { digest: Digest::of(bytes), bytes };
-    // The golden leaf names these two, whose names are their bytes.
+    // Two files whose names are their bytes.
     let (a, b) = (record(&b"a.rego"[..]), record(&b"b.rego"[..]));
     let cases = [
         ("sound", vec![a.clone(), b.clone()], 0),
@@ -79,7 +80,14 @@ fn a_bundles_file_that_is_gone_exchanged_or_out_of_order_is_named() {
     ];
     for (name, evidence, problems) in cases {
         let mut forged = Forged::new();
-        let leaf = serde_json_canonicalizer::to_vec(&golden("policy")).expect("canonical");
+        let mut leaf = golden("policy");
+        let files = [a.clone(), b.clone()].map(|r| PolicyFile {
+            name: std::str::from_utf8(r.bytes).expect("a name").into(),
+            sha256: r.digest,
+        });
+        leaf["revision"] = json!(policy_revision(&"regorus/0.14.1 strict".into(), &files));
+        leaf["files"] = json!(files);
+        let leaf = serde_json_canonicalizer::to_vec(&leaf).expect("canonical");
         forged.add_frame(&leaf, None, Some(evidence));
         let report = forged.verify();
         assert_eq!(report.problem_count, problems, "{name}:\n{report}");

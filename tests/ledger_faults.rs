@@ -706,7 +706,10 @@ fn keys_are_generated_once_and_verify_answers_with_exit_codes() {
     let listed = interlock(&["receipts", "list", "--log", log, "--decision", "permit", "--actor", "agent-7"]);
     let lines = stdout(&listed);
     assert_eq!(lines.lines().count(), 1);
-    assert_eq!(serde_json::from_str::<Value>(&lines).expect("json"), json!({ "entry": hostile, "index": 1 }));
+    assert_eq!(
+        serde_json::from_str::<Value>(&lines).expect("json"),
+        json!({ "entry": hostile, "index": PERMIT })
+    );
     let count = |filter: &[&str]| {
         let args = [&["receipts", "list", "--log", log][..], filter].concat();
         stdout(&interlock(&args)).lines().count()

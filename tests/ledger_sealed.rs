@@ -14,6 +14,7 @@ use interlock::merkle::note::Signer;
 use interlock::model::LeafIndex;
 use interlock::verify::walk::{Step, Walk};
 use interlock::verify::{Check, Source, Verdict};
+use redb::{Database, TableDefinition};
 use serde_json::Value;
 
 use super::ledger_faults::{FIRST_SEGMENT, Log, ORIGIN, SEGMENT_BYTES, interlock, start, stdout, write};
@@ -189,6 +190,33 @@ async fn fsck_names_what_is_derived_and_wrong_and_makes_it_again() {
     assert_eq!(fsck(&log, &[]).0, Some(0), "{}", fsck(&log, &[]).1);
     assert!(log.verify().passed());
     log.open().expect("opens");
+}
+
+#[tokio::test]
+async fn fsck_finds_a_row_without_which_a_search_would_pass_over_a_bundle() {
+    let log = Log::new();
+    let (ledger, _) = log.open().expect("opens");
+    log.fill(&ledger, 400).await;
+    assert_eq!(ledger.close(Duration::ZERO).await, Closed::Clean);
+    drop(ledger);
+    let times: TableDefinition<'_, u64, (u64, u64)> = TableDefinition::new("times");
+    for range in [None, Some((0, 1))] {
+        let index = Database::open(log.path("index.redb")).expect("a database");
+        let change = index.begin_write().expect("begun");
+        {
+            let mut rows = change.open_table(times).expect("a table");
+            match range {
+                None => drop(rows.remove(0).expect("removed")),
+                Some(range) => drop(rows.insert(0, range).expect("changed")),
+            }
+        }
+        change.commit().expect("committed");
+        drop(index);
+        let (code, said) = fsck(&log, &[]);
+        assert!(code == Some(16) && said.contains("a row of bundle 0 is missing"), "{range:?} {said}");
+        assert_eq!(fsck(&log, &["--repair"]).0, Some(0));
+        assert_eq!(fsck(&log, &[]).0, Some(0));
+    }
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use interlock::canonical::json;
 use interlock::ledger::salts;
@@ -15,6 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::support::auditor::Audit;
 use crate::support::client::Response;
+use crate::support::http2::Http2;
 use crate::support::world::root;
 use crate::support::{KEY, SLOT, Setup, World, request};
 
@@ -30,6 +32,11 @@ permit contains "listed" if "list" in wanted
 deny contains {"code": sprintf("denied_%s", [input.request.body.iban]), "message": input.request.headers["x-patient-id"]} if "deny" in wanted
 
 permit contains to_number(input.request.body.iban) if "fail" in wanted
+
+permit contains "soon" if {
+	"panic" in wanted
+	time.parse_duration_ns(input.request.body.iban) > 0
+}
 "#;
 
 const ROUTES: &str = r#"
@@ -39,6 +46,7 @@ const ROUTES: &str = r#"
       - { action: person.read, method: GET, path: "/v1/people/{id}", body: none, headers: [x-want, x-patient-id] }
       - { action: image.put, method: PUT, path: /v1/images, body: { opaque: [image/png] }, headers: [x-want], sensitive: true }
       - { action: letter.create, method: POST, path: /v1/letters, body: json, headers: [x-want], sensitive: true }
+      - { action: pay.shaped, method: POST, path: /v1/shaped, body: json, headers: [x-want], schema: ./schema.json }
 "#;
 
 const SURFACE: &[&str] = &[
@@ -157,6 +165,15 @@ fn payment_disclosures(world: &World, stored: &Stored, request_digest: &str) -> 
     ]
 }
 
+/// What the program says arrives by and by.
+fn wait_for(is_there: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !is_there() {
+        assert!(began.elapsed() < Duration::from_secs(20), "it does not come");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 fn finish(world: &mut World) -> Audit {
     world.finish_here(interlock::gateway::Stopped::Clean)
 }
@@ -171,6 +188,24 @@ fn what_a_surface_redacts_is_nowhere_in_log_logs_or_metrics() {
     // The caller is told as ever: these are its own values.
     assert!(denied.text().contains("pat!ent") && denied.text().contains(IBAN), "{}", denied.text());
     assert_eq!(pay(&world, "fail").status, 503);
+    // The engine panics over a unit that is no ASCII, in words that repeat the whole text.
+    let unit = format!(r#"{{"iban":"5\u00fc0{IBAN}"}}"#);
+    let panicked = ask(&world, "POST", "/v1/payments", "panic", "application/json", &unit);
+    assert_eq!((panicked.status, panicked.reason()), (503, "evaluation_panic".into()));
+    wait_for(|| world.program_log().contains("a panic"));
+    let fields = [
+        (":method", "POST"),
+        (":path", "/v1/payments?email=m!il@x"),
+        (":scheme", "http"),
+        (":authority", "api.test"),
+        ("x-api-key", KEY),
+        ("x-want", "fail"),
+        ("x-patient-id", "pat!ent"),
+        ("content-type", "application/json"),
+    ];
+    let fields = fields.map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+    let failed = Http2::connect(world.address()).ask(&fields, Some(payment().as_bytes()));
+    assert_eq!(failed.reason().as_deref(), Some("evaluation_error"));
     assert_eq!(ask(&world, "GET", "/v1/people/per!son", "list", "", "").status, 200);
     let form = format!("pin={}&iban=x", PIN.replace('#', "%23"));
     assert_eq!(
@@ -192,10 +227,13 @@ fn what_a_surface_redacts_is_nowhere_in_log_logs_or_metrics() {
         ask(&world, "POST", "/v1/forms", "permit", "application/x-www-form-urlencoded", twice).status,
         400
     );
+    // A value where no pointer leads, on a route whose schema knows its one place.
+    let elsewhere = format!(r#"{{"name":["{PIN}"]}}"#);
+    assert_eq!(ask(&world, "POST", "/v1/shaped", "permit", "application/json", &elsewhere).status, 422);
 
     let audit = finish(&mut world);
     assert_eq!(audit.effects, 6);
-    assert_eq!(audit.refusals().len(), 3);
+    assert_eq!(audit.refusals().len(), 4);
     for refusal in audit.refusals() {
         assert_eq!(refusal.received_digest, None, "{refusal:?}");
     }

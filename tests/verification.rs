@@ -8,6 +8,7 @@ use std::io;
 use std::process::Command;
 use std::time::Duration;
 
+use interlock::limits;
 use interlock::merkle::checkpoint::Checkpoint;
 use interlock::merkle::frame::{self, Evidence, FrameParts};
 use interlock::merkle::note::Signer;
@@ -15,6 +16,7 @@ use interlock::merkle::proof::{HashReader, prove_inclusion};
 use interlock::merkle::tlog_proof::TlogProof;
 use interlock::merkle::tree::{RightEdge, leaf_hash};
 use interlock::merkle::trust::Trust;
+use interlock::model::entry::DisclosureDigest;
 use interlock::model::{Digest, LeafIndex, TreeSize};
 use interlock::verify::{
     Check, Options, Report, Source, Verdict, segment_file, verify_log, verify_log_with, verify_receipt,
@@ -769,6 +771,18 @@ fn trust_outlives_a_rotation_and_ends_with_a_lost_key() {
         let files = lay_out(&made.frames, &old, made.signed(&[&new])).files;
         assert!(with(&files, &trust_in(&[&old, &new]), kept).passed());
     }
+    // Whoever finds it cannot write it back, nor lengthen its say by a leaf that calls it compromised.
+    let mut back = rotated("retire");
+    back.listed.push(old.verifier().to_string());
+    back.start(&[("add", &old)]);
+    back.permits(1);
+    let report = check(&back, &[&old], &[&old, &new]);
+    assert_eq!((report.verdicts.signed, report.verdicts.epochs), (Verdict::Fail, Verdict::Fail), "{report}");
+    let mut called = rotated("retire");
+    let signed = called.signed(&[&old]);
+    called.start(&[("compromised", &old)]);
+    let files = lay_out(&called.frames, &old, signed).files;
+    assert_eq!(with(&files, &trust_in(&[&old, &new]), Vec::new()).verdicts.signed, Verdict::Fail);
     // A key that no leaf added does not vouch for what came before it.
     let mut silent = Made::new(&old);
     silent.listed = vec![new.verifier().to_string()];
@@ -790,7 +804,8 @@ fn trust_outlives_a_rotation_and_ends_with_a_lost_key() {
 fn key_leaves_that_make_no_sense_are_named() {
     let (one, two, three) = (Key::new(), Key::new(), Key::new());
     let elsewhere = Key::named("example.org/other");
-    let cases: [(&[(&str, &Key)], &str); 6] = [
+    let cases: [(&[(&str, &Key)], &str); 7] = [
+        (&[("add", &two), ("retire", &two), ("add", &two)], "was retired"),
         (&[("add", &one)], "signs already"),
         (&[("retire", &two)], "does not sign"),
         (&[("compromised", &two)], "never signed"),
@@ -843,6 +858,61 @@ fn decisions_stand_under_a_policy_of_their_epoch_and_supersede_what_was_not_sent
     made.frame(vec![other(&made, "supersedes", json!(id(77)))], input.clone());
     made.stop();
     assert!(verify(&made.laid_out().files, &key).passed());
+}
+
+#[test]
+fn a_decision_is_about_one_message_and_says_which() {
+    let key = Key::new();
+    let sd = |texts: &[&str]| -> Vec<String> {
+        texts.iter().map(|text| DisclosureDigest::of(text).as_str().to_owned()).collect()
+    };
+    let many = |count: usize| {
+        let mut digests = sd(&["a", "b", "c", "d", "e"][..count]);
+        digests.sort();
+        digests
+    };
+    let backwards = || many(2).into_iter().rev().collect::<Vec<_>>();
+    // The target stays: three members can be left out.
+    for (digests, sound) in
+        [(many(3), true), (many(4), false), (many(5), false), (backwards(), false), (sd(&[]), false)]
+    {
+        let mut made = Made::new(&key);
+        let input = canonical(&json!({}));
+        let mut decision = golden("decision");
+        decision["decision"] = json!("DENY");
+        decision["evaluation"]["input_digest"] = json!(Digest::of(&input));
+        let request = decision["request"].as_object_mut().expect("an object");
+        request.retain(|name, _| !name.ends_with("digest"));
+        if !digests.is_empty() {
+            request.insert("_sd".into(), json!(digests));
+        }
+        let leaf = made.of_epoch(decision);
+        made.frame(vec![leaf], vec![input]);
+        made.stop();
+        let report = verify(&made.laid_out().files, &key);
+        assert_eq!(
+            (report.passed(), report.exit_code()),
+            (sound, if sound { 0 } else { 10 }),
+            "{digests:?}\n{report}"
+        );
+    }
+}
+
+#[test]
+fn permits_without_an_outcome_are_remembered_up_to_a_bound() {
+    let key = Key::new();
+    let bound = limits::PERMITS_IN_FLIGHT_MAX as u64;
+    let mut made = Made::new(&key);
+    let input = canonical(&json!({}));
+    let mut decision = golden("decision");
+    decision["evaluation"]["input_digest"] = json!(Digest::of(&input));
+    let leaf = made.of_epoch(decision);
+    for _ in 0..=bound / 512 {
+        made.frame(vec![leaf.clone(); 512], vec![input.clone(); 512]);
+    }
+    let report = verify(&made.laid_out().files, &key);
+    assert_eq!((report.verdicts.paired, report.open_count), (Verdict::Fail, bound), "{report}");
+    assert_eq!(report.problem_count, 512);
 }
 
 #[test]

@@ -78,6 +78,12 @@ impl ApiKeys {
         self.0.is_empty()
     }
 
+    /// Whether a key that is valid on the surface has a claim of this name.
+    pub fn has_claim(&self, surface: &SurfaceName, name: &str) -> bool {
+        let mut here = self.0.values().filter(|k| k.surfaces.as_ref().is_none_or(|s| s.contains(surface)));
+        here.any(|k| k.actor.claims.as_object().is_some_and(|claims| claims.member(name).is_some()))
+    }
+
     fn prove(&self, presented: &[u8], surface: &SurfaceName, now: WallTime) -> Option<Arc<Actor>> {
         let digest = Digest::of(presented);
         let prefix = presented.get(..limits::API_KEY_PREFIX_BYTES).and_then(|p| std::str::from_utf8(p).ok());

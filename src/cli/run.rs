@@ -4,9 +4,11 @@
 //! not be closed; 4 the log was poisoned; 5 the gateway could not start. After a second signal the process ends at
 //! once, as in a crash: recovery settles what was open at the next start.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::{panic, thread};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -44,6 +46,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         eprint!("{}", config.show_warning(warning));
     }
     init_logs(&config.telemetry);
+    tell_of_panics();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(serve(config, clock));
     // The log is closed. A read of a file that hangs, or a long search, does not hold up the end of the process.
@@ -158,6 +161,22 @@ fn init_logs(telemetry: &TelemetryConfig) {
         LogFormat::Json => logs.json().flatten_event(true).try_init(),
         LogFormat::Human => logs.try_init(),
     };
+}
+
+/// Into the logs, and without what was put into its message: a slice in the Rego engine that does not end between two
+/// characters is told with the whole text, which is a caller's. A message that is all in the program stays.
+fn tell_of_panics() {
+    panic::set_hook(Box::new(|info| {
+        let place = info.location().map(ToString::to_string).unwrap_or_default();
+        let what = info.payload().downcast_ref::<&'static str>().copied().unwrap_or("withheld");
+        let thread = thread::current();
+        let thread = thread.name().unwrap_or_default();
+        let backtrace = Backtrace::capture();
+        match backtrace.status() {
+            BacktraceStatus::Captured => tracing::error!(place, what, thread, %backtrace, "a panic"),
+            _ => tracing::error!(place, what, thread, "a panic"),
+        }
+    }));
 }
 
 /// Tells a service manager, if one has asked to be told (sd_notify(3)).

@@ -5,8 +5,10 @@ use std::path::{Component, Path, PathBuf};
 use super::reader::Reader;
 use super::route::{self, RouteConfig};
 use super::surface::Draft;
-use super::yaml::{At, Node};
+use super::yaml::{At, Node, Value};
 use super::{LedgerConfig, fields};
+use crate::authority::ApiKeys;
+use crate::canonical::BodyRules;
 use crate::limits;
 use crate::model::Pointer;
 
@@ -34,8 +36,10 @@ pub fn read(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<Declared>> {
         None => Vec::new(),
     };
     read.extend(headers.into_iter().map(|(at, name)| (at, Pointer::of_header(name))));
-    if fields.optional("pointers").is_none() && fields.optional("headers").is_none() {
-        reader.error(node.at, "`redact` needs `pointers` or `headers`");
+    let is_empty =
+        |name| fields.optional(name).is_none_or(|n| matches!(&n.value, Value::Sequence(s) if s.is_empty()));
+    if is_empty("pointers") && is_empty("headers") {
+        reader.error(node.at, "`redact` needs `pointers` or `headers`, and at least one place in them");
     }
     if read.len() > limits::REDACT_POINTERS_MAX {
         reader.error(node.at, format!("more than {} places", limits::REDACT_POINTERS_MAX));
@@ -81,6 +85,32 @@ pub fn check_routes(reader: &mut Reader<'_>, declared: &[Declared], routes: &[Ro
         {
             reader.error(*at, format!("no route of this surface has a parameter `{name}`"));
         }
+        if pointer.is_in_body() && !routes.iter().any(|route| is_read(&route.rules.body)) {
+            reader.error(
+                *at,
+                "policy sees the body of no route of this surface; `sensitive` keeps out its digests",
+            );
+        }
+    }
+}
+
+fn is_read(body: &BodyRules) -> bool {
+    match body {
+        BodyRules::Json { .. } | BodyRules::Form { .. } => true,
+        BodyRules::Opaque { .. } | BodyRules::None => false,
+    }
+}
+
+/// A claim that no key of the surface has is as much a slip of the pen.
+pub fn check_claims(reader: &mut Reader<'_>, drafts: &[Draft], keys: &ApiKeys) {
+    for draft in drafts {
+        for (at, pointer) in &draft.redacted {
+            if let Some(name) = pointer.claim()
+                && !keys.has_claim(&draft.name, name)
+            {
+                reader.error(*at, format!("no API key of this surface has a claim `{name}`"));
+            }
+        }
     }
 }
 
@@ -113,7 +143,7 @@ fn plain(path: &Path) -> PathBuf {
 
 /// What is kept out of the log needs keys that are kept outside of it.
 pub fn check_salts(reader: &mut Reader<'_>, drafts: &[Draft], ledger: &LedgerConfig) {
-    let redacts_at = drafts.iter().find_map(|draft| draft.redacts_at);
+    let redacts_at = drafts.iter().find_map(|draft| draft.redacts_at());
     if let (Some(at), None) = (redacts_at, &ledger.salts) {
         reader.error(at, "redaction needs `ledger.salts`, a directory for its keys");
     }

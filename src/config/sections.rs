@@ -87,6 +87,10 @@ pub fn read(reader: &mut Reader<'_>, tree: &Node, surroundings: Surroundings<'_>
     }
     if drafts.len() == surface_count {
         check_keys(reader, &drafts, &api_keys, &named);
+        // With a key that could not be read, a claim would seem to be missing.
+        if file.optional("api_keys").map(count) == Some(api_keys.len()) {
+            redact::check_claims(reader, &drafts, &api_keys);
+        }
     }
     if let Some(ledger) = &ledger {
         redact::check_salts(reader, &drafts, ledger);

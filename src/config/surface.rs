@@ -53,8 +53,17 @@ pub struct Draft {
     pub upstream: Settings,
     pub credential: Option<ReadCredential>,
     pub routes: Vec<RouteConfig>,
+    /// What must stay out of the log.
+    pub redacted: Vec<redact::Declared>,
+    /// Where the first route says that it is sensitive.
+    pub sensitive_at: Option<At>,
+}
+
+impl Draft {
     /// Where something is first declared that must stay out of the log.
-    pub redacts_at: Option<At>,
+    pub fn redacts_at(&self) -> Option<At> {
+        self.redacted.first().map(|(at, _)| *at).or(self.sensitive_at)
+    }
 }
 
 pub struct ReadCredential {
@@ -121,7 +130,6 @@ pub fn read(reader: &mut Reader<'_>, node: &Node, secrets: Secrets<'_>) -> Optio
     }
     let ((name_at, name), (listener_at, listener)) = (name?, listener?);
     let (routes, sensitive_at) = routes?;
-    let redacts_at = redacted?.first().map(|(at, _)| *at).or(sensitive_at);
     Some(Draft {
         name,
         name_at,
@@ -134,7 +142,8 @@ pub fn read(reader: &mut Reader<'_>, node: &Node, secrets: Secrets<'_>) -> Optio
         upstream: upstream?,
         credential: credential?,
         routes,
-        redacts_at,
+        redacted: redacted?,
+        sensitive_at,
     })
 }
 

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::archive::{self, Index, Seen, Tiles};
+use super::archive::{self, Index, IndexError, Seen, Term, Tiles};
 use super::restart::{self, RestartPoint};
 use super::storage::{Lock, RESTART_DIR, SEALING_FILE, Unusable, read_bounded, restart_file, restart_index};
 use crate::clock::Clock;
@@ -22,7 +22,7 @@ use crate::merkle::tile::{self, Fringe, TILE_WIDTH, TilePath};
 use crate::merkle::tree::leaf_hash;
 use crate::model::{LeafIndex, LogOrigin, TreeSize};
 use crate::verify::walk::{Step, Walk};
-use crate::verify::{Check, Directory, Report, Source, Verdict, verify_log};
+use crate::verify::{Check, Directory, Form, Report, Source, Verdict, verify_log};
 
 /// What was found.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ impl Checked {
 pub fn fsck(root: &Path, key: &VerifierKey, repair: bool, clock: Clock) -> Result<Checked, Uncheckable> {
     let _lock = if repair { Lock::take(root)? } else { Lock::take_directory(root)? };
     let source = Directory::open(root)?;
-    let evidence = verify_log(&source, key)?;
+    let evidence = verify_log(&EvidenceOf(&source), key)?;
     let failed = Check::ALL.iter().any(|&check| evidence.verdicts.of(check) == Verdict::Fail);
     let mut checked = Checked {
         evidence,
@@ -88,6 +88,10 @@ pub fn fsck(root: &Path, key: &VerifierKey, repair: bool, clock: Clock) -> Resul
     let unfit_points = check_restart_points(root, &source, key.name(), &mut checked)?;
     let before = checked.derived_count;
     check_archive(root, &source, key.name(), &mut checked)?;
+    // Those that stand beside the archive's position, like partial ones.
+    if checked.derived_count == before && checked.evidence.verdicts.tiles == Verdict::Fail {
+        checked.unfit("tile", "tiles that are not what the frames give");
+    }
     let archive_is_unfit = checked.derived_count > before;
     if root.join(SEALING_FILE).exists() {
         checked
@@ -100,10 +104,36 @@ pub fn fsck(root: &Path, key: &VerifierKey, repair: bool, clock: Clock) -> Resul
         }
         if archive_is_unfit {
             make_archive_again(root, &source, key, clock)?;
+            checked.evidence = verify_log(&source, key)?;
         }
         checked.repaired = true;
     }
     Ok(checked)
+}
+
+/// The log without what is derived, which is looked at here on its own.
+struct EvidenceOf<'d>(&'d Directory);
+
+impl Source for EvidenceOf<'_> {
+    fn segments(&self) -> io::Result<Vec<LeafIndex>> {
+        self.0.segments()
+    }
+
+    fn length(&self, segment: LeafIndex) -> io::Result<u64> {
+        self.0.length(segment)
+    }
+
+    fn read_at(&self, segment: LeafIndex, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.0.read_at(segment, offset, buffer)
+    }
+
+    fn checkpoint(&self) -> io::Result<Option<Vec<u8>>> {
+        self.0.checkpoint()
+    }
+
+    fn form(&self, segment: LeafIndex) -> io::Result<Form> {
+        self.0.form(segment)
+    }
 }
 
 /// Returns those to be removed. Their tag is not asked for, which would need the signing key: what they say is held
@@ -175,6 +205,7 @@ fn check_archive(
     let tiles = Tiles::new(root);
     let mut walk = Walk::new(source, log)?;
     let (mut fringe, mut bundle, mut terms) = (Fringe::default(), Vec::new(), BTreeSet::new());
+    let mut times = BTreeSet::new();
     while fringe.size() < size {
         let Step::Frame(frame, spot) = walk.step()? else { break };
         for entry in &frame.entries {
@@ -185,6 +216,7 @@ fn check_archive(
             tile::push_entry(&mut bundle, entry);
             let seen = Seen::of(entry).map_err(|e| io::Error::other(format!("{spot}: {e}")))?;
             terms.extend(seen.terms());
+            times.extend(seen.time.map(|time| time.unix_ms()));
             let full = fringe.append(leaf_hash(entry));
             for tile in &full {
                 let path = TilePath::hashes(tile.level, tile.number);
@@ -195,22 +227,42 @@ fn check_archive(
             }
             hold(&tiles, &TilePath::entries(number), &bundle, checked);
             bundle.clear();
-            for term in std::mem::take(&mut terms) {
-                let found = index.view().and_then(|view| view.with_term(&term, number..number + 1));
-                match found {
-                    Ok(Some(_)) => {}
-                    Ok(None) => {
-                        checked.unfit(archive::INDEX_FILE, format!("a row of bundle {number} is missing"));
-                    }
-                    Err(error) => {
-                        checked.unfit(archive::INDEX_FILE, error.to_string());
-                        return Ok(());
-                    }
+            let (terms, times) = (std::mem::take(&mut terms), std::mem::take(&mut times));
+            match rows_missing(&index, number, &terms, &times) {
+                Ok(false) => {}
+                Ok(true) => {
+                    checked.unfit(archive::INDEX_FILE, format!("a row of bundle {number} is missing"));
+                }
+                Err(error) => {
+                    checked.unfit(archive::INDEX_FILE, error.to_string());
+                    return Ok(());
                 }
             }
         }
     }
     Ok(())
+}
+
+/// Whether a lookup of one of these terms or times would pass over the bundle.
+fn rows_missing(
+    index: &Index,
+    bundle: u64,
+    terms: &BTreeSet<Term>,
+    times: &BTreeSet<u64>,
+) -> Result<bool, IndexError> {
+    let (view, only) = (index.view()?, bundle..bundle + 1);
+    for term in terms {
+        if view.with_term(term, only.clone())?.is_none() {
+            return Ok(true);
+        }
+    }
+    // All others lie between these two.
+    for &ms in times.first().into_iter().chain(times.last()) {
+        if view.with_time((ms, ms), only.clone())?.is_none() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn hold(tiles: &Tiles, path: &TilePath, truth: &[u8], checked: &mut Checked) {

@@ -16,8 +16,8 @@ use crate::model::entry::KeyEvent;
 #[serde(rename_all = "snake_case")]
 enum Standing {
     Active,
+    /// As well as this, for good.
     Retired,
-    /// For good.
     Compromised,
 }
 
@@ -39,6 +39,7 @@ impl KeysSeen {
         let standing = match event {
             // There is no way back.
             _ if self.is_compromised(&vkey) => Standing::Compromised,
+            KeyEvent::Add if self.is_retired(&vkey) => Standing::Retired,
             KeyEvent::Add => Standing::Active,
             KeyEvent::Retire => Standing::Retired,
             KeyEvent::Compromised => Standing::Compromised,
@@ -50,13 +51,18 @@ impl KeysSeen {
         self.0.get(vkey) == Some(&Standing::Compromised)
     }
 
+    pub fn is_retired(&self, vkey: &str) -> bool {
+        self.0.get(vkey) == Some(&Standing::Retired)
+    }
+
     /// What the log does not say yet when these keys sign and those are compromised, in the order in which it is
     /// written. Nothing if the log has no start; nothing of a compromised key that it never had.
     pub fn unsaid(&self, signing: &[Arc<str>], compromised: &[Arc<str>]) -> Vec<(KeyEvent, Arc<str>)> {
         if self.0.is_empty() {
             return Vec::new();
         }
-        let added = signing.iter().filter(|vkey| self.0.get(*vkey) != Some(&Standing::Active));
+        // A start whose keys were retired or compromised was refused.
+        let added = signing.iter().filter(|vkey| !self.0.contains_key(*vkey));
         let gone = self.0.iter().filter_map(|(vkey, standing)| {
             let event = match standing {
                 Standing::Active | Standing::Retired if compromised.contains(vkey) => KeyEvent::Compromised,
@@ -114,8 +120,11 @@ mod tests {
         assert_eq!(write(&mut seen, &keys(["b", "a"]), &[]), []);
         assert_eq!(write(&mut seen, &keys(["b"]), &[]), [of(KeyEvent::Retire, "a")]);
         assert_eq!(write(&mut seen, &keys(["b"]), &[]), []);
-        let exchanged = [of(KeyEvent::Add, "c"), of(KeyEvent::Add, "a"), of(KeyEvent::Retire, "b")];
-        assert_eq!(write(&mut seen, &keys(["c", "a"]), &[]), exchanged);
+        let exchanged = [of(KeyEvent::Add, "c"), of(KeyEvent::Retire, "b")];
+        assert_eq!(write(&mut seen, &keys(["c"]), &[]), exchanged);
+        assert!(seen.is_retired("a") && seen.is_retired("b") && !seen.is_retired("c"));
+        seen.read_event(KeyEvent::Add, "a".into());
+        assert!(seen.is_retired("a"), "there is no way back");
     }
 
     #[test]

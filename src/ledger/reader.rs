@@ -22,7 +22,7 @@ use crate::merkle::checkpoint::Checkpoint;
 use crate::merkle::proof::{HashReader, Unprovable, prove_inclusion, verify_inclusion};
 use crate::merkle::tile::{self, Fringe, TILE_HEIGHT, TILE_WIDTH, TileKind, TilePath};
 use crate::merkle::tlog_proof::TlogProof;
-use crate::merkle::tree::empty_root;
+use crate::merkle::tree::{empty_root, leaf_hash};
 use crate::model::entry::EntryType;
 use crate::model::{ActorId, Digest, IdempotencyKey, LeafIndex, ReceiptId, TreeSize};
 
@@ -99,7 +99,7 @@ pub enum ReadError {
     Index(#[from] IndexError),
     #[error("there is no leaf {index} in a tree of {size} leaves")]
     OutOfRange { index: LeafIndex, size: TreeSize },
-    #[error("the tiles do not give the signed root at entry {index}")]
+    #[error("what is archived does not give the signed root at entry {index}")]
     OtherRoot { index: LeafIndex },
     #[error("entry {index} of the archive cannot be read")]
     Entry { index: LeafIndex },
@@ -184,7 +184,6 @@ impl Reader {
                 let hashes = self.hashes(at, level, path.number)?;
                 tile::hash_bytes(&hashes[..path.width()])
             }
-            TileKind::Entries if path.partial.is_none() => self.tiles.read(path)?,
             TileKind::Entries => {
                 let mut bundle = Vec::new();
                 let entries = self.bundle(at, path.number)?;
@@ -197,14 +196,7 @@ impl Reader {
 
     /// That the leaf is in the tree of the snapshot's checkpoint. It was verified.
     pub fn proof(&self, at: &Snapshot, index: LeafIndex) -> Result<TlogProof, ReadError> {
-        let hashes = Hashes { reader: self, at, read: RefCell::default() };
-        let path = prove_inclusion(&hashes, index, at.size).map_err(|unprovable| match unprovable {
-            Unprovable::OutOfRange => ReadError::OutOfRange { index, size: at.size },
-            Unprovable::Unreadable(error) => error,
-        })?;
-        let leaf = hashes.subtree(0, index.0)?;
-        // The tiles are files like any other: what they give is compared with what was signed.
-        verify_inclusion(leaf, index, at.size, &path, at.root).map_err(|_| ReadError::OtherRoot { index })?;
+        let path = self.prove(&Hashes { reader: self, at, read: RefCell::default() }, index)?;
         Ok(TlogProof { index, path, checkpoint: at.checkpoint.to_string() })
     }
 
@@ -316,7 +308,8 @@ impl Reader {
         if at.entries.is_empty() { Ok(None) } else { look(full) }
     }
 
-    /// The entries of a bundle, as many as the snapshot has.
+    /// The entries of a bundle, as many as the snapshot has. Whoever can write files could put others there: what is
+    /// given out is what was signed.
     fn bundle(&self, at: &Snapshot, number: u64) -> Result<Vec<Bytes>, ReadError> {
         if number >= at.full_bundles() {
             return Ok(at.entries.clone());
@@ -324,7 +317,25 @@ impl Reader {
         let path = TilePath::entries(number);
         let bytes = Bytes::from(self.tiles.read(&path)?);
         let ranges = tile::entry_ranges(&bytes).ok_or(TileError::Shape { path })?;
-        Ok(ranges.into_iter().map(|range| bytes.slice(range)).collect())
+        let entries: Vec<Bytes> = ranges.into_iter().map(|range| bytes.slice(range)).collect();
+        // The path of one of them goes through the hashes of all the others.
+        let index = LeafIndex(number * TILE_WIDTH as u64);
+        let hashes = entries.iter().map(|entry| leaf_hash(entry)).collect();
+        self.prove(&Hashes::with_tile(self, at, (0, number), hashes), index)?;
+        Ok(entries)
+    }
+
+    /// The path of this leaf to the signed root. The tiles are files like any other: what they give is compared with
+    /// what was signed.
+    fn prove(&self, hashes: &Hashes<'_>, index: LeafIndex) -> Result<Vec<Digest>, ReadError> {
+        let Snapshot { size, root, .. } = *hashes.at;
+        let path = prove_inclusion(hashes, index, size).map_err(|unprovable| match unprovable {
+            Unprovable::OutOfRange => ReadError::OutOfRange { index, size },
+            Unprovable::Unreadable(error) => error,
+        })?;
+        let leaf = hashes.subtree(0, index.0)?;
+        verify_inclusion(leaf, index, size, &path, root).map_err(|_| ReadError::OtherRoot { index })?;
+        Ok(path)
     }
 
     /// The hashes of a tile, as many as the snapshot has.
@@ -388,6 +399,13 @@ struct Hashes<'r> {
     reader: &'r Reader,
     at: &'r Snapshot,
     read: RefCell<HashMap<(u8, u64), Vec<Digest>>>,
+}
+
+impl<'r> Hashes<'r> {
+    /// With the hashes of one tile, by level and number, which is not read.
+    fn with_tile(reader: &'r Reader, at: &'r Snapshot, tile: (u8, u64), hashes: Vec<Digest>) -> Self {
+        Self { reader, at, read: RefCell::new(HashMap::from([(tile, hashes)])) }
+    }
 }
 
 impl HashReader for Hashes<'_> {

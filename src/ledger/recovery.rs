@@ -54,6 +54,10 @@ pub enum Unrecoverable {
     #[error("the log says that {vkey} is compromised: it may not sign any more; configure another key")]
     Compromised { vkey: String },
     #[error(
+        "the log says that {vkey} was retired: what it signs counts no more; leave it out, or make another new key"
+    )]
+    Retired { vkey: String },
+    #[error(
         "the checkpoint is gone: {found} entries are there that it was signed for; bring it back, or any older one of this log"
     )]
     CheckpointGone { found: TreeSize },
@@ -251,9 +255,13 @@ fn read_from(log: &Signed<'_>, point: Option<RestartPoint>) -> Result<Read, Unre
     if signed.is_none() && fold.served {
         return Err(Unrecoverable::CheckpointGone { found: edge.size() });
     }
-    let signing = recognized.verifiers.iter().map(ToString::to_string);
-    if let Some(vkey) = signing.into_iter().find(|vkey| fold.keys.is_compromised(vkey)) {
-        return Err(Unrecoverable::Compromised { vkey });
+    for vkey in recognized.verifiers.iter().map(ToString::to_string) {
+        if fold.keys.is_compromised(&vkey) {
+            return Err(Unrecoverable::Compromised { vkey });
+        }
+        if fold.keys.is_retired(&vkey) {
+            return Err(Unrecoverable::Retired { vkey });
+        }
     }
     Ok(Read { edge, fold, chain, end, torn, last })
 }

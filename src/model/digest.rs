@@ -50,16 +50,34 @@ impl Digester {
     }
 }
 
+/// The value of each hex digit that is accepted; all others are 255.
+const NIBBLES: [u8; 256] = {
+    let mut nibbles = [255; 256];
+    let mut n = 0;
+    while n < 16 {
+        nibbles[HEX[n] as usize] = n as u8;
+        n += 1;
+    }
+    nibbles
+};
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
+impl Digest {
+    /// The text form, given to `f` without an allocation.
+    fn with_text<T>(&self, f: impl FnOnce(&str) -> T) -> T {
+        let mut text = [0; PREFIX.len() + 64];
+        text[..PREFIX.len()].copy_from_slice(PREFIX.as_bytes());
+        for (pair, byte) in text[PREFIX.len()..].chunks_exact_mut(2).zip(self.0) {
+            pair[0] = HEX[usize::from(byte >> 4)];
+            pair[1] = HEX[usize::from(byte & 15)];
+        }
+        f(std::str::from_utf8(&text).expect("a prefix and hex digits are ASCII"))
+    }
+}
+
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const HEX: &[u8; 16] = b"0123456789abcdef";
-        let mut hex = String::with_capacity(PREFIX.len() + 64);
-        hex.push_str(PREFIX);
-        for byte in self.0 {
-            hex.push(char::from(HEX[usize::from(byte >> 4)]));
-            hex.push(char::from(HEX[usize::from(byte & 15)]));
-        }
-        f.write_str(&hex)
+        self.with_text(|text| f.write_str(text))
     }
 }
 
@@ -82,14 +100,15 @@ impl FromStr for Digest {
         if hex.len() != 64 {
             return Err(InvalidDigest);
         }
-        let nibble = |c: u8| match c {
-            b'0'..=b'9' => Ok(c - b'0'),
-            b'a'..=b'f' => Ok(c - b'a' + 10),
-            _ => Err(InvalidDigest),
-        };
         let mut out = [0; 32];
+        let mut seen = 0;
         for (byte, pair) in out.iter_mut().zip(hex.chunks_exact(2)) {
-            *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
+            let (high, low) = (NIBBLES[usize::from(pair[0])], NIBBLES[usize::from(pair[1])]);
+            seen |= high | low;
+            *byte = high << 4 | low & 15;
+        }
+        if seen > 15 {
+            return Err(InvalidDigest);
         }
         Ok(Self(out))
     }
@@ -97,7 +116,7 @@ impl FromStr for Digest {
 
 impl Serialize for Digest {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(self)
+        self.with_text(|text| s.serialize_str(text))
     }
 }
 

@@ -166,7 +166,10 @@ impl FromStr for ReceiptId {
     fn from_str(text: &str) -> Result<Self, InvalidName> {
         uuid::Uuid::try_parse(text)
             .ok()
-            .filter(|u| u.get_version_num() == 7 && u.hyphenated().to_string() == text)
+            .filter(|u| {
+                u.get_version_num() == 7
+                    && u.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()) == text
+            })
             .map(Self)
             .ok_or(InvalidName { kind: "a receipt id", rule: "a lowercase hyphenated UUIDv7" })
     }
@@ -186,7 +189,7 @@ impl fmt::Debug for ReceiptId {
 
 impl Serialize for ReceiptId {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(self)
+        s.serialize_str(self.0.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()))
     }
 }
 

@@ -92,6 +92,15 @@ impl Pointer {
         self.below(&["request", "params"])
     }
 
+    /// The claim's name, if it is about one or what is in it.
+    pub fn claim(&self) -> Option<&str> {
+        self.below(&["actor", "claims"])
+    }
+
+    pub fn is_in_body(&self) -> bool {
+        self.is_below(&["request", "body"])
+    }
+
     fn below(&self, names: &[&str]) -> Option<&str> {
         match self.steps.get(names.len()) {
             Some(Step::Name(name)) if self.is_below(names) => Some(name),

@@ -1,7 +1,8 @@
 //! The keys of a log over its epochs: what start leaves list, what key leaves say, and whose word counts when.
 //!
 //! A log's first start lists the keys it begins with. From then on each change is a `key` leaf after the start that
-//! first lists the new set. A key that was retired or compromised has no say over what stands after that leaf.
+//! first lists the new set. A key that was retired or compromised has no say over what stands after that leaf, and no
+//! leaf brings it back: whoever found it could write that leaf.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -98,10 +99,11 @@ impl Keys {
         }
         let state = self.known.get(&leaf.vkey).map(|key| key.state);
         let wrong = match (leaf.event, state) {
-            (KeyEvent::Add, None | Some(State::Retired(_)))
+            (KeyEvent::Add, None)
             | (KeyEvent::Retire, Some(State::Active))
             | (KeyEvent::Compromised, Some(State::Active | State::Retired(_))) => None,
             (KeyEvent::Add, Some(State::Active)) => Some("adds a key that signs already"),
+            (KeyEvent::Add, Some(State::Retired(_))) => Some("adds a key that was retired"),
             (KeyEvent::Add, Some(State::Compromised(_))) => Some("adds a key that was compromised"),
             (KeyEvent::Retire, None | Some(State::Retired(_) | State::Compromised(_))) => {
                 Some("retires a key that does not sign")
@@ -114,16 +116,15 @@ impl Keys {
         if wrong.is_none() && state.is_none() && self.known.len() >= limits::LOG_KEYS_MAX {
             return Some(format!("more than {} keys", limits::LOG_KEYS_MAX));
         }
-        // What was lost to somebody else does not come back by a second leaf.
-        if matches!(state, Some(State::Compromised(_))) {
-            return wrong.map(Into::into);
-        }
         let key =
             self.known.entry(Arc::clone(&leaf.vkey)).or_insert(Key { state: State::Active, added: None });
-        match leaf.event {
-            KeyEvent::Add => (key.state, key.added) = (State::Active, Some(index)),
-            KeyEvent::Retire => key.state = State::Retired(index),
-            KeyEvent::Compromised => key.state = State::Compromised(index),
+        match (leaf.event, key.state) {
+            (KeyEvent::Add, State::Active) => key.added = Some(index),
+            (KeyEvent::Retire, State::Active) => key.state = State::Retired(index),
+            (KeyEvent::Compromised, State::Active) => key.state = State::Compromised(index),
+            // Its word ended before.
+            (KeyEvent::Compromised, State::Retired(ended)) => key.state = State::Compromised(ended),
+            (KeyEvent::Add | KeyEvent::Retire, State::Retired(_)) | (_, State::Compromised(_)) => {}
         }
         wrong.map(Into::into)
     }

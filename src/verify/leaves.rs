@@ -1,7 +1,7 @@
 //! What the leaves of a log owe each other: every PERMIT one outcome, every start the tree it found, every decision
 //! the policy it names.
 //!
-//! Memory grows with open permits only. So ids are not compared across the log: an outcome names its decision by
+//! Memory grows with open permits only, and those are bounded. So ids are not compared across the log: an outcome names its decision by
 //! index and id, and the index is what tells two decisions apart.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -117,6 +117,12 @@ impl Leaves {
         complaints.extend(d.supersedes.and_then(|id| self.superseded(id)).map(|what| (Check::Paired, what)));
         if d.is_permit {
             self.permits += 1;
+            // A gateway never has so many. Of a log that says so, no more is remembered.
+            if self.open.len() >= limits::PERMITS_IN_FLIGHT_MAX {
+                let max = limits::PERMITS_IN_FLIGHT_MAX;
+                complaints.push((Check::Paired, format!("more than {max} permits are open")));
+                return;
+            }
             self.open.insert(index, OpenDecision { id: d.id, request: d.request });
         }
     }

@@ -240,11 +240,18 @@ fn is_written_as(bytes: &[u8], entry: &Entry) -> bool {
 
 /// A run of so many digits covers a byte at a multiple of that number: only those are looked at.
 fn has_digits_in_a_row(bytes: &[u8], count: usize) -> bool {
-    bytes.iter().enumerate().skip(count - 1).step_by(count).any(|(at, byte)| {
-        let before = bytes[..at].iter().rev().take_while(|b| b.is_ascii_digit()).count();
-        let after = bytes[at..].iter().take_while(|b| b.is_ascii_digit()).count();
-        byte.is_ascii_digit() && before + after >= count
-    })
+    let mut at = count - 1;
+    while let Some(byte) = bytes.get(at) {
+        if byte.is_ascii_digit() {
+            let before = bytes[..at].iter().rev().take_while(|b| b.is_ascii_digit()).count();
+            let after = bytes[at..].iter().take_while(|b| b.is_ascii_digit()).count();
+            if before + after >= count {
+                return true;
+            }
+        }
+        at += count;
+    }
+    false
 }
 
 /// `spec` and `time`, which every leaf has.
@@ -321,8 +328,24 @@ fn contradictions(d: &DecisionEntry) -> impl Iterator<Item = &'static str> {
             "a decision names a cause exactly if policy was not evaluated",
         ),
         (d.supersedes == Some(d.id), "a decision supersedes an earlier one, and not itself"),
+        (
+            d.request.digest.is_none() && d.request.disclosures.is_empty(),
+            "a decision about a message that it does not name",
+        ),
+        (
+            !are_for_what_is_left_out(&d.request),
+            "`_sd` holds ascending digests, no more than one for each member that is left out",
+        ),
     ];
     found.into_iter().filter(|(is_so, _)| *is_so).map(|(_, what)| what)
+}
+
+/// More of them would be a decision about any of several messages.
+fn are_for_what_is_left_out(request: &RequestEntry) -> bool {
+    let RequestEntry { disclosures, body_digest, digest, received_digest, target, .. } = request;
+    let digests = [body_digest, digest, received_digest].into_iter().filter(|digest| digest.is_none());
+    let left_out = digests.count() + usize::from(target.is_none());
+    disclosures.len() <= left_out && disclosures.windows(2).all(|pair| pair[0] < pair[1])
 }
 
 fn outcome(o: &OutcomeEntry) -> OutcomeFact {

@@ -836,7 +836,37 @@ async fn tiles_that_are_gone_or_changed_are_errors_and_never_answers() {
     // Of the right form, and not entries.
     write(&tile.join("entries/000"), &[0; 2 * 256]);
     let found = reader.search(&at, &Search::from(LeafIndex(0), 1));
-    assert!(matches!(found, Err(ReadError::Entry { index: LeafIndex(0) })), "{found:?}");
+    assert!(matches!(found, Err(ReadError::OtherRoot { index: LeafIndex(0) })), "{found:?}");
     assert!(reader.entries(&at, LeafIndex(256), 1).is_ok());
-    assert!(reader.entries(&at, LeafIndex(0), limits::READ_ENTRIES_MAX).is_ok());
+}
+
+#[tokio::test]
+async fn entries_that_were_forged_with_all_tiles_above_them_are_never_given_out() {
+    let frames = Frames::written(700, 61).await;
+    let (shared, _session) = archived(&frames, frames.path());
+    let reader = Reader::new(shared, frames.path());
+    let at = reader.snapshot();
+    let (victim, id) = (0..256)
+        .find_map(|n| match Entry::from_bytes_unverified(&frames.leaves[n]) {
+            Ok(Entry::Decision(d)) if d.decision == Decision::Deny => Some((n, d.id)),
+            _ => None,
+        })
+        .expect("a refusal in the first bundle");
+    assert!(reader.find(&at, id).expect("readable").is_some());
+    let text = String::from_utf8(frames.leaves[victim].clone()).expect("JSON");
+    let mut forged = frames.leaves[..256].to_vec();
+    forged[victim] = text.replace("\"decision\":\"DENY\"", "\"decision\":\"PERMIT\"").into_bytes();
+    assert_ne!(forged[victim], frames.leaves[victim]);
+    for path in [TilePath::entries(0), TilePath::hashes(0, 0)] {
+        let place = frames.path().join("tile").join(path.to_string());
+        fs::remove_file(&place).expect("removed");
+        write(&place, &tile_of(&forged, &path));
+        let refused = |error: ReadError| assert!(matches!(error, ReadError::OtherRoot { .. }), "{error}");
+        refused(reader.find(&at, id).expect_err("forged"));
+        refused(reader.entries(&at, LeafIndex(0), 1).expect_err("forged"));
+        refused(reader.search(&at, &Search::from(LeafIndex(0), 1)).expect_err("forged"));
+        refused(reader.tile(&at, &TilePath::entries(0)).expect_err("forged"));
+    }
+    let later = reader.entries(&at, LeafIndex(256), 1).expect("the other bundles stand");
+    assert_eq!(later[0], frames.leaves[256]);
 }
