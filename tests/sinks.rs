@@ -174,8 +174,9 @@ fn a_position_that_could_not_be_read_is_not_replaced() {
     world.finish_here(Stopped::Clean);
     let place = world.path("ledger/sinks/siem.position");
     std::fs::remove_file(&place).expect("written by the sink");
-    // It leads to itself: an error that is not known to be a damaged position.
-    std::os::unix::fs::symlink("siem.position", &place).expect("made");
+    // It leads to a directory: an error, and no position that is known to be damaged.
+    std::fs::create_dir(world.path("ledger/sinks/empty")).expect("made");
+    std::os::unix::fs::symlink("empty", &place).expect("made");
     world.run_inside();
     ask(&world, 1);
     world.finish_here(Stopped::Clean);
