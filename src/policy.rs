@@ -23,7 +23,7 @@ mod tests;
 mod verdict;
 mod workers;
 
-pub use bundle::{Bundle, ENGINE, revision};
+pub use bundle::{Bundle, ENGINE};
 pub use evaluate::Finding;
 pub use fault::{BundleError, Fault};
 pub use offline::{Offline, read_input};

@@ -28,7 +28,6 @@ pub mod walk;
 
 pub use canonical::canonical_json;
 pub use log::{Options, Progress, verify_log, verify_log_with};
-pub use prepare::policy_revision;
 pub use receipt::{ReceiptReport, ReceiptVerdicts, verify_receipt};
 pub use report::{Archived, Check, Open, Problem, Report, Verdict, Verdicts, escape, escape_json};
 pub use source::{Directory, Form, Source, segment_file};

@@ -11,9 +11,9 @@ use interlock::ledger::Closed;
 
 use interlock::merkle::frame::Evidence;
 use interlock::merkle::note::Signer;
-use interlock::model::entry::PolicyFile;
+use interlock::model::entry::{PolicyFile, policy_revision};
 use interlock::model::{Digest, LeafIndex};
-use interlock::verify::{Check, Directory, Source, policy_revision, verify_log};
+use interlock::verify::{Check, Directory, Source, verify_log};
 
 use serde_json::json;
 
@@ -85,7 +85,7 @@ fn a_bundles_file_that_is_gone_exchanged_or_out_of_order_is_named() {
             name: std::str::from_utf8(r.bytes).expect("a name").into(),
             sha256: r.digest,
         });
-        leaf["revision"] = json!(policy_revision(&"regorus/0.14.1 strict".into(), &files));
+        leaf["revision"] = json!(policy_revision("regorus/0.14.1 strict", &files));
         leaf["files"] = json!(files);
         let leaf = serde_json_canonicalizer::to_vec(&leaf).expect("canonical");
         forged.add_frame(&leaf, None, Some(evidence));

@@ -15,8 +15,9 @@ use interlock::merkle::checkpoint::Checkpoint;
 use interlock::merkle::frame::{self, Evidence, FrameParts};
 use interlock::merkle::note::{Signer, SigningFailed, VerifierKey};
 use interlock::merkle::tree::{RightEdge, leaf_hash};
+use interlock::model::entry::policy_revision;
 use interlock::model::{Actor, AuthenticationMethod, Digest, Json, LeafIndex, ReasonCode};
-use interlock::verify::{Check, Directory, Report, Verdict, policy_revision, verify_log};
+use interlock::verify::{Check, Directory, Report, Verdict, verify_log};
 use serde_json::{Value, json};
 
 pub(super) const ORIGIN: &str = "example.org/log";

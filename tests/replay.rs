@@ -153,7 +153,7 @@ async fn one_changed_rule_in_the_stored_bundle_is_refused_by_its_digest_and_name
         let file = files.iter_mut().find(|file| file["name"] == "ref/limits.json").expect("the file");
         file["sha256"] = json!(digest);
         let files = serde_json::from_value::<Vec<_>>(leaf["files"].clone()).expect("files");
-        revision = json!(interlock::policy::revision(ENGINE, &files));
+        revision = json!(interlock::model::entry::policy_revision(ENGINE, &files));
         leaf["revision"] = revision.clone();
     });
     changed.leaves("decision", |leaf| leaf["policy"]["revision"] = revision.clone());
@@ -251,7 +251,7 @@ async fn what_another_engine_judged_is_named_and_evaluated_only_if_asked_for() {
     content.leaves("policy", |leaf| {
         let files = serde_json::from_value::<Vec<_>>(leaf["files"].clone()).expect("files");
         leaf["engine"] = json!(OTHER);
-        revision = json!(interlock::policy::revision(OTHER, &files));
+        revision = json!(interlock::model::entry::policy_revision(OTHER, &files));
         leaf["revision"] = revision.clone();
     });
     content.leaves("decision", |leaf| {

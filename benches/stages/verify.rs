@@ -10,8 +10,9 @@ use interlock::merkle::checkpoint::Checkpoint;
 use interlock::merkle::frame::{self, Evidence, FrameKey, FrameParts};
 use interlock::merkle::note::Signer;
 use interlock::merkle::tree::{RightEdge, leaf_hash};
+use interlock::model::entry::policy_revision;
 use interlock::model::{Digest, LeafIndex, LogOrigin};
-use interlock::verify::{Directory, policy_revision, verify_log};
+use interlock::verify::{Directory, verify_log};
 use serde_json::json;
 
 /// Twice as many leaves. `INTERLOCK_BENCH_PAIRS` asks for another number.

@@ -100,7 +100,7 @@ pub(super) fn decision_entry(id: ReceiptId, decision: Decision, epoch: Epoch, in
 /// The policy that all decisions of these tests stand under.
 pub(super) fn activation() -> PolicyActivation {
     let engine: Arc<str> = "regorus/0.14.1 strict".into();
-    let revision = crate::verify::policy_revision(&engine, &[]);
+    let revision = crate::model::entry::policy_revision(&engine, &[]);
     PolicyActivation { activated_by: "start".into(), engine, files: Vec::new(), revision }
 }
 

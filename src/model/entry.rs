@@ -311,6 +311,19 @@ pub struct PolicyFile {
     pub sha256: Digest,
 }
 
+/// `policy.revision` (RECEIPTS.md) of these files, sorted by name, for an engine of this name: SHA-256 over the RFC 8785 form of
+/// three members. They stand in sorted order, and names and digests need no escapes beyond those of RFC 8785.
+pub fn policy_revision(engine: &str, files: &[PolicyFile]) -> Digest {
+    #[derive(Serialize)]
+    struct Construction<'a> {
+        construction: &'static str,
+        engine: &'a str,
+        files: &'a [PolicyFile],
+    }
+    let construction = Construction { construction: "interlock-policy-revision-v1", engine, files };
+    Digest::of(&serde_json::to_vec(&construction).expect("strings and digests always serialize"))
+}
+
 /// A policy bundle became the active one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -15,14 +15,13 @@ use std::thread;
 use std::time::Duration;
 
 use regorus::Engine;
-use serde::Serialize;
 
 use super::fault::{BundleError, Fault};
 use super::source::{RegoFile, Sources};
 use super::syntax::{self, Parsed};
 use super::{check, convert, engine, lexical};
 use crate::limits;
-use crate::model::entry::PolicyFile;
+use crate::model::entry::{PolicyFile, policy_revision};
 use crate::model::{Digest, PackageName};
 
 /// The evaluator as receipts name it.
@@ -174,7 +173,7 @@ fn build(sources: Sources, wanted: &[PackageName], checks: Checks) -> Result<Bun
     trial(&engine, &packages)?;
     let files = files(&sources);
     fits_a_leaf(&files)?;
-    let revision = revision(ENGINE, &files);
+    let revision = policy_revision(ENGINE, &files);
     Ok(Bundle { sources, revision, files, packages })
 }
 
@@ -241,21 +240,6 @@ fn fits_a_leaf(files: &[PolicyFile]) -> Result<(), BundleError> {
         limits::POLICY_FILE_LIST_BYTES_MAX
     );
     Err(Fault::of_bundle("file_list_too_large", message).into())
-}
-
-/// RECEIPTS.md `policy.revision` of these files, sorted by name, for an engine of this name.
-///
-/// SHA-256 over the RFC 8785 form; members stand in sorted order, names and digests need no escapes
-/// beyond those of RFC 8785.
-pub fn revision(engine: &str, files: &[PolicyFile]) -> Digest {
-    #[derive(Serialize)]
-    struct Construction<'a> {
-        construction: &'static str,
-        engine: &'a str,
-        files: &'a [PolicyFile],
-    }
-    let construction = Construction { construction: "interlock-policy-revision-v1", engine, files };
-    Digest::of(&serde_json::to_vec(&construction).expect("strings and digests always serialize"))
 }
 
 #[cfg(test)]

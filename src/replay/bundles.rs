@@ -12,8 +12,8 @@ use super::records::Records;
 use super::report::WhyNot;
 use crate::limits;
 use crate::model::Digest;
-use crate::model::entry::PolicyEntry;
-use crate::policy::{Bundle, Offline, Sources, revision};
+use crate::model::entry::{PolicyEntry, policy_revision};
+use crate::policy::{Bundle, Offline, Sources};
 
 /// What is known of a revision.
 #[derive(Clone)]
@@ -71,7 +71,7 @@ impl Bundles {
     /// With what to report as a change, if it is one.
     fn load(&self, leaf: &PolicyEntry, records: &Records<'_>) -> (Held, Option<String>) {
         let not = |why, what: &str| Held::Not { why, what: what.into() };
-        let computed = revision(&leaf.engine, &leaf.files);
+        let computed = policy_revision(&leaf.engine, &leaf.files);
         if computed != leaf.revision {
             let what = format!("the leaf names revision {}, its files give {computed}", leaf.revision);
             return (not(WhyNot::BundleRefused, &what), Some(what));

@@ -288,19 +288,7 @@ impl fmt::Display for Report {
         }
         more(f, "left    ", self.not_replayed(), self.left.len())?;
         for problem in &self.problems {
-            write!(f, "problem  {}: ", problem.check.as_str())?;
-            if let Some(index) = problem.index {
-                write!(f, "entry {index}: ")?;
-            }
-            write!(f, "{}", escape(&problem.what))?;
-            if let Some(file) = &problem.file {
-                write!(f, " [{}", escape(file))?;
-                if let Some(offset) = problem.offset {
-                    write!(f, ", offset {offset}")?;
-                }
-                f.write_str("]")?;
-            }
-            writeln!(f)?;
+            writeln!(f, "problem  {problem}")?;
         }
         more(f, "problem ", self.problem_count, self.problems.len())
     }

@@ -4,7 +4,6 @@
 //! only what later leaves are held to, so that little goes from one thread to the other.
 
 use std::slice;
-use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -19,7 +18,7 @@ use crate::merkle::frame::{self, Evidence};
 use crate::merkle::tree::leaf_hash;
 use crate::model::entry::{
     DecisionEntry, DisclosureDigest, Entry, EntryType, EpochEntry, EvaluationStatus, KeyEntry, OutcomeEntry,
-    PolicyEntry, PolicyFile, RefusalEntry, RequestEntry, SPEC,
+    PolicyEntry, RefusalEntry, RequestEntry, SPEC, policy_revision,
 };
 use crate::model::{Decision, Digest, Epoch, LeafIndex, OutcomeStatus, ReceiptId, Settled};
 
@@ -392,18 +391,6 @@ fn read_policy(p: &PolicyEntry, evidence: &mut slice::Iter<'_, Evidence<'_>>) ->
         (Check::Evidence, what)
     }));
     complaints
-}
-
-/// `policy.revision` as RECEIPTS.md constructs it: the RFC 8785 form of three members, files sorted by name.
-pub fn policy_revision(engine: &Arc<str>, files: &[PolicyFile]) -> Digest {
-    #[derive(Serialize)]
-    struct Construction<'a> {
-        construction: &'static str,
-        engine: &'a str,
-        files: &'a [PolicyFile],
-    }
-    let construction = Construction { construction: "interlock-policy-revision-v1", engine, files };
-    Digest::of(&serde_json::to_vec(&construction).expect("strings and digests always serialize"))
 }
 
 #[cfg(test)]

@@ -107,6 +107,25 @@ pub struct Problem {
     pub what: String,
 }
 
+/// For people, on one line; what comes from the log is escaped.
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.check.as_str())?;
+        if let Some(index) = self.index {
+            write!(f, "entry {index}: ")?;
+        }
+        write!(f, "{}", escape(&self.what))?;
+        if let Some(file) = &self.file {
+            write!(f, " [{}", escape(file))?;
+            if let Some(offset) = self.offset {
+                write!(f, ", offset {offset}")?;
+            }
+            f.write_char(']')?;
+        }
+        Ok(())
+    }
+}
+
 /// A PERMIT at the end of the log that has no outcome yet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Open {
@@ -289,19 +308,7 @@ impl fmt::Display for Report {
             writeln!(f, "note     {}", escape(note))?;
         }
         for problem in &self.problems {
-            write!(f, "problem  {}: ", problem.check.as_str())?;
-            if let Some(index) = problem.index {
-                write!(f, "entry {index}: ")?;
-            }
-            write!(f, "{}", escape(&problem.what))?;
-            if let Some(file) = &problem.file {
-                write!(f, " [{}", escape(file))?;
-                if let Some(offset) = problem.offset {
-                    write!(f, ", offset {offset}")?;
-                }
-                f.write_char(']')?;
-            }
-            writeln!(f)?;
+            writeln!(f, "problem  {problem}")?;
         }
         let unnamed = self.problem_count - self.problems.len() as u64;
         if unnamed > 0 {
