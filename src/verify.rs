@@ -5,7 +5,7 @@
 //! Reads only; memory grows with the permits that are open, which are bounded, not with the log. Depends on `model` and `merkle` alone, and
 //! on nothing that a gateway does: tests/architecture.rs. The ledger's recovery walks frames with the same [`walk`].
 //!
-//! One thread walks; [`prepare`] says on several threads what can be said of a frame alone; [`leaves`] holds leaves to
+//! One thread walks; `prepare` says on several threads what can be said of a frame alone; `leaves` holds leaves to
 //! each other, in order.
 //!
 //! Exit codes of `interlock verify`: 0 everything passed; 1 cannot be read; 2 wrong usage; 10 frames or
