@@ -6,7 +6,7 @@
 use libfuzzer_sys::fuzz_target;
 use support::{KEY, World};
 
-#[allow(dead_code, reason = "the end-to-end tests use more of it")]
+#[allow(dead_code, unused_imports, reason = "the end-to-end tests use more of it")]
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
