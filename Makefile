@@ -7,7 +7,7 @@ help: ## Show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 test: test-tools ## Run every test
-	cargo nextest run --all-targets
+	cargo nextest run --lib --bins --tests
 	cargo test --doc --quiet
 
 # A missing program is installed; what is there is left alone.

@@ -19,7 +19,7 @@ use interlock::canonical::{
 };
 use interlock::clock::Clock;
 use interlock::ledger::{
-    FileSigner, Ledger, Outcome, PolicyActivation, Reader, ResponseSeen, Sent, Settings, Start,
+    FileSigner, Ledger, Outcome, PolicyActivation, Reader, Recording, ResponseSeen, Sent, Settings, Start,
 };
 use interlock::merkle::note::{Signer, VerifierKey};
 use interlock::merkle::proof::verify_inclusion;
@@ -106,6 +106,7 @@ fn open(dir: &Path) -> Ledger {
         salts: None,
     };
     let start = Start {
+        follower: std::sync::Arc::new(()),
         binary_digest: Digest::of(b"binary"),
         config_digest: Digest::of(b"config"),
         observer: Arc::new(()),
@@ -174,7 +175,10 @@ async fn activate(ledger: &Ledger, pdp: &Pdp) {
 
 async fn one(ledger: &Ledger, pdp: &Pdp, clock: &Clock) {
     let Judgment::Permit(permit) = pdp.judge(question(clock)).await else { panic!("permitted") };
-    let recorded = ledger.record_permit(permit, None).await.expect("recorded");
+    let recorded = ledger
+        .record_permit(permit, Recording::new(ledger.new_id().expect("random"), None))
+        .await
+        .expect("recorded");
     let (evaluated, _, mut open) = recorded.into_parts();
     open.bytes_may_leave();
     let request = &evaluated.execution().request;

@@ -7,9 +7,14 @@
 mod api_key;
 mod credentials;
 mod identity;
+mod state;
 mod versions;
 
 pub use api_key::{ApiKey, ApiKeyIdentity, ApiKeys, InvalidKeyPrefix, KeyPrefix};
 pub use credentials::{Credential, Credentials, InvalidCredential};
 pub use identity::{Identities, Identity, Presented, Unauthenticated};
+pub use state::{
+    Answer, Approval, Asked, BudgetView, ClaimState, ClaimView, Draw, HoldView, Intent, NotReserved,
+    Restriction, SameRequest, Scope, State, Ticket, View,
+};
 pub use versions::{Moved, Versions};

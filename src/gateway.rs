@@ -288,7 +288,7 @@ async fn open(config: &Config, clock: &Clock, metrics: &Arc<Metrics>) -> Result<
         let pdp = Pdp::start(bundle, policy_settings, clock.clone(), Some(observer.clone()))?;
         let signers = load_signers(&ledger_config)?;
         let binary_digest = binary_digest().map_err(StartError::Binary)?;
-        let start = Start { binary_digest, config_digest, observer };
+        let start = Start { binary_digest, config_digest, observer, follower: Arc::new(()) };
         let (ledger, opened) = Ledger::open(log_settings, signers, clock, start)?;
         tracing::info!(
             epoch = opened.epoch.0,

@@ -14,6 +14,7 @@ mod archive;
 mod committer;
 mod entries;
 mod export;
+mod follow;
 mod fsck;
 mod full;
 mod key;
@@ -62,14 +63,15 @@ use tokio::time::timeout;
 pub use committer::Closed;
 pub use entries::PolicyActivation;
 pub use export::{ExportError, Exported, export};
+pub use follow::Follower;
 pub use fsck::{Checked, Uncheckable, Unfit, fsck};
 pub use key::{FileSigner, KeyError};
 pub use open::{OpenError, Opened, Settings, Start};
 pub use positions::Positions;
 pub use reader::{ReadError, Reader, Search, Snapshot};
 pub use recorded::{
-    Obliges, OpenPermit, Outcome, OutcomeRecorded, Receipt, Recorded, Rejection, ResponseSeen, Sent,
-    Unrecorded,
+    Guard, Obliges, OpenPermit, Outcome, OutcomeRecorded, Receipt, Recorded, Recording, Rejection,
+    ResponseSeen, Sent, Unrecorded,
 };
 pub use recovery::Unrecoverable;
 pub use signers::{InvalidSigners, Signers};
@@ -83,7 +85,7 @@ use crate::model::{Decision, Digest, Epoch, ReceiptId};
 use crate::policy::{Evaluated, Permit, Refusal};
 use appender::{Duty, Leaf};
 use committer::Closing;
-use queue::{Done, Kind, Shared, Stage};
+use queue::{Done, Effect, Kind, Shared, Stage, change_of};
 use rejections::Rejections;
 
 /// What the ledger can do now.
@@ -131,27 +133,27 @@ impl Ledger {
     pub async fn record_permit(
         &self,
         permit: Evaluated<Permit>,
-        supersedes: Option<ReceiptId>,
+        recording: Recording,
     ) -> Result<Recorded<Permit>, Unrecorded> {
-        self.record(permit, supersedes).await
+        self.record(permit, recording).await
     }
 
     pub async fn record_refusal(
         &self,
         refusal: Evaluated<Refusal>,
-        supersedes: Option<ReceiptId>,
+        recording: Recording,
     ) -> Result<Recorded<Refusal>, Unrecorded> {
-        self.record(refusal, supersedes).await
+        self.record(refusal, recording).await
     }
 
     async fn record<V: Obliges>(
         &self,
         evaluated: Evaluated<V>,
-        supersedes: Option<ReceiptId>,
+        mut recording: Recording,
     ) -> Result<Recorded<V>, Unrecorded> {
         let shared = &self.0.shared;
-        let id = self.new_id()?;
-        let entry = entries::decision(&evaluated, id, supersedes, shared.epoch, shared.clock.wall());
+        let (id, guard) = (recording.id, recording.guard.take());
+        let entry = entries::decision(&evaluated, recording, shared.epoch, shared.clock.wall());
         let decision = entry.decision;
         let input = evaluated.evaluation().input.clone();
         let (entry, input, salter) = match evaluated.execution().request.redaction() {
@@ -164,7 +166,8 @@ impl Ledger {
             }
         };
         let evidence = (entry.evaluation.input_digest, input);
-        let done = self.append_decision(Entry::Decision(Box::new(entry)), (id, decision), evidence).await?;
+        let entry = Entry::Decision(Box::new(entry));
+        let done = self.append_decision(entry, (id, decision), evidence, guard).await?;
         // Nothing waits between here and the permit, so none is dropped without knowing what it keeps out; one that
         // is dropped before has sent nothing, and so has no digest to keep out.
         let open = done.open.map(|open| open.withholding(salter));
@@ -178,10 +181,14 @@ impl Ledger {
         entry: Entry,
         (id, decision): (ReceiptId, Decision),
         (digest, input): (Digest, Bytes),
+        guard: Option<Guard>,
     ) -> Result<Done, Unrecorded> {
         debug_assert_eq!(Digest::of(&input), digest, "evidence is what its digest names");
         let leaf = Leaf::new(entries::bytes(&entry), vec![(digest, input)], Duty::Optional);
-        self.append(leaf, Kind::Decision(id, decision)).await
+        let effect = Effect { change: change_of(&entry), guard };
+        let answer = self.0.shared.push(leaf, Kind::Decision(id, decision), effect)?;
+        // A committer that panics drops the sender: what became of the leaf is not known.
+        answer.await.unwrap_or(Err(Unrecorded::Poisoned))
     }
 
     /// What was refused before it became an execution request. Rate-limited per actor: `Ok(None)` if only counted.
@@ -190,7 +197,7 @@ impl Ledger {
         let admitted = self.rejections().admit(&rejection, shared.epoch, &shared.clock);
         if let Some(let_go) = admitted.let_go {
             // Nobody waits for this one; the queue's bound holds for it as for any other.
-            drop(shared.push(note(entries::refusal_bytes(let_go)), Kind::Note));
+            drop(shared.push(note(entries::refusal_bytes(let_go)), Kind::Note, Effect::default()));
         }
         let Some(entry) = admitted.leaf else {
             statistics::Counters::add(&shared.counters.suppressed, 1);
@@ -216,7 +223,7 @@ impl Ledger {
     }
 
     async fn append(&self, leaf: Leaf, kind: Kind) -> Result<Done, Unrecorded> {
-        let answer = self.0.shared.push(leaf, kind)?;
+        let answer = self.0.shared.push(leaf, kind, Effect::default())?;
         // A committer that panics drops the sender: what became of the leaf is not known.
         answer.await.unwrap_or(Err(Unrecorded::Poisoned))
     }
@@ -274,7 +281,8 @@ impl Ledger {
         join(committer, publisher, archiver.filter(|_| in_time || is_late()))
     }
 
-    fn new_id(&self) -> Result<ReceiptId, Unrecorded> {
+    /// A new id, for the next decision.
+    pub fn new_id(&self) -> Result<ReceiptId, Unrecorded> {
         let mut random = [0; 10];
         // Nothing was written; a system without randomness refuses every request.
         self.0.random.fill(&mut random).map_err(|_| Unrecorded::Busy)?;

@@ -12,14 +12,15 @@ mod line;
 mod read_set;
 mod reason;
 mod redaction;
+mod state;
 mod text;
 mod verdict;
 
 pub use actor::{Actor, AuthenticationMethod};
 pub use digest::{Digest, Digester};
 pub use ids::{
-    ActionName, ActorId, Epoch, IdempotencyKey, InvalidName, LeafIndex, LogOrigin, PackageName, ReceiptId,
-    SecretName, SinkName, SurfaceName, TreeSize,
+    ActionName, ActorId, BudgetName, Epoch, FactName, IdempotencyKey, InvalidName, LeafIndex, LogOrigin,
+    PackageName, ReceiptId, SecretName, SinkName, SurfaceName, TreeSize,
 };
 pub use json::{Json, Number, Object};
 pub use line::append_line;
@@ -29,4 +30,5 @@ pub use redaction::{
     DIGESTS, ELEMENT, InvalidPointer, Pointer, Redaction, Step, escape_step, is_reserved, reserved_name,
     unescape_pointer,
 };
+pub use state::{Administered, Change, Claim, Held, InvalidLeaf, Permitted, Settlement};
 pub use verdict::{Decision, OutcomeStatus, Settled};

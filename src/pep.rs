@@ -12,7 +12,7 @@ pub use surface::{Hosts, Matched, NoRoute, Route, Routes, Surface};
 use crate::authority::{Credentials, Versions};
 use crate::canonical::ExecutionRequest;
 use crate::clock::{Clock, Moment};
-use crate::ledger::{Ledger, Receipt, Recorded, Rejection, Unrecorded};
+use crate::ledger::{Ledger, Receipt, Recorded, Recording, Rejection, Unrecorded};
 use crate::limits;
 use crate::model::{Decision, OutcomeStatus, PolicyReason, ReasonCode, ReceiptId};
 use crate::policy::{Context, Evaluated, Judgment, Pdp, Permit, Question, Refusal};
@@ -167,7 +167,9 @@ async fn record_permit(
     supersedes: Option<ReceiptId>,
 ) -> Result<Recorded<Permit>, Refused> {
     let before = gate.clock.monotonic();
-    let recorded = gate.ledger.record_permit(permit, supersedes).await.map_err(Refused::Unrecorded)?;
+    let id = gate.ledger.new_id().map_err(Refused::Unrecorded)?;
+    let recording = Recording::new(id, supersedes);
+    let recorded = gate.ledger.record_permit(permit, recording).await.map_err(Refused::Unrecorded)?;
     gate.metrics.recorded(gate.clock.monotonic().since(before));
     let unit = recorded.evaluated().execution();
     gate.metrics.decided(&unit.surface, &unit.action, Decision::Permit, None);
@@ -185,7 +187,11 @@ async fn record_refusal(gate: &Gate, refusal: Evaluated<Refusal>, supersedes: Op
         reason = %code, "not permitted"
     );
     let before = gate.clock.monotonic();
-    match gate.ledger.record_refusal(refusal, supersedes).await {
+    let id = match gate.ledger.new_id() {
+        Ok(id) => id,
+        Err(unrecorded) => return Refused::Unrecorded(unrecorded),
+    };
+    match gate.ledger.record_refusal(refusal, Recording::new(id, supersedes)).await {
         Err(unrecorded) => Refused::Unrecorded(unrecorded),
         Ok(recorded) => {
             gate.metrics.recorded(gate.clock.monotonic().since(before));

@@ -87,7 +87,9 @@ fn story(dir: &Path, origin: &str, names: &[&VerifierKey]) -> Vec<String> {
             };
             Some(format!("{event} {}", name(&e.vkey)))
         }
-        Entry::Decision(_) | Entry::Outcome(_) | Entry::Policy(_) | Entry::Refusal(_) => None,
+        Entry::Admin(_) | Entry::Decision(_) | Entry::Outcome(_) | Entry::Policy(_) | Entry::Refusal(_) => {
+            None
+        }
     };
     entries(dir, origin).iter().filter_map(told).collect()
 }

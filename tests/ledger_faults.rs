@@ -118,6 +118,7 @@ pub(super) fn open(dir: &Path, key: &Key) -> Result<(Ledger, Opened), OpenError>
 
 pub(super) fn start() -> Start {
     Start {
+        follower: std::sync::Arc::new(()),
         binary_digest: Digest::of(b"binary"),
         config_digest: Digest::of(b"config"),
         observer: Arc::new(()),

@@ -36,6 +36,7 @@ fn open(dir: &std::path::Path) -> Ledger {
         salts: None,
     };
     let start = Start {
+        follower: std::sync::Arc::new(()),
         binary_digest: Digest::of(b"binary"),
         config_digest: Digest::of(b"config"),
         observer: std::sync::Arc::new(()),

@@ -155,7 +155,8 @@ impl Found {
                         found.outcome = Some(outcome);
                     }
                     (
-                        Entry::Decision(_)
+                        Entry::Admin(_)
+                        | Entry::Decision(_)
                         | Entry::Outcome(_)
                         | Entry::Epoch(_)
                         | Entry::Key(_)

@@ -77,6 +77,7 @@ enum DecisionName {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum TypeName {
+    Admin,
     Decision,
     Outcome,
     Refusal,
@@ -171,6 +172,11 @@ impl<'e> Seen<'e> {
             Entry::Epoch(e) => of(&e.time, TypeName::Epoch),
             Entry::Key(k) => of(&k.time, TypeName::Key),
             Entry::Policy(p) => of(&p.time, TypeName::Policy),
+            Entry::Admin(a) => Seen {
+                actor: a.actor.as_ref().map(|id| id.as_str()),
+                surface: a.surface.as_ref().map(|s| s.as_str()),
+                ..of(&a.time, TypeName::Admin)
+            },
         }
     }
 }
@@ -216,6 +222,13 @@ fn row(entry: &Entry) -> (&str, &'static str, String, String) {
         Entry::Policy(p) => {
             (&p.time, "policy", "active".into(), format!("{} by {}", p.revision, p.activated_by))
         }
+        Entry::Admin(a) => {
+            let surface = a.surface.iter().map(|s| format!(" surface {s}"));
+            let actor = a.actor.iter().map(|id| format!(" actor {id}"));
+            let hold = a.hold.iter().map(|id| format!(" hold {id}"));
+            let subject: String = surface.chain(actor).chain(hold).collect();
+            (&a.time, "admin", a.action.as_str().into(), format!("by {}{subject}: {}", a.by.id, a.reason))
+        }
     }
 }
 
@@ -229,7 +242,8 @@ fn show(args: &ShowArgs) -> Result<ExitCode> {
                 outcome = Some((index, bytes.to_vec(), o.clone()));
             }
             (
-                Entry::Decision(_)
+                Entry::Admin(_)
+                | Entry::Decision(_)
                 | Entry::Outcome(_)
                 | Entry::Epoch(_)
                 | Entry::Key(_)

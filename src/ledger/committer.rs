@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::appender::{Appended, Appender, Duty, Leaf, NotAppended};
 use super::archive::End;
 use super::entries::{self, EpochFacts};
-use super::queue::{Done, Kind, Pending, Shared, Stage};
+use super::queue::{Done, Effect, Kind, Pending, Shared, Stage};
 use super::recorded::{Batch, OpenPermit, Receipt, Unrecorded};
 use super::statistics::{Counters, Observer};
 use super::{Health, Start};
@@ -143,9 +143,23 @@ impl Committer {
         self.set_health(if self.appender.has_spare() { Health::Accepting } else { Health::Full });
         self.shared.publisher.offer(Arc::clone(&appended.checkpoint));
         self.shared.archive.offer(Arc::clone(&appended.checkpoint));
+        self.follow(&mut batch, &appended);
         self.count(&appended, leaves.len(), drained);
         self.release(batch, &leaves, appended);
         Ok(())
+    }
+
+    /// Whoever follows the log hears of it before the callers do.
+    fn follow(&self, batch: &mut [Pending], appended: &Appended) {
+        let effects = batch.iter_mut().map(|p| std::mem::take(&mut p.effect));
+        let (mut changes, mut guards) = (Vec::new(), Vec::new());
+        for (index, Effect { change, guard }) in (appended.first.0..).map(LeafIndex).zip(effects) {
+            changes.extend(change.map(|change| (index, change)));
+            guards.extend(guard);
+        }
+        self.start.follower.apply(changes, appended.size);
+        // What they kept is the follower's now.
+        drop(guards);
     }
 
     fn turn_away_optional(&self, batch: &mut Vec<Pending>, leaves: &mut Vec<Leaf>) {

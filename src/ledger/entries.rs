@@ -7,15 +7,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Start;
-use super::recorded::{Obliges, Outcome, Rejection};
+use super::recorded::{Obliges, Outcome, Recording, Rejection};
 use super::withhold;
 use crate::canonical::ExecutionRequest;
 use crate::clock::WallTime;
 use crate::merkle::tree::RightEdge;
 use crate::model::entry::{
-    ActorEntry, DecisionEntry, Entry, EntryType, EpochEntry, EpochEvent, EvaluationEntry, EvaluationStatus,
-    KeyEntry, KeyEvent, Mode, OutcomeEntry, PolicyEntry, PolicyFile, PolicyReference, PreviousTree,
-    RefusalEntry, RequestEntry, ResponseEntry, SPEC, SentEntry,
+    ActorEntry, ClaimEntry, DecisionEntry, Entry, EntryType, EpochEntry, EpochEvent, EvaluationEntry,
+    EvaluationStatus, KeyEntry, KeyEvent, Mode, OutcomeEntry, PolicyEntry, PolicyFile, PolicyReference,
+    PreviousTree, RefusalEntry, RequestEntry, ResponseEntry, SPEC, SentEntry,
 };
 use crate::model::{Actor, Digest, Epoch, LeafIndex, ReceiptId, Settled};
 use crate::policy::{BundleFile, Evaluated};
@@ -30,16 +30,18 @@ pub fn bytes(entry: &Entry) -> Vec<u8> {
 
 pub fn decision<V: Obliges>(
     evaluated: &Evaluated<V>,
-    id: ReceiptId,
-    supersedes: Option<ReceiptId>,
+    recording: Recording,
     epoch: Epoch,
     now: WallTime,
 ) -> DecisionEntry {
+    let Recording { id, supersedes, claim_until, reserves, approved_hold, hold, guard: _ } = recording;
     let execution = evaluated.execution();
     let evaluation = evaluated.evaluation();
     DecisionEntry {
         action: execution.action.clone(),
         actor: actor(&execution.actor),
+        approved_hold,
+        claim: claim_until.map(|until| ClaimEntry { until: until.rfc3339().into() }),
         decision: evaluated.verdict().decision(),
         epoch,
         evaluation: EvaluationEntry {
@@ -51,7 +53,7 @@ pub fn decision<V: Obliges>(
                 None => EvaluationStatus::Evaluated,
             },
         },
-        hold: None,
+        hold,
         id,
         idempotency_key: execution.request.idempotency_key().cloned(),
         mode: Mode::Enforce,
@@ -62,7 +64,7 @@ pub fn decision<V: Obliges>(
         },
         reasons: evaluated.verdict().reasons().to_vec(),
         request: request(execution),
-        reserves: Vec::new(),
+        reserves,
         spec: SPEC.into(),
         supersedes,
         surface: execution.surface.clone(),
@@ -99,7 +101,9 @@ pub fn outcome(
     now: WallTime,
 ) -> OutcomeEntry {
     OutcomeEntry {
+        answer_digest: None,
         attestation: Settled::Gateway,
+        attested_by: None,
         cause: outcome.cause.map(Into::into),
         decision_id: id,
         decision_index: index,
@@ -282,7 +286,7 @@ mod tests {
 
     fn leaf<V: Obliges>(evaluated: &Evaluated<V>, supersedes: Option<ReceiptId>) -> String {
         let id = ReceiptId::new(now(), [7; 10]);
-        let entry = decision(evaluated, id, supersedes, Epoch(3), now());
+        let entry = decision(evaluated, Recording::new(id, supersedes), Epoch(3), now());
         String::from_utf8(bytes(&Entry::Decision(Box::new(entry)))).expect("UTF-8")
     }
 
@@ -314,7 +318,10 @@ mod tests {
         let permit = || under(&rules, Permit::for_test(vec![ReasonCode::PolicySilent.into()]), None);
         let dir = tempfile::tempdir().expect("a directory");
         let (without, _) = open(&dir.path().join("log"));
-        let refused = without.record_permit(permit(), None).await.map(|_| ());
+        let refused = without
+            .record_permit(permit(), Recording::new(without.new_id().expect("random"), None))
+            .await
+            .map(|_| ());
         assert_eq!(refused, Err(Unrecorded::NotRedactable));
         assert_eq!(without.statistics().leaves, 1);
         drop(without);
@@ -323,6 +330,8 @@ mod tests {
             ..settings(&dir.path().join("log"))
         };
         let (with, _) = Ledger::open(with, signer(), clock(), start()).expect("opens");
-        assert!(with.record_permit(permit(), None).await.is_ok());
+        assert!(
+            with.record_permit(permit(), Recording::new(with.new_id().expect("random"), None)).await.is_ok()
+        );
     }
 }

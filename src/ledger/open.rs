@@ -13,6 +13,7 @@ use super::appender::{Appender, Duty, Leaf, NotAppended};
 use super::archive::{Archiver, End, Feed};
 use super::committer::Committer;
 use super::entries::{self, EpochFacts};
+use super::follow::Follower;
 use super::full::FullSegments;
 use super::queue::Shared;
 use super::recorded::Outcome;
@@ -48,6 +49,8 @@ pub struct Start {
     pub binary_digest: Digest,
     pub config_digest: Digest,
     pub observer: Arc<dyn Observer>,
+    /// Keeps state as a fold of the log.
+    pub follower: Arc<dyn Follower>,
 }
 
 /// What was found, and what was done about it.

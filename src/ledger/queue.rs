@@ -13,11 +13,12 @@ use super::Health;
 use super::appender::{Duty, Leaf};
 use super::archive::Feed;
 use super::publisher::Publisher;
-use super::recorded::{OpenPermit, Receipt, Unrecorded};
+use super::recorded::{Guard, OpenPermit, Receipt, Unrecorded};
 use super::statistics::Counters;
 use crate::clock::Clock;
 use crate::limits;
-use crate::model::{Decision, Epoch, ReceiptId};
+use crate::model::entry::Entry;
+use crate::model::{Change, Decision, Epoch, ReceiptId};
 use crate::redaction::EpochKey;
 
 /// A durable, signed leaf. Dropping it unseen drops its permit, which then records `not_sent`.
@@ -53,9 +54,25 @@ impl Kind {
     }
 }
 
+/// What a leaf does beyond standing in the log, once it is durable.
+#[derive(Debug, Default)]
+pub struct Effect {
+    /// Of the state that follows the log.
+    pub change: Option<Change>,
+    /// Dropped when the change is applied, or when the leaf is not written.
+    pub guard: Option<Guard>,
+}
+
+/// What the leaf changes in the state that follows the log.
+pub fn change_of(entry: &Entry) -> Option<Change> {
+    // Our own leaves have times that can be read.
+    Change::of(entry).expect("a leaf made here is valid")
+}
+
 #[derive(Debug)]
 pub struct Pending {
     pub leaf: Leaf,
+    pub effect: Effect,
     pub kind: Kind,
     pub reply: Reply,
 }
@@ -138,7 +155,7 @@ impl Shared {
     }
 
     /// Queues a leaf; the answer comes when it is durable and signed.
-    pub fn push(&self, leaf: Leaf, kind: Kind) -> Result<Answer, Unrecorded> {
+    pub fn push(&self, leaf: Leaf, kind: Kind, effect: Effect) -> Result<Answer, Unrecorded> {
         if leaf.bytes.len() > limits::ENTRY_BYTES_MAX
             || leaf.cost() > self.leaf_cost_max
             || leaf.evidence.iter().any(|(_, bytes)| bytes.len() > limits::EVIDENCE_BYTES_MAX)
@@ -148,7 +165,7 @@ impl Shared {
         let (reply, answer) = oneshot::channel();
         let mut queue = self.lock();
         queue.admit(kind, self.permits_max)?;
-        queue.items.push_back(Pending { leaf, kind, reply });
+        queue.items.push_back(Pending { leaf, effect, kind, reply });
         Counters::set(&self.counters.queued, queue.items.len() as u64);
         Counters::set(&self.counters.open_permits, queue.open_permits as u64);
         drop(queue);

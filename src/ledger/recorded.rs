@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use super::appender::{Duty, Leaf};
 use super::entries;
-use super::queue::{Answer, Kind, Shared};
+use super::queue::{Answer, Effect, Kind, Shared, change_of};
 use super::withhold;
-use crate::clock::Moment;
+use crate::clock::{Moment, WallTime};
 use crate::merkle::batch::BatchTree;
 use crate::merkle::proof::prove_inclusion;
 use crate::merkle::tlog_proof::TlogProof;
 #[cfg(test)]
 use crate::merkle::tree::RightEdge;
+use crate::model::entry::{Entry, HoldEntry, Reserve};
 use crate::model::{
     Actor, Decision, Digest, LeafIndex, OutcomeStatus, Place, PolicyReason, ReasonCode, ReceiptId,
     SurfaceName, TreeSize,
@@ -131,6 +132,47 @@ impl Obliges for Refusal {
     }
 }
 
+/// What was taken for a decision until its leaf is durable: given back when dropped, unless a follower of the log has
+/// taken it over by then.
+pub struct Guard(Box<dyn std::any::Any + Send>);
+
+impl Guard {
+    pub fn new(taken: impl std::any::Any + Send) -> Self {
+        Self(Box::new(taken))
+    }
+}
+
+impl std::fmt::Debug for Guard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Guard").field(&self.0.type_id()).finish()
+    }
+}
+
+/// What a decision's leaf says beyond the verdict.
+#[derive(Debug)]
+pub struct Recording {
+    /// From [`super::Ledger::new_id`].
+    pub id: ReceiptId,
+    pub supersedes: Option<ReceiptId>,
+    /// Of a PERMIT whose idempotency key is claimed: until when.
+    pub claim_until: Option<WallTime>,
+    /// Of a PERMIT.
+    pub reserves: Vec<Reserve>,
+    /// Of a PERMIT: the hold whose approvals it uses up.
+    pub approved_hold: Option<ReceiptId>,
+    /// Of an ESCALATE.
+    pub hold: Option<HoldEntry>,
+    pub guard: Option<Guard>,
+}
+
+impl Recording {
+    /// A decision that takes nothing.
+    pub fn new(id: ReceiptId, supersedes: Option<ReceiptId>) -> Self {
+        let (claim_until, reserves, approved_hold) = (None, Vec::new(), None);
+        Self { id, supersedes, claim_until, reserves, approved_hold, hold: None, guard: None }
+    }
+}
+
 /// A verdict whose receipt is durable.
 #[derive(Debug)]
 pub struct Recorded<V: Obliges> {
@@ -208,8 +250,10 @@ impl OpenPermit {
             Some(salter) => withhold::outcome(entry, salter),
             None => entry,
         };
-        let leaf = Leaf::new(entries::outcome_bytes(entry), Vec::new(), Duty::Owed);
-        self.shared.push(leaf, Kind::Outcome)
+        let entry = Entry::Outcome(Box::new(entry));
+        let effect = Effect { change: change_of(&entry), guard: None };
+        let leaf = Leaf::new(entries::bytes(&entry), Vec::new(), Duty::Owed);
+        self.shared.push(leaf, Kind::Outcome, effect)
     }
 }
 

@@ -161,7 +161,7 @@ impl Fold {
                     return Err("a key leaf without `event` or `vkey`".into());
                 }
             },
-            EntryType::Policy | EntryType::Refusal => {}
+            EntryType::Admin | EntryType::Policy | EntryType::Refusal => {}
         }
         Ok(())
     }

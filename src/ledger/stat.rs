@@ -122,6 +122,7 @@ impl Stat {
 
     fn count(&mut self, index: LeafIndex, entry: &Entry, open: &mut BTreeSet<LeafIndex>) {
         let (entry_type, time) = match entry {
+            Entry::Admin(e) => (EntryType::Admin, &e.time),
             Entry::Decision(e) => (EntryType::Decision, &e.time),
             Entry::Epoch(e) => (EntryType::Epoch, &e.time),
             Entry::Key(e) => (EntryType::Key, &e.time),
@@ -137,7 +138,12 @@ impl Stat {
                 open.remove(&e.decision_index);
             }
             Entry::Epoch(e) if e.event == crate::model::entry::EpochEvent::Start => self.epochs += 1,
-            Entry::Decision(_) | Entry::Epoch(_) | Entry::Key(_) | Entry::Policy(_) | Entry::Refusal(_) => {}
+            Entry::Admin(_)
+            | Entry::Decision(_)
+            | Entry::Epoch(_)
+            | Entry::Key(_)
+            | Entry::Policy(_)
+            | Entry::Refusal(_) => {}
         }
         self.leaves += 1;
         self.first_time.get_or_insert_with(|| time.to_string());
@@ -154,6 +160,7 @@ impl Stat {
 
 fn type_name(entry_type: EntryType) -> &'static str {
     match entry_type {
+        EntryType::Admin => "admin",
         EntryType::Decision => "decision",
         EntryType::Epoch => "epoch",
         EntryType::Key => "key",

@@ -12,8 +12,9 @@ use crate::clock::{Clock, WallTime};
 use crate::merkle::note::Signer;
 use crate::merkle::note::tests::SeedSigner;
 use crate::model::entry::{
-    ActorEntry, BodyForm, DecisionEntry, EntryType, EvaluationEntry, EvaluationStatus, Mode, PolicyReference,
-    RequestEntry, SPEC,
+    ActorEntry, AdminAction, AdminEntry, AttestedBy, BodyForm, ClaimEntry, DecisionEntry, EntryType,
+    EvaluationEntry, EvaluationStatus, HoldEntry, Mode, OperatorEntry, OutcomeEntry, PolicyReference,
+    RequestEntry, Reserve, Role, SPEC, Settle, SettledAs,
 };
 use crate::model::{Actor, AuthenticationMethod, Json, OutcomeStatus, Place, ReasonCode};
 use crate::policy::BundleFile;
@@ -36,6 +37,7 @@ pub(super) fn signer() -> Box<SeedSigner> {
 
 pub(super) fn start() -> Start {
     Start {
+        follower: Arc::new(()),
         binary_digest: Digest::of(b"binary"),
         config_digest: Digest::of(b"config"),
         observer: Arc::new(()),
@@ -58,6 +60,8 @@ pub(super) fn decision_entry(id: ReceiptId, decision: Decision, epoch: Epoch, in
             id: "agent-7".parse().expect("an id"),
             method: AuthenticationMethod::ApiKey,
         },
+        approved_hold: None,
+        claim: None,
         decision,
         epoch,
         evaluation: EvaluationEntry {
@@ -113,7 +117,7 @@ impl Ledger {
     pub(super) async fn decide_on(&self, decision: Decision, input: Bytes) -> Result<Done, Unrecorded> {
         let id = self.new_id()?;
         let entry = Entry::Decision(Box::new(decision_entry(id, decision, self.epoch(), &input)));
-        self.append_decision(entry, (id, decision), (Digest::of(&input), input)).await
+        self.append_decision(entry, (id, decision), (Digest::of(&input), input), None).await
     }
 }
 
@@ -200,7 +204,12 @@ fn entries_in(dir: &Path) -> Vec<Entry> {
 fn outcome_of(entry: Entry) -> Option<(OutcomeStatus, Option<String>)> {
     match entry {
         Entry::Outcome(o) => Some((o.status, o.cause.map(|c| c.to_string()))),
-        Entry::Decision(_) | Entry::Epoch(_) | Entry::Key(_) | Entry::Policy(_) | Entry::Refusal(_) => None,
+        Entry::Admin(_)
+        | Entry::Decision(_)
+        | Entry::Epoch(_)
+        | Entry::Key(_)
+        | Entry::Policy(_)
+        | Entry::Refusal(_) => None,
     }
 }
 
@@ -299,9 +308,12 @@ async fn suppressed_refusals_are_counted_in_the_leaf_that_a_clean_close_writes()
         .into_iter()
         .filter_map(|e| match e {
             Entry::Refusal(r) => Some(r.suppressed),
-            Entry::Decision(_) | Entry::Epoch(_) | Entry::Key(_) | Entry::Outcome(_) | Entry::Policy(_) => {
-                None
-            }
+            Entry::Admin(_)
+            | Entry::Decision(_)
+            | Entry::Epoch(_)
+            | Entry::Key(_)
+            | Entry::Outcome(_)
+            | Entry::Policy(_) => None,
         })
         .collect();
     assert_eq!(refusals.len(), 17);
@@ -384,14 +396,21 @@ fn golden_entries() -> Vec<(&'static str, Entry)> {
     let now = WallTime::from_unix_ns(1_763_643_600_123_456_000);
     let id = ReceiptId::new(now, [7; 10]);
     let decision = DecisionEntry {
-        hold: Some("hold-1".into()),
+        approved_hold: Some(id),
+        claim: Some(ClaimEntry { until: "2025-11-21T13:00:00.123456Z".into() }),
+        hold: Some(HoldEntry { id, until: "2025-11-20T14:00:00.123456Z".into() }),
         idempotency_key: Some("order-9".parse().expect("a key")),
         reasons: vec![crate::model::PolicyReason {
             code: "over_limit".into(),
             detail: Some(Json::object([("limit", Json::string("100.00"))])),
             message: Some("More than the limit.".into()),
         }],
-        reserves: vec!["daily".into()],
+        reserves: vec![Reserve {
+            amount: "12.50".into(),
+            budget: "daily".parse().expect("a name"),
+            key: Digest::of(b"key"),
+            until: "2025-11-21T00:00:00.000000Z".into(),
+        }],
         supersedes: Some(id),
         trace: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
         policy: PolicyReference {
@@ -402,7 +421,25 @@ fn golden_entries() -> Vec<(&'static str, Entry)> {
         ..decision_entry(id, Decision::Permit, Epoch(3), b"{}")
     };
     let outcome = Outcome { cause: Some("recovered"), ..confirmed() };
-    let outcome = entries::outcome(outcome, id, crate::model::LeafIndex(7), Epoch(3), now);
+    let by = OperatorEntry { id: "ops@example.org".into(), role: Role::Operator };
+    let outcome = OutcomeEntry {
+        answer_digest: Some(Digest::of(b"answer")),
+        attested_by: Some(AttestedBy { evidence: "ticket 7".into(), operator: Some(by.clone()) }),
+        settles: vec![Settle { budget: "daily".parse().expect("a name"), settled_as: SettledAs::Spent }],
+        ..entries::outcome(outcome, id, crate::model::LeafIndex(7), Epoch(3), now)
+    };
+    let admin = AdminEntry {
+        action: AdminAction::Freeze,
+        actor: Some("agent-7".parse().expect("an id")),
+        by,
+        epoch: Epoch(3),
+        hold: Some(id),
+        reason: "Card testing.".into(),
+        spec: SPEC.into(),
+        surface: Some("payments".parse().expect("a name")),
+        time: now.rfc3339().into(),
+        entry_type: EntryType::Admin,
+    };
     let refusal = entries::refusal(&rejection("agent-7"), 4, Epoch(3), now);
     let parsed = |bytes: Vec<u8>| Entry::from_bytes_unverified(&bytes).expect("an entry");
     let mut tree = crate::merkle::tree::RightEdge::empty();
@@ -429,6 +466,7 @@ fn golden_entries() -> Vec<(&'static str, Entry)> {
     let vkey = SeedSigner::new(ORIGIN, 2).verifier().to_string().into();
     let key = entries::key_bytes(crate::model::entry::KeyEvent::Add, vkey, Epoch(3), now);
     vec![
+        ("admin", Entry::Admin(Box::new(admin))),
         ("decision", Entry::Decision(Box::new(decision))),
         ("outcome", Entry::Outcome(Box::new(outcome))),
         ("refusal", Entry::Refusal(Box::new(refusal))),

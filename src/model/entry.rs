@@ -13,8 +13,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{
-    ActionName, ActorId, AuthenticationMethod, Decision, Digest, Epoch, IdempotencyKey, LeafIndex,
-    OutcomeStatus, PackageName, Place, PolicyReason, ReadItem, ReceiptId, Settled, SurfaceName, TreeSize,
+    ActionName, ActorId, AuthenticationMethod, BudgetName, Decision, Digest, Epoch, IdempotencyKey,
+    LeafIndex, OutcomeStatus, PackageName, Place, PolicyReason, ReadItem, ReceiptId, Settled, SurfaceName,
+    TreeSize,
 };
 
 /// Value of `spec` in every leaf.
@@ -24,6 +25,7 @@ pub const SPEC: &str = "interlock-receipt/1";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EntryType {
+    Admin,
     Decision,
     Epoch,
     Key,
@@ -164,17 +166,68 @@ pub struct RequestEntry {
     pub target: Option<Arc<str>>,
 }
 
+/// That a PERMIT claims its idempotency key: one execution, for this actor on this surface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClaimEntry {
+    /// RFC 3339, UTC, microseconds: from then on the key is free again, unless the outcome is not known.
+    pub until: Arc<str>,
+}
+
+/// A request that is held for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HoldEntry {
+    /// Of the decision that opened the hold: this one, or an earlier one on the same request.
+    pub id: ReceiptId,
+    /// RFC 3339, UTC, microseconds: approvals count until then.
+    pub until: Arc<str>,
+}
+
+/// What a PERMIT takes of one budget until its outcome settles it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reserve {
+    /// Exact decimal, as the caller wrote it, without exponent.
+    pub amount: Arc<str>,
+    pub budget: BudgetName,
+    /// SHA-256 over the RFC 8785 form of the list of values that the budget's key pointers lead to.
+    pub key: Digest,
+    /// RFC 3339, UTC, microseconds: from then on it counts no more.
+    pub until: Arc<str>,
+}
+
+/// What an outcome did to one budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SettledAs {
+    Spent,
+    Released,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settle {
+    pub budget: BudgetName,
+    pub settled_as: SettledAs,
+}
+
 /// A verdict on one execution request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DecisionEntry {
     pub action: ActionName,
     pub actor: ActorEntry,
+    /// Of a PERMIT: the hold whose approvals it uses up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approved_hold: Option<ReceiptId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<ClaimEntry>,
     pub decision: Decision,
     pub epoch: Epoch,
     pub evaluation: EvaluationEntry,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hold: Option<Arc<str>>,
+    pub hold: Option<HoldEntry>,
     pub id: ReceiptId,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<IdempotencyKey>,
@@ -182,7 +235,7 @@ pub struct DecisionEntry {
     pub policy: PolicyReference,
     pub reasons: Vec<PolicyReason>,
     pub request: RequestEntry,
-    pub reserves: Vec<Arc<str>>,
+    pub reserves: Vec<Reserve>,
     pub spec: Arc<str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub supersedes: Option<ReceiptId>,
@@ -222,11 +275,29 @@ pub struct SentEntry {
     pub size: u64,
 }
 
-/// What became of one PERMIT.
+/// Who or what vouches for an outcome that the gateway did not see itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AttestedBy {
+    /// Where it can be looked up: a ticket, a transaction id, a status answer's digest.
+    pub evidence: Arc<str>,
+    /// `None` if the upstream's own log was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator: Option<OperatorEntry>,
+}
+
+/// What became of one PERMIT. A PERMIT has exactly one outcome by the gateway; if that is indeterminate, at most one
+/// more follows, `confirmed` or `failed`, by an operator or the upstream's log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OutcomeEntry {
+    /// Of the answer that is kept for requests with the same idempotency key: evidence beside this leaf.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer_digest: Option<Digest>,
     pub attestation: Settled,
+    /// Who settled it, and on what grounds, where the gateway itself did not see it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attested_by: Option<AttestedBy>,
     /// Why it is not simply what the answer says: `superseded`, `recovered`, a `ReasonCode`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<Arc<str>>,
@@ -238,7 +309,8 @@ pub struct OutcomeEntry {
     pub response: Option<ResponseEntry>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sent: Option<SentEntry>,
-    pub settles: Vec<Arc<str>>,
+    /// What became of the decision's reserves; none while the outcome is indeterminate.
+    pub settles: Vec<Settle>,
     pub spec: Arc<str>,
     pub status: OutcomeStatus,
     pub time: Arc<str>,
@@ -341,6 +413,81 @@ pub struct PolicyEntry {
     pub entry_type: EntryType,
 }
 
+/// What an operator may do in that role, each role including those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Reads.
+    Viewer,
+    /// Approves and refuses what is held.
+    Approver,
+    /// Freezes, unfreezes, releases, reconciles.
+    Operator,
+    /// Everything.
+    Administrator,
+}
+
+/// Who acted on the gateway. Never an agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OperatorEntry {
+    /// `gateway` for what the gateway does by itself, such as letting a hold expire.
+    pub id: Arc<str>,
+    pub role: Role,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AdminAction {
+    /// Nothing more is sent: anywhere, on a surface, or for an actor.
+    Freeze,
+    Unfreeze,
+    /// Of a hold.
+    Approve,
+    /// Of a hold: it is not asked again before it would have expired.
+    Refuse,
+    /// Of a hold, by time.
+    Expire,
+    /// Isolates an actor on a surface.
+    Quarantine,
+    /// Ends a quarantine.
+    Release,
+}
+
+impl AdminAction {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Freeze => "freeze",
+            Self::Unfreeze => "unfreeze",
+            Self::Approve => "approve",
+            Self::Refuse => "refuse",
+            Self::Expire => "expire",
+            Self::Quarantine => "quarantine",
+            Self::Release => "release",
+        }
+    }
+}
+
+/// What was done to the gateway's state, by whom and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdminEntry {
+    pub action: AdminAction,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor: Option<ActorId>,
+    pub by: OperatorEntry,
+    pub epoch: Epoch,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<ReceiptId>,
+    pub reason: Arc<str>,
+    pub spec: Arc<str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub surface: Option<SurfaceName>,
+    pub time: Arc<str>,
+    #[serde(rename = "type")]
+    pub entry_type: EntryType,
+}
+
 /// What happened to a key that signs checkpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -370,6 +517,7 @@ pub struct KeyEntry {
 /// One leaf.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Entry {
+    Admin(Box<AdminEntry>),
     Decision(Box<DecisionEntry>),
     Epoch(Box<EpochEntry>),
     Key(Box<KeyEntry>),
@@ -382,6 +530,7 @@ impl Entry {
     /// The leaf's bytes, in RFC 8785 form by construction.
     pub fn to_bytes(&self) -> Vec<u8> {
         let written = match self {
+            Self::Admin(e) => serde_json::to_vec(e),
             Self::Decision(e) => serde_json::to_vec(e),
             Self::Epoch(e) => serde_json::to_vec(e),
             Self::Key(e) => serde_json::to_vec(e),
@@ -396,6 +545,7 @@ impl Entry {
     pub fn from_bytes_unverified(bytes: &[u8]) -> Result<Self, serde_json::Error> {
         let common: Common = serde_json::from_slice(bytes)?;
         Ok(match common.entry_type {
+            EntryType::Admin => Self::Admin(serde_json::from_slice(bytes)?),
             EntryType::Decision => Self::Decision(serde_json::from_slice(bytes)?),
             EntryType::Epoch => Self::Epoch(serde_json::from_slice(bytes)?),
             EntryType::Key => Self::Key(serde_json::from_slice(bytes)?),

@@ -111,6 +111,20 @@ name!(
     |t| is_word_path(t, b"-_")
 );
 name!(
+    /// A counter that a surface declares, such as `daily-spend`.
+    BudgetName,
+    "a budget name",
+    "lowercase letters, digits and single `-` or `_`, starting with a letter, at most 64 bytes",
+    |t| is_word_path(t, b"-_")
+);
+name!(
+    /// A named source of data that a surface's policy reads, such as `exchange-rates`.
+    FactName,
+    "a fact name",
+    "lowercase letters, digits and single `-` or `_`, starting with a letter, at most 64 bytes",
+    |t| is_word_path(t, b"-_")
+);
+name!(
     /// A Rego package without the leading `data.`, such as `gateway.payments`.
     PackageName,
     "a policy package",

@@ -174,7 +174,8 @@ impl Pass {
                     self.problems.add(at(Check::Evidence, index, spot, what));
                 }
             }
-            EntryType::Epoch
+            EntryType::Admin
+            | EntryType::Epoch
             | EntryType::Key
             | EntryType::Outcome
             | EntryType::Policy

@@ -39,6 +39,7 @@ fn named(entry: &[u8]) -> Vec<Digest> {
     match Entry::from_bytes_unverified(entry) {
         Ok(Entry::Decision(d)) => vec![d.evaluation.input_digest],
         Ok(Entry::Policy(p)) => p.files.iter().map(|file| file.sha256).collect(),
-        Ok(Entry::Epoch(_) | Entry::Key(_) | Entry::Outcome(_) | Entry::Refusal(_)) | Err(_) => Vec::new(),
+        Ok(Entry::Outcome(o)) => o.answer_digest.into_iter().collect(),
+        Ok(Entry::Admin(_) | Entry::Epoch(_) | Entry::Key(_) | Entry::Refusal(_)) | Err(_) => Vec::new(),
     }
 }

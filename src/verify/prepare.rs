@@ -150,6 +150,7 @@ fn read(bytes: &[u8], evidence: &mut slice::Iter<'_, Evidence<'_>>, complaints: 
             Fact::Policy { epoch: p.epoch, revision: p.revision }
         }
         Entry::Refusal(r) => Fact::Refusal { epoch: r.epoch },
+        Entry::Admin(a) => Fact::Refusal { epoch: a.epoch },
     }
 }
 
@@ -177,6 +178,7 @@ pub(super) fn read_entry(bytes: &[u8]) -> Result<Entry, Vec<String>> {
 
 fn is_of_its_type(entry: &Entry) -> bool {
     match entry {
+        Entry::Admin(e) => e.entry_type == EntryType::Admin,
         Entry::Decision(e) => e.entry_type == EntryType::Decision,
         Entry::Epoch(e) => e.entry_type == EntryType::Epoch,
         Entry::Key(e) => e.entry_type == EntryType::Key,
@@ -194,7 +196,12 @@ fn is_of_its_type(entry: &Entry) -> bool {
 pub(super) fn form_of(bytes: &[u8], entry: &Entry) -> Option<String> {
     let free_form = match entry {
         Entry::Decision(d) => d.reasons.iter().any(|reason| reason.detail.is_some()),
-        Entry::Epoch(_) | Entry::Key(_) | Entry::Outcome(_) | Entry::Policy(_) | Entry::Refusal(_) => false,
+        Entry::Admin(_)
+        | Entry::Epoch(_)
+        | Entry::Key(_)
+        | Entry::Outcome(_)
+        | Entry::Policy(_)
+        | Entry::Refusal(_) => false,
     };
     let same = is_written_as(bytes, entry);
     if same && !free_form && !has_digits_in_a_row(bytes, 16) {
@@ -228,6 +235,7 @@ fn is_written_as(bytes: &[u8], entry: &Entry) -> bool {
         serde_json::to_writer(&mut rest, entry).is_ok() && rest.0.is_empty()
     }
     match entry {
+        Entry::Admin(e) => same(bytes, e),
         Entry::Decision(e) => same(bytes, e),
         Entry::Epoch(e) => same(bytes, e),
         Entry::Key(e) => same(bytes, e),
@@ -256,6 +264,7 @@ fn has_digits_in_a_row(bytes: &[u8], count: usize) -> bool {
 /// `spec` and `time`, which every leaf has.
 pub(super) fn common(entry: &Entry) -> Option<String> {
     let (spec, time) = match entry {
+        Entry::Admin(e) => (&e.spec, &e.time),
         Entry::Decision(e) => (&e.spec, &e.time),
         Entry::Epoch(e) => (&e.spec, &e.time),
         Entry::Key(e) => (&e.spec, &e.time),
@@ -311,7 +320,9 @@ pub(super) fn contradictions_of(entry: &Entry) -> Vec<&'static str> {
     match entry {
         Entry::Decision(d) => contradictions(d).collect(),
         Entry::Outcome(o) => outcome(o).contradiction.into_iter().collect(),
-        Entry::Epoch(_) | Entry::Key(_) | Entry::Policy(_) | Entry::Refusal(_) => Vec::new(),
+        Entry::Admin(_) | Entry::Epoch(_) | Entry::Key(_) | Entry::Policy(_) | Entry::Refusal(_) => {
+            Vec::new()
+        }
     }
 }
 

@@ -136,6 +136,7 @@ fn describe(entry: &Entry) -> String {
         Entry::Outcome(o) => {
             format!("outcome {} of entry {}, {}", o.status.as_str(), o.decision_index, o.time)
         }
+        Entry::Admin(a) => format!("admin {:?} by {}, {}", a.action, a.by.id, a.time),
         Entry::Refusal(r) => format!("refusal {} of {}, {}", r.reason, r.actor.id, r.time),
         Entry::Epoch(e) => format!("epoch {}, {}", e.epoch, e.time),
         Entry::Key(k) => format!("key {}, {}", k.vkey, k.time),

@@ -13,7 +13,7 @@ use interlock::canonical::{
     BodyRules, ExecutionRequest, Forward, Received, ReceivedHead, Required, Rules, Version, canonicalize,
 };
 use interlock::clock::{Clock, WallTime};
-use interlock::ledger::{Closed, Ledger, PolicyActivation, Settings};
+use interlock::ledger::{Closed, Ledger, PolicyActivation, Recording, Settings};
 use interlock::limits;
 use interlock::merkle::checkpoint::Checkpoint;
 use interlock::merkle::frame::{self, Evidence, FrameParts};
@@ -228,6 +228,10 @@ impl Recorder {
         self.ledger.record_policy(activation).await.expect("recorded");
     }
 
+    fn recording(&self) -> Recording {
+        Recording::new(self.ledger.new_id().expect("random"), None)
+    }
+
     pub async fn judge(&self, ask: &Ask) -> Judgment {
         self.pdp.judge(ask.question()).await
     }
@@ -236,10 +240,10 @@ impl Recorder {
     pub async fn record(&self, judgment: Judgment) -> LeafIndex {
         match judgment {
             Judgment::Permit(permit) => {
-                self.ledger.record_permit(permit, None).await.expect("recorded").receipt().index
+                self.ledger.record_permit(permit, self.recording()).await.expect("recorded").receipt().index
             }
             Judgment::Refusal(refusal) => {
-                self.ledger.record_refusal(refusal, None).await.expect("recorded").receipt().index
+                self.ledger.record_refusal(refusal, self.recording()).await.expect("recorded").receipt().index
             }
         }
     }

@@ -72,7 +72,8 @@ impl Seen {
         let id = self.glance.id.map(|id| Term::id(&id));
         let outcome = match self.glance.entry_type {
             EntryType::Outcome => self.glance.decision_index.map(Term::outcome_of),
-            EntryType::Decision
+            EntryType::Admin
+            | EntryType::Decision
             | EntryType::Epoch
             | EntryType::Key
             | EntryType::Policy

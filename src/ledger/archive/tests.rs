@@ -150,7 +150,7 @@ async fn write_batches(ledger: &Ledger, leaves: u64, random: &mut Random, batch_
             let ledger = ledger.clone();
             answers.spawn(async move {
                 let evidence = (Digest::of(&input), input);
-                ledger.append_decision(Entry::Decision(Box::new(entry)), (id, decision), evidence).await
+                ledger.append_decision(Entry::Decision(Box::new(entry)), (id, decision), evidence, None).await
             });
         }
         while let Some(answer) = answers.join_next().await {

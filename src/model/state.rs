@@ -1,0 +1,176 @@
+//! What a leaf changes in the state that later decisions read: claims, budgets, holds, freezes, quarantines.
+//!
+//! The state is `fold(leaves)`: [`Change::of`] takes from a leaf all that the fold needs, and nothing else. The
+//! running gateway and the one that starts from a log apply the same changes, made by the same function.
+
+use std::sync::Arc;
+
+use super::entry::{
+    AdminAction, AdminEntry, DecisionEntry, Entry, HoldEntry, OperatorEntry, OutcomeEntry, Reserve,
+};
+use super::{
+    ActionName, ActorId, Decision, Digest, IdempotencyKey, LeafIndex, OutcomeStatus, ReceiptId, Settled,
+    SurfaceName,
+};
+use crate::clock::WallTime;
+
+/// One change. What it is applied to, and when, comes with it; equal leaves give equal changes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// A PERMIT that claims an idempotency key, reserves of budgets, or uses up approvals.
+    Permitted(Box<Permitted>),
+    /// An ESCALATE that opened a hold.
+    Held(Box<Held>),
+    /// A QUARANTINE: the actor is isolated on the surface until an operator releases it.
+    Quarantined { surface: SurfaceName, actor: ActorId, by: ReceiptId, at: WallTime },
+    /// An outcome, of the gateway or, later, of an operator or the upstream's own log.
+    Settled(Settlement),
+    /// What an operator did, or the gateway itself when a hold expired.
+    Administered(Box<Administered>),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Permitted {
+    pub id: ReceiptId,
+    pub surface: SurfaceName,
+    pub actor: ActorId,
+    /// Of the request; `None` where the leaf keeps it out.
+    pub digest: Option<Digest>,
+    pub claim: Option<Claim>,
+    pub reserves: Vec<Reserve>,
+    /// The hold whose approvals this PERMIT uses up.
+    pub approved_hold: Option<ReceiptId>,
+    pub at: WallTime,
+}
+
+/// One execution for one key, for this actor on this surface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    pub key: IdempotencyKey,
+    /// From when on the key is free again, unless its outcome is not known.
+    pub until: WallTime,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Held {
+    /// Of the decision, and of the hold.
+    pub id: ReceiptId,
+    pub surface: SurfaceName,
+    pub action: ActionName,
+    pub actor: ActorId,
+    /// `None` where the leaf keeps it out.
+    pub digest: Option<Digest>,
+    pub until: WallTime,
+    pub at: WallTime,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settlement {
+    pub decision_id: ReceiptId,
+    pub decision_index: LeafIndex,
+    pub status: OutcomeStatus,
+    pub attestation: Settled,
+    /// The kept answer, by the digest of its evidence beside the outcome.
+    pub answer: Option<Digest>,
+    pub at: WallTime,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Administered {
+    pub action: AdminAction,
+    pub by: OperatorEntry,
+    pub surface: Option<SurfaceName>,
+    pub actor: Option<ActorId>,
+    pub hold: Option<ReceiptId>,
+    pub reason: Arc<str>,
+    pub at: WallTime,
+}
+
+/// A leaf that should change the state says something that no gateway writes.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{member}` is not a time of RFC 3339")]
+pub struct InvalidLeaf {
+    pub member: &'static str,
+}
+
+impl Change {
+    /// What the leaf changes; `None` for one that changes nothing.
+    pub fn of(entry: &Entry) -> Result<Option<Self>, InvalidLeaf> {
+        match entry {
+            Entry::Decision(decision) => of_decision(decision),
+            Entry::Outcome(outcome) => of_outcome(outcome).map(Some),
+            Entry::Admin(admin) => of_admin(admin).map(Some),
+            Entry::Epoch(_) | Entry::Key(_) | Entry::Policy(_) | Entry::Refusal(_) => Ok(None),
+        }
+    }
+}
+
+fn of_decision(decision: &DecisionEntry) -> Result<Option<Change>, InvalidLeaf> {
+    let at = time(&decision.time, "time")?;
+    let (surface, actor) = (decision.surface.clone(), decision.actor.id.clone());
+    Ok(match decision.decision {
+        Decision::Permit => {
+            let claim = match (&decision.claim, &decision.idempotency_key) {
+                (Some(claim), Some(key)) => {
+                    Some(Claim { key: key.clone(), until: time(&claim.until, "claim.until")? })
+                }
+                (Some(_), None) | (None, _) => None,
+            };
+            let changes =
+                claim.is_some() || !decision.reserves.is_empty() || decision.approved_hold.is_some();
+            changes.then(|| {
+                Change::Permitted(Box::new(Permitted {
+                    id: decision.id,
+                    surface,
+                    actor,
+                    digest: decision.request.digest,
+                    claim,
+                    reserves: decision.reserves.clone(),
+                    approved_hold: decision.approved_hold,
+                    at,
+                }))
+            })
+        }
+        Decision::Escalate => match &decision.hold {
+            Some(HoldEntry { id, until }) if *id == decision.id => Some(Change::Held(Box::new(Held {
+                id: *id,
+                surface,
+                action: decision.action.clone(),
+                actor,
+                digest: decision.request.digest,
+                until: time(until, "hold.until")?,
+                at,
+            }))),
+            Some(_) | None => None,
+        },
+        Decision::Quarantine => Some(Change::Quarantined { surface, actor, by: decision.id, at }),
+        Decision::Deny | Decision::Silence => None,
+    })
+}
+
+fn of_outcome(outcome: &OutcomeEntry) -> Result<Change, InvalidLeaf> {
+    Ok(Change::Settled(Settlement {
+        decision_id: outcome.decision_id,
+        decision_index: outcome.decision_index,
+        status: outcome.status,
+        attestation: outcome.attestation,
+        answer: outcome.answer_digest,
+        at: time(&outcome.time, "time")?,
+    }))
+}
+
+fn of_admin(admin: &AdminEntry) -> Result<Change, InvalidLeaf> {
+    Ok(Change::Administered(Box::new(Administered {
+        action: admin.action,
+        by: admin.by.clone(),
+        surface: admin.surface.clone(),
+        actor: admin.actor.clone(),
+        hold: admin.hold,
+        reason: Arc::clone(&admin.reason),
+        at: time(&admin.time, "time")?,
+    })))
+}
+
+fn time(text: &str, member: &'static str) -> Result<WallTime, InvalidLeaf> {
+    WallTime::parse_rfc3339(text).ok_or(InvalidLeaf { member })
+}
