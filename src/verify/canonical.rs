@@ -221,13 +221,11 @@ fn es6(value: f64) -> String {
         return "0".into();
     }
     let sign = if value < 0.0 { "-" } else { "" };
-    // The shortest digits that read back as the value, as `d.ddde±x`.
-    let shortest = format!("{:e}", value.abs());
-    let (mantissa, exponent) = shortest.split_once('e').unwrap_or((&shortest, "0"));
-    let digits = mantissa.replace('.', "");
+    // The shortest decimal that reads back as the value, of those the nearest to it, of two the even one. The standard
+    // library's own takes the upper of two.
+    let mut buffer = zmij::Buffer::new();
+    let (digits, point) = digits_of(buffer.format_finite(value.abs()));
     let count = digits.len() as i32;
-    // The value is 0.digits times ten to this power.
-    let point = exponent.parse::<i32>().unwrap_or_default() + 1;
     let zeros = |n: i32| "0".repeat(n.max(0) as usize);
     match point {
         _ if count <= point && point <= 21 => format!("{sign}{digits}{}", zeros(point - count)),
@@ -239,6 +237,17 @@ fn es6(value: f64) -> String {
             format!("{sign}{first}{dot}{rest}e{}{}", if point > 0 { "+" } else { "-" }, (point - 1).abs())
         }
     }
+}
+
+/// The digits of a decimal text without zeros at either end; its value is 0.digits times ten to the second.
+fn digits_of(text: &str) -> (String, i32) {
+    let (mantissa, exponent) = text.split_once('e').unwrap_or((text, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let all = [whole, fraction].concat();
+    let significant = all.trim_start_matches('0');
+    let leading = (all.len() - significant.len()) as i32;
+    let point = whole.len() as i32 - leading + exponent.parse::<i32>().unwrap_or_default();
+    (significant.trim_end_matches('0').to_owned(), point)
 }
 
 #[cfg(test)]
@@ -336,6 +345,14 @@ mod tests {
                     .prop_map(|m| Value::Object(m.into_iter().collect())),
             ]
         })
+    }
+
+    #[test]
+    fn of_two_shortest_decimals_the_even_one_is_canonical() {
+        for even in ["2044857308941158.2", "-1899670229078958.2"] {
+            assert_eq!(canonical_json(even.as_bytes()), Ok(()), "{even}");
+        }
+        assert_eq!(canonical_json(b"2044857308941158.3"), Err(NotCanonical::Form));
     }
 
     proptest! {
