@@ -13,6 +13,7 @@
 //! 15 evidence; 16 tiles. The lowest failing one wins (`the_first_failing_check_decides_the_exit_code`).
 
 mod canonical;
+mod glance;
 mod keys;
 mod leaves;
 mod log;

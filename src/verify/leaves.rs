@@ -82,7 +82,7 @@ impl Leaves {
             complaints.extend(self.keys.settled().map(|what| (Check::Epochs, what)));
         }
         match fact {
-            Fact::Decision(d) => self.decision(index, *d, &mut complaints),
+            Fact::Decision(d) => self.decision(index, d, &mut complaints),
             Fact::Outcome(o) => self.outcome(index, &o, &mut complaints),
             Fact::Epoch(e) => self.epoch(&e, tree, after_stop, &mut complaints),
             Fact::Key(k) => complaints.extend(self.keys.event(&k, index).map(|what| (Check::Epochs, what))),
