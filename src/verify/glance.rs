@@ -5,14 +5,14 @@
 //! give this fact (`what_is_seen_at_a_glance_is_what_the_types_say`). Canonical form has one order of members and one
 //! spelling of each value, so the bytes are held against it from left to right.
 //!
-//! Left to the types: escapes in strings, integers of sixteen digits, a reason's detail, members behind disclosures.
+//! Left to the types: escapes in strings, integers of sixteen digits, a reason's detail, what contradicts itself.
 
 use serde::de::DeserializeOwned;
 use serde::de::IntoDeserializer;
 use serde::de::value::{Error, StrDeserializer};
 
-use super::prepare::{DecisionFact, Message, OutcomeFact, contradiction, is_time};
-use crate::model::entry::{BodyForm, EvaluationStatus, Mode, SPEC};
+use super::prepare::{DecisionFact, Message, OutcomeFact, are_for_what_is_left_out, contradiction, is_time};
+use crate::model::entry::{BodyForm, DisclosureDigest, EvaluationStatus, Mode, SPEC};
 use crate::model::{
     ActionName, ActorId, AuthenticationMethod, Decision, Digest, Epoch, IdempotencyKey, LeafIndex,
     OutcomeStatus, PackageName, ReceiptId, Settled, SurfaceName,
@@ -24,10 +24,7 @@ pub fn decision(bytes: &[u8]) -> Option<(DecisionFact, Digest)> {
     at.string().filter(|text| ActionName::is_valid(text))?;
 
     at.pass(r#","actor":{"#)?;
-    if at.is_at(r#""credential_digest":"#) {
-        at.digest()?;
-        at.pass(",")?;
-    }
+    at.digest_before("credential_digest")?;
     at.pass(r#""id":"#)?;
     at.string().filter(|text| ActorId::is_valid(text))?;
     at.pass(r#","method":"#)?;
@@ -89,25 +86,24 @@ pub fn decision(bytes: &[u8]) -> Option<(DecisionFact, Digest)> {
     })?;
 
     at.pass(r#","request":{"#)?;
-    if at.is_at(r#""body_digest":"#) {
-        at.digest()?;
-        at.pass(",")?;
-    }
-    at.pass(r#""digest":"#)?;
-    let digest = at.digest()?;
-    at.pass(r#","form":"#)?;
+    let disclosures = at.disclosures()?;
+    let body_digest = at.digest_before("body_digest")?;
+    let digest = at.digest_before("digest")?;
+    at.pass(r#""form":"#)?;
     at.word::<BodyForm>()?;
     if at.is_at(r#","media_type":"#) {
         at.string()?;
     }
     at.pass(r#","method":"#)?;
     at.string()?;
-    if at.is_at(r#","received_digest":"#) {
+    let has_received = at.is_at(r#","received_digest":"#);
+    if has_received {
         at.digest()?;
     }
     at.pass(r#","size":"#)?;
     at.integer()?;
-    if at.is_at(r#","target":"#) {
+    let has_target = at.is_at(r#","target":"#);
+    if has_target {
         at.string()?;
     }
 
@@ -123,11 +119,14 @@ pub fn decision(bytes: &[u8]) -> Option<(DecisionFact, Digest)> {
     }
     at.end(r#","type":"decision"}"#)?;
 
-    // What contradicts itself is left to the types, which say how.
+    let present = [body_digest.is_some(), digest.is_some(), has_received, has_target];
+    let left_out = present.into_iter().filter(|is_present| !is_present).count();
     let is_sound = is_evaluated != has_cause
         && !(is_permit && (!is_evaluated || reasons == 0))
-        && supersedes.is_none_or(|earlier| earlier != id);
-    let request = Message { digest: Some(digest), disclosures: Vec::new() };
+        && supersedes.is_none_or(|earlier| earlier != id)
+        && (digest.is_some() || !disclosures.is_empty())
+        && are_for_what_is_left_out(&disclosures, left_out);
+    let request = Message { digest, disclosures };
     is_sound.then_some((DecisionFact { epoch, id, is_permit, request, revision, supersedes }, input))
 }
 
@@ -149,10 +148,8 @@ pub fn outcome(bytes: &[u8]) -> Option<OutcomeFact> {
 
     let mut status_code = None;
     if at.is_at(r#","response":{"#) {
-        if at.is_at(r#""body_digest":"#) {
-            at.digest()?;
-            at.pass(",")?;
-        }
+        at.disclosures()?;
+        at.digest_before("body_digest")?;
         at.pass(r#""size":"#)?;
         at.integer()?;
         at.pass(r#","status_code":"#)?;
@@ -160,9 +157,10 @@ pub fn outcome(bytes: &[u8]) -> Option<OutcomeFact> {
         at.pass("}")?;
     }
     let mut sent = None;
-    if at.is_at(r#","sent":{"digest":"#) {
-        sent = Some(Message { digest: Some(at.digest()?), disclosures: Vec::new() });
-        at.pass(r#","size":"#)?;
+    if at.is_at(r#","sent":{"#) {
+        let disclosures = at.disclosures()?;
+        sent = Some(Message { digest: at.digest_before("digest")?, disclosures });
+        at.pass(r#""size":"#)?;
         at.integer()?;
         at.pass("}")?;
     }
@@ -192,12 +190,15 @@ impl<'b> Cursor<'b> {
         std::str::from_utf8(rest).ok().map(Self)
     }
 
+    /// Inlined, so that a text of known length is compared as a few words.
+    #[inline(always)]
     fn pass(&mut self, text: &str) -> Option<()> {
         self.0 = self.0.strip_prefix(text)?;
         Some(())
     }
 
     /// Passes over the text if it stands here.
+    #[inline(always)]
     fn is_at(&mut self, text: &str) -> bool {
         self.pass(text).is_some()
     }
@@ -231,6 +232,32 @@ impl<'b> Cursor<'b> {
         let (text, rest) = self.0.split_at_checked(Self::DIGEST_BYTES)?;
         self.0 = rest.strip_prefix('"')?;
         text.parse().ok()
+    }
+
+    /// A digest under this name, with the comma behind it, or nothing of both.
+    fn digest_before(&mut self, name: &str) -> Option<Option<Digest>> {
+        let mut ahead = Self(self.0);
+        let is_there = ahead.is_at("\"") && ahead.is_at(name) && ahead.is_at("\":");
+        if !is_there {
+            return Some(None);
+        }
+        let digest = ahead.digest()?;
+        ahead.pass(",")?;
+        *self = ahead;
+        Some(Some(digest))
+    }
+
+    /// Those of an object, which stand first in it; an empty list is left out.
+    fn disclosures(&mut self) -> Option<Vec<DisclosureDigest>> {
+        let mut digests = Vec::new();
+        if self.is_at(r#""_sd":"#) {
+            self.list(|item| {
+                digests.push(item.string()?.parse().ok()?);
+                Some(())
+            })?;
+            self.pass(",").filter(|()| !digests.is_empty())?;
+        }
+        Some(digests)
     }
 
     fn receipt(&mut self) -> Option<ReceiptId> {
@@ -315,6 +342,13 @@ mod tests {
         })
     }
 
+    /// One of several, in ascending order.
+    fn disclosure(n: usize) -> DisclosureDigest {
+        let mut all = ["a", "b", "c", "d"].map(DisclosureDigest::of);
+        all.sort();
+        all[n].clone()
+    }
+
     /// Of objects in it, the members that can be left out.
     const OPTIONAL: [&[&str]; 16] = [
         &["hold"],
@@ -389,6 +423,19 @@ mod tests {
             let leaf = without(&OPTIONAL[..12]);
             assert!(holds(&canonical(&leaf)), "{leaf}");
         }
+        let mut decision = whole_decision();
+        leave_out(&mut decision, &["request", "digest"]);
+        leave_out(&mut decision, &["request", "target"]);
+        for disclosures in [vec![disclosure(0)], vec![disclosure(0), disclosure(1)]] {
+            decision["request"]["_sd"] = json!(disclosures);
+            assert!(holds(&canonical(&decision)), "{decision}");
+        }
+        let mut outcome = whole_outcome();
+        leave_out(&mut outcome, &["sent", "digest"]);
+        for object in ["sent", "response"] {
+            outcome[object]["_sd"] = json!([disclosure(1), disclosure(0)]);
+            assert!(holds(&canonical(&outcome)), "{outcome}");
+        }
     }
 
     /// Each is a leaf of which the types complain, or that they read otherwise than a glance would.
@@ -431,6 +478,19 @@ mod tests {
             ("/type", json!("outcome")),
         ];
         of_decision.into_iter().for_each(|(path, to)| bend(&whole_decision(), path, to));
+        let redacted = |disclosures: Value| {
+            let mut leaf = whole_decision();
+            leave_out(&mut leaf, &["request", "digest"]);
+            leaf["request"]["_sd"] = disclosures;
+            leaf
+        };
+        assert!(holds(&canonical(&redacted(json!([disclosure(0)])))));
+        bend(&redacted(json!([disclosure(0)])), "/request/_sd", json!([]));
+        bend(&redacted(json!([disclosure(0)])), "/request/_sd", json!([disclosure(0), disclosure(1)]));
+        bend(&redacted(json!([disclosure(0)])), "/request/_sd/0", json!("short"));
+        let mut unnamed = whole_decision();
+        leave_out(&mut unnamed, &["request", "digest"]);
+        assert!(!holds(&canonical(&unnamed)));
         let of_outcome: [(&str, Value); 6] = [
             ("/attestation", json!("operator")),
             ("/decision_index", json!(1.5)),
@@ -469,6 +529,7 @@ mod tests {
             left_out in any::<u16>(),
             status in prop::sample::select(vec!["not_sent", "confirmed", "failed", "indeterminate"]),
             verdict in prop::sample::select(vec!["PERMIT", "DENY"]),
+            disclosures in prop::collection::vec(0..4_usize, 0..4),
             text in ".{0,12}",
             number in any::<u64>(),
             at in any::<prop::sample::Index>(),
@@ -482,6 +543,11 @@ mod tests {
             OPTIONAL.iter().enumerate().filter(|(n, _)| left_out >> n & 1 == 1).for_each(|(_, path)| {
                 leave_out(&mut leaf, path);
             });
+            for object in ["request", "sent", "response"] {
+                if let Some(members) = leaf.get_mut(object).filter(|_| !disclosures.is_empty()) {
+                    members["_sd"] = disclosures.iter().map(|n| json!(disclosure(*n))).collect();
+                }
+            }
             if is_decision {
                 leaf["decision"] = verdict.into();
                 leaf["reserves"] = json!([text]);

@@ -335,18 +335,22 @@ fn contradictions(d: &DecisionEntry) -> impl Iterator<Item = &'static str> {
             "a decision about a message that it does not name",
         ),
         (
-            !are_for_what_is_left_out(&d.request),
+            !are_for_what_is_left_out(&d.request.disclosures, left_out(&d.request)),
             "`_sd` holds ascending digests, no more than one for each member that is left out",
         ),
     ];
     found.into_iter().filter(|(is_so, _)| *is_so).map(|(_, what)| what)
 }
 
-/// More of them would be a decision about any of several messages.
-fn are_for_what_is_left_out(request: &RequestEntry) -> bool {
-    let RequestEntry { disclosures, body_digest, digest, received_digest, target, .. } = request;
+/// How many members that a disclosure can stand for are left out.
+fn left_out(request: &RequestEntry) -> usize {
+    let RequestEntry { body_digest, digest, received_digest, target, .. } = request;
     let digests = [body_digest, digest, received_digest].into_iter().filter(|digest| digest.is_none());
-    let left_out = digests.count() + usize::from(target.is_none());
+    digests.count() + usize::from(target.is_none())
+}
+
+/// More of them would be a decision about any of several messages.
+pub(super) fn are_for_what_is_left_out(disclosures: &[DisclosureDigest], left_out: usize) -> bool {
     disclosures.len() <= left_out && disclosures.windows(2).all(|pair| pair[0] < pair[1])
 }
 
