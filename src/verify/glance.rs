@@ -438,6 +438,23 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_decision_without_evaluation_is_seen_at_a_glance_unless_it_permits() {
+        for (verdict, cause, is_seen) in [
+            ("DENY", Some("policy_error"), true),
+            ("PERMIT", Some("policy_error"), false),
+            ("DENY", None, false),
+        ] {
+            let mut leaf = whole_decision();
+            leaf["decision"] = verdict.into();
+            leaf["evaluation"]["status"] = "not_evaluated".into();
+            if let Some(cause) = cause {
+                leaf["evaluation"]["cause"] = cause.into();
+            }
+            assert_eq!(holds(&canonical(&leaf)), is_seen, "{leaf}");
+        }
+    }
+
     /// Each is a leaf of which the types complain, or that they read otherwise than a glance would.
     #[test]
     fn what_is_not_as_usual_is_left_to_the_types() {
