@@ -502,7 +502,12 @@ mod tests {
             leaf
         };
         assert!(holds(&canonical(&redacted(json!([disclosure(0)])))));
-        bend(&redacted(json!([disclosure(0)])), "/request/_sd", json!([]));
+        for (mut leaf, object) in
+            [(whole_decision(), "request"), (whole_outcome(), "sent"), (whole_outcome(), "response")]
+        {
+            leaf[object]["_sd"] = json!([]);
+            assert!(!holds(&canonical(&leaf)), "an empty list is left out: {leaf}");
+        }
         bend(&redacted(json!([disclosure(0)])), "/request/_sd", json!([disclosure(0), disclosure(1)]));
         bend(&redacted(json!([disclosure(0)])), "/request/_sd/0", json!("short"));
         let mut unnamed = whole_decision();
