@@ -5,14 +5,15 @@
 //! Reads only; memory grows with the permits that are open, which are bounded, not with the log. Depends on `model` and `merkle` alone, and
 //! on nothing that a gateway does: tests/architecture.rs. The ledger's recovery walks frames with the same [`walk`].
 //!
-//! One thread walks; `prepare` says on several threads what can be said of a frame alone; `leaves` holds leaves to
-//! each other, in order.
+//! One thread walks; `prepare` says on several threads what can be said of a frame alone, of nearly all leaves at a
+//! `glance`; `leaves` holds leaves to each other, in order.
 //!
 //! Exit codes of `interlock verify`: 0 everything passed; 1 cannot be read; 2 wrong usage; 10 frames or
 //! leaves malformed; 11 a leaf is not included; 12 not signed; 13 permits and outcomes not paired; 14 epochs;
 //! 15 evidence; 16 tiles. The lowest failing one wins (`the_first_failing_check_decides_the_exit_code`).
 
 mod canonical;
+mod glance;
 mod keys;
 mod leaves;
 mod log;

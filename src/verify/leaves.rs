@@ -10,7 +10,7 @@ use super::keys::Keys;
 use super::prepare::{DecisionFact, Fact, Message, OutcomeFact};
 use super::report::Check;
 use crate::limits;
-use crate::merkle::tree::RightEdge;
+use crate::merkle::tile::Fringe;
 use crate::model::entry::{EpochEntry, EpochEvent};
 use crate::model::{Digest, Epoch, LeafIndex, OutcomeStatus, ReceiptId, TreeSize};
 
@@ -66,7 +66,7 @@ impl Leaves {
     }
 
     /// Takes the next leaf. `tree` is the tree before it.
-    pub fn take(&mut self, fact: Fact, tree: &RightEdge) -> Vec<Complaint> {
+    pub fn take(&mut self, fact: Fact, tree: &Fringe) -> Vec<Complaint> {
         let mut complaints = Vec::new();
         let index = LeafIndex(tree.size().0);
         let after_stop = std::mem::take(&mut self.stopped);
@@ -82,7 +82,7 @@ impl Leaves {
             complaints.extend(self.keys.settled().map(|what| (Check::Epochs, what)));
         }
         match fact {
-            Fact::Decision(d) => self.decision(index, *d, &mut complaints),
+            Fact::Decision(d) => self.decision(index, d, &mut complaints),
             Fact::Outcome(o) => self.outcome(index, &o, &mut complaints),
             Fact::Epoch(e) => self.epoch(&e, tree, after_stop, &mut complaints),
             Fact::Key(k) => complaints.extend(self.keys.event(&k, index).map(|what| (Check::Epochs, what))),
@@ -165,7 +165,7 @@ impl Leaves {
         self.closed.push_back((decision.id, o.status));
     }
 
-    fn epoch(&mut self, e: &EpochEntry, tree: &RightEdge, after_stop: bool, complaints: &mut Vec<Complaint>) {
+    fn epoch(&mut self, e: &EpochEntry, tree: &Fringe, after_stop: bool, complaints: &mut Vec<Complaint>) {
         let mut wrong = |what: String| complaints.push((Check::Epochs, what));
         if e.previous.size != tree.size() || e.previous.root != tree.root() {
             wrong(format!(

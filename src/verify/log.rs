@@ -19,7 +19,7 @@ use super::tiles::Tiles;
 use super::walk::{Damage, Spot, Step, Walk};
 use crate::limits;
 use crate::merkle::note::VerifierKey;
-use crate::merkle::tree::RightEdge;
+use crate::merkle::tile::Fringe;
 use crate::merkle::trust::{SignedCheckpoint, Trust};
 use crate::model::{LeafIndex, TreeSize};
 
@@ -227,7 +227,7 @@ struct Pass<'v> {
     met: Vec<Expected>,
     /// The newest checkpoint of the log itself, met or not.
     newest: Option<SignedCheckpoint>,
-    edge: RightEdge,
+    tree: Fringe,
     leaves: Leaves,
     tiles: Tiles,
     /// Where the first start stands that lists no trusted key.
@@ -239,14 +239,14 @@ struct Pass<'v> {
 
 impl<'v> Pass<'v> {
     fn new(trust: &Trust, tiles: Tiles, progress: Option<Box<Progress<'v>>>) -> Self {
-        let edge = RightEdge::empty();
+        let tree = Fringe::default();
         Self {
-            report: Report::new(trust, edge.root()),
+            report: Report::new(trust, tree.root()),
             progress,
             expected: BTreeMap::new(),
             met: Vec::new(),
             newest: None,
-            edge,
+            tree,
             leaves: Leaves::new(Keys::new(trust)),
             tiles,
             strange: None,
@@ -292,8 +292,8 @@ impl<'v> Pass<'v> {
 
     /// Compares the checkpoints of the tree as it is now.
     fn compare(&mut self) {
-        let Some(expected) = self.expected.remove(&self.edge.size()) else { return };
-        let root = self.edge.root();
+        let Some(expected) = self.expected.remove(&self.tree.size()) else { return };
+        let root = self.tree.root();
         for expected in expected {
             let named = expected.signed.checkpoint();
             if named.root == root {
@@ -312,24 +312,25 @@ impl<'v> Pass<'v> {
         for (at_leaf, (check, what)) in complaints {
             self.report.problem(at(check, LeafIndex(first.0 + at_leaf as u64), spot, what));
         }
+        let mut full = Vec::new();
         for Leaf { hash, fact } in leaves {
-            let index = LeafIndex(self.edge.size().0);
-            for (check, what) in self.leaves.take(fact, &self.edge) {
+            let index = LeafIndex(self.tree.size().0);
+            for (check, what) in self.leaves.take(fact, &self.tree) {
                 self.report.problem(at(check, index, spot, what));
             }
             if self.strange.is_none() && self.leaves.keys.first_strange() == Some(index) {
                 self.strange = Some(spot);
             }
-            self.edge.append(hash);
+            full.extend(self.tree.append(hash));
             self.compare();
         }
-        if self.edge.root() != root {
-            let what = format!("the leaves give root {}, the frame names {root}", self.edge.root());
+        if self.tree.root() != root {
+            let what = format!("the leaves give root {}, the frame names {root}", self.tree.root());
             self.report.problem(at(Check::Included, first, spot, what));
         }
-        self.tiles.frame(source, &bytes, &mut self.report);
+        self.tiles.frame(source, &bytes, full, &mut self.report);
         if let Some(progress) = &mut self.progress {
-            progress(self.edge.size(), self.report.signed_size);
+            progress(self.tree.size(), self.report.signed_size);
         }
         bytes
     }
@@ -351,15 +352,15 @@ impl<'v> Pass<'v> {
     }
 
     fn finish<S: Source + ?Sized>(mut self, source: &S) -> Report {
-        self.report.size = self.edge.size();
-        self.report.root = self.edge.root();
+        self.report.size = self.tree.size();
+        self.report.root = self.tree.root();
         self.report.epochs = self.leaves.epochs;
         self.report.decisions = self.leaves.decisions;
         self.report.permits = self.leaves.permits;
         self.finish_open();
         self.finish_signed();
         self.finish_keys();
-        self.tiles.finish(source, &mut self.report);
+        self.tiles.finish(source, &self.tree, &mut self.report);
         if !self.walked_to_end {
             for check in Check::ALL {
                 self.report.not_established(check);
@@ -375,7 +376,7 @@ impl<'v> Pass<'v> {
         if !self.walked_to_end {
             return;
         }
-        if self.edge.size() == TreeSize(0) {
+        if self.tree.size() == TreeSize(0) {
             self.report.problem(Problem {
                 check: Check::Epochs,
                 index: None,
@@ -384,7 +385,7 @@ impl<'v> Pass<'v> {
                 what: "the log is empty: not even a start".into(),
             });
         } else if self.is_live {
-            let size = self.edge.size();
+            let size = self.tree.size();
             let note = format!("the log is being written: verified up to its checkpoint of {size} leaves");
             self.report.notes.push(note);
         } else if !self.leaves.ends_with_stop() {
@@ -395,7 +396,7 @@ impl<'v> Pass<'v> {
     }
 
     fn finish_signed(&mut self) {
-        let size = self.edge.size();
+        let size = self.tree.size();
         // Of a log that could not be read to the end, what is missing says nothing more.
         if self.walked_to_end {
             for expected in std::mem::take(&mut self.expected).into_values().flatten() {

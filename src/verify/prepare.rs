@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::canonical::canonical_json;
+use super::glance;
 use super::leaves::Complaint;
 use super::report::Check;
 use super::strict::{NotCanonical, strict_canonical};
@@ -46,8 +47,8 @@ pub struct Leaf {
 
 /// What a leaf says that others are held to.
 pub enum Fact {
-    Decision(Box<DecisionFact>),
-    Outcome(Box<OutcomeFact>),
+    Decision(DecisionFact),
+    Outcome(OutcomeFact),
     Epoch(Box<EpochEntry>),
     Key(Box<KeyEntry>),
     Policy { epoch: Epoch, revision: Digest },
@@ -55,6 +56,7 @@ pub enum Fact {
     Unreadable,
 }
 
+#[derive(Debug, PartialEq, Eq)]
 pub struct DecisionFact {
     pub epoch: Epoch,
     pub id: ReceiptId,
@@ -64,6 +66,7 @@ pub struct DecisionFact {
     pub supersedes: Option<ReceiptId>,
 }
 
+#[derive(Debug, PartialEq, Eq)]
 pub struct OutcomeFact {
     pub epoch: Epoch,
     pub decision_index: LeafIndex,
@@ -76,10 +79,10 @@ pub struct OutcomeFact {
 }
 
 /// How a leaf names the message: by its digest, or by digests of disclosures.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    digest: Option<Digest>,
-    disclosures: Vec<DisclosureDigest>,
+    pub(super) digest: Option<Digest>,
+    pub(super) disclosures: Vec<DisclosureDigest>,
 }
 
 impl Message {
@@ -119,6 +122,13 @@ pub fn prepare(raw: Raw) -> Prepared {
 }
 
 fn read(bytes: &[u8], evidence: &mut slice::Iter<'_, Evidence<'_>>, complaints: &mut Vec<Complaint>) -> Fact {
+    if let Some((fact, input_digest)) = glance::decision(bytes) {
+        complaints.extend(input_of(take(evidence, &input_digest)).map(|what| (Check::Evidence, what)));
+        return Fact::Decision(fact);
+    }
+    if let Some(fact) = glance::outcome(bytes) {
+        return Fact::Outcome(fact);
+    }
     let entry = match read_entry(bytes) {
         Ok(entry) => entry,
         Err(why) => {
@@ -133,16 +143,9 @@ fn read(bytes: &[u8], evidence: &mut slice::Iter<'_, Evidence<'_>>, complaints: 
             let record = take(evidence, &d.evaluation.input_digest);
             complaints.extend(input_of(record).map(|what| (Check::Evidence, what)));
             complaints.extend(contradictions(&d).map(|what| (Check::WellFormed, what.into())));
-            Fact::Decision(Box::new(DecisionFact {
-                epoch: d.epoch,
-                id: d.id,
-                is_permit: d.decision == Decision::Permit,
-                request: Message::of_request(&d.request),
-                revision: d.policy.revision,
-                supersedes: d.supersedes,
-            }))
+            Fact::Decision(decision(&d))
         }
-        Entry::Outcome(o) => Fact::Outcome(Box::new(outcome(&o))),
+        Entry::Outcome(o) => Fact::Outcome(outcome(&o)),
         Entry::Epoch(e) => Fact::Epoch(e),
         Entry::Key(k) => Fact::Key(k),
         Entry::Policy(p) => {
@@ -278,7 +281,7 @@ pub(super) fn common(entry: &Entry) -> Option<String> {
     (!is_time(time)).then(|| format!("`{time}` is not a time in UTC with microseconds"))
 }
 
-fn is_time(text: &str) -> bool {
+pub(super) fn is_time(text: &str) -> bool {
     is_plain_time(text) || WallTime::parse_rfc3339(text).is_some_and(|t| t.rfc3339() == text)
 }
 
@@ -343,22 +346,37 @@ fn contradictions(d: &DecisionEntry) -> impl Iterator<Item = &'static str> {
             "a decision about a message that it does not name",
         ),
         (
-            !are_for_what_is_left_out(&d.request),
+            !are_for_what_is_left_out(&d.request.disclosures, left_out(&d.request)),
             "`_sd` holds ascending digests, no more than one for each member that is left out",
         ),
     ];
     found.into_iter().filter(|(is_so, _)| *is_so).map(|(_, what)| what)
 }
 
-/// More of them would be a decision about any of several messages.
-fn are_for_what_is_left_out(request: &RequestEntry) -> bool {
-    let RequestEntry { disclosures, body_digest, digest, received_digest, target, .. } = request;
+/// How many members that a disclosure can stand for are left out.
+fn left_out(request: &RequestEntry) -> usize {
+    let RequestEntry { body_digest, digest, received_digest, target, .. } = request;
     let digests = [body_digest, digest, received_digest].into_iter().filter(|digest| digest.is_none());
-    let left_out = digests.count() + usize::from(target.is_none());
+    digests.count() + usize::from(target.is_none())
+}
+
+/// More of them would be a decision about any of several messages.
+pub(super) fn are_for_what_is_left_out(disclosures: &[DisclosureDigest], left_out: usize) -> bool {
     disclosures.len() <= left_out && disclosures.windows(2).all(|pair| pair[0] < pair[1])
 }
 
-fn outcome(o: &OutcomeEntry) -> OutcomeFact {
+pub(super) fn decision(d: &DecisionEntry) -> DecisionFact {
+    DecisionFact {
+        epoch: d.epoch,
+        id: d.id,
+        is_permit: d.decision == Decision::Permit,
+        request: Message::of_request(&d.request),
+        revision: d.policy.revision,
+        supersedes: d.supersedes,
+    }
+}
+
+pub(super) fn outcome(o: &OutcomeEntry) -> OutcomeFact {
     let by_gateway = o.attestation == Settled::Gateway;
     let sent = o.sent.as_ref().filter(|_| by_gateway);
     OutcomeFact {
@@ -368,22 +386,31 @@ fn outcome(o: &OutcomeEntry) -> OutcomeFact {
         status: o.status,
         sent: sent.map(|sent| Message { digest: sent.digest, disclosures: sent.disclosures.clone() }),
         // An operator or the upstream's own log may know the truth without having seen the bytes.
-        contradiction: by_gateway.then(|| contradiction(o)).flatten(),
+        contradiction: by_gateway
+            .then(|| {
+                contradiction(o.status, o.sent.is_some(), o.response.as_ref().map(|seen| seen.status_code))
+            })
+            .flatten(),
     }
 }
 
-fn contradiction(o: &OutcomeEntry) -> Option<&'static str> {
-    match (o.status, &o.sent, &o.response) {
-        (OutcomeStatus::NotSent, None, None) | (OutcomeStatus::Indeterminate, _, _) => None,
+/// What an outcome says that cannot be true: of its status, whether anything was sent, and the answer's status code.
+pub(super) fn contradiction(
+    status: OutcomeStatus,
+    is_sent: bool,
+    status_code: Option<u16>,
+) -> Option<&'static str> {
+    match (status, is_sent, status_code) {
+        (OutcomeStatus::NotSent, false, None) | (OutcomeStatus::Indeterminate, _, _) => None,
         (OutcomeStatus::NotSent, _, _) => Some("not sent, and yet something was sent or answered"),
-        (OutcomeStatus::Confirmed, None, _) => Some("confirmed, and yet not sent whole"),
+        (OutcomeStatus::Confirmed, false, _) => Some("confirmed, and yet not sent whole"),
         (OutcomeStatus::Confirmed | OutcomeStatus::Failed, _, None) => {
             Some("settled by an answer that is not there")
         }
         // An upstream may refuse with a 4xx before it has read the whole message.
-        (OutcomeStatus::Confirmed, Some(_), Some(seen)) | (OutcomeStatus::Failed, _, Some(seen)) => {
-            let stands_for = OutcomeStatus::of_whole_answer(seen.status_code);
-            (stands_for != o.status).then_some("the status code stands for another outcome")
+        (OutcomeStatus::Confirmed, true, Some(seen)) | (OutcomeStatus::Failed, _, Some(seen)) => {
+            (OutcomeStatus::of_whole_answer(seen) != status)
+                .then_some("the status code stands for another outcome")
         }
     }
 }

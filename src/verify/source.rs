@@ -234,7 +234,9 @@ fn read_regular(path: &Path, bytes_max: usize) -> io::Result<Option<Vec<u8>>> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened?,
     };
-    let mut bytes = Vec::new();
+    // As long as it is now, and one more, so that its end is seen without growing.
+    let length = file.metadata()?.len().min(bytes_max as u64);
+    let mut bytes = Vec::with_capacity(length as usize + 1);
     file.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
     Ok(Some(bytes))
 }

@@ -7,7 +7,7 @@ use super::report::{Check, Problem, Report};
 use super::source::Source;
 use crate::limits;
 use crate::merkle::frame;
-use crate::merkle::tree::{RightEdge, leaf_hash};
+use crate::merkle::tile::{Fringe, FullTile};
 use crate::model::{Digest, LeafIndex};
 
 const TILE_DIR: &str = "tile";
@@ -55,6 +55,12 @@ struct Filling {
 }
 
 impl Filling {
+    fn of(hashes: &[Digest]) -> Self {
+        let mut filling = Self::default();
+        hashes.iter().for_each(|hash| filling.push(&[hash.as_bytes()]));
+        filling
+    }
+
     fn push(&mut self, parts: &[&[u8]]) {
         parts.iter().for_each(|part| self.bytes.extend_from_slice(part));
         self.ends.push(self.bytes.len());
@@ -76,67 +82,56 @@ pub struct Tiles {
     /// There are any.
     present: bool,
     size: u64,
-    levels: Vec<Filling>,
     bundle: Filling,
 }
 
 impl Tiles {
     pub fn new<S: Source + ?Sized>(source: &S) -> std::io::Result<Self> {
         let present = !source.derived_names(TILE_DIR)?.is_empty();
-        Ok(Self { present, size: 0, levels: Vec::new(), bundle: Filling::default() })
+        Ok(Self { present, size: 0, bundle: Filling::default() })
     }
 
-    /// The next frame, which the walk has accepted.
-    pub fn frame<S: Source + ?Sized>(&mut self, source: &S, bytes: &[u8], report: &mut Report) {
+    /// The next frame, which the walk has accepted, and the tiles that its leaves made full, in their order.
+    pub fn frame<S: Source + ?Sized>(
+        &mut self,
+        source: &S,
+        bytes: &[u8],
+        full: Vec<FullTile>,
+        report: &mut Report,
+    ) {
         if !self.present {
             return;
         }
         let sections =
             frame::sections_of_decoded(bytes).expect("the walk has decoded these very bytes before");
+        let mut full = full.into_iter().peekable();
         for entry in sections.entries {
             let length = u16::try_from(entry.len()).expect("a frame's entries have a 2-byte length");
             self.bundle.push(&[&length.to_be_bytes(), entry]);
             self.size += 1;
-            self.hash(source, 0, leaf_hash(entry), report);
             if self.bundle.ends.len() == TILE_WIDTH {
-                let number = self.size / TILE_WIDTH as u64 - 1;
-                compare_all(source, Row::Entries, number, &self.bundle, report);
+                // The leaf that fills a bundle fills a tile of each level up to some one.
+                let mut level = 0;
+                while let Some(tile) = full.next_if(|tile| tile.level == level) {
+                    let row = Row::Level(level.into());
+                    compare_all(source, row, tile.number, &Filling::of(&tile.hashes), report);
+                    level += 1;
+                }
+                compare_all(source, Row::Entries, self.size / TILE_WIDTH as u64 - 1, &self.bundle, report);
                 self.bundle.clear();
             }
         }
     }
 
-    fn hash<S: Source + ?Sized>(&mut self, source: &S, level: usize, hash: Digest, report: &mut Report) {
-        if level == LEVELS_MAX {
-            return;
-        }
-        if self.levels.len() == level {
-            self.levels.push(Filling::default());
-        }
-        let tile = &mut self.levels[level];
-        tile.push(&[hash.as_bytes()]);
-        if tile.ends.len() < TILE_WIDTH {
-            return;
-        }
-        let number = (self.size >> (8 * (level + 1))) - 1;
-        compare_all(source, Row::Level(level), number, tile, report);
-        let mut edge = RightEdge::empty();
-        for hash in tile.bytes.chunks_exact(32) {
-            let hash: [u8; 32] = hash.try_into().expect("chunks of 32 bytes");
-            edge.append(Digest::from_bytes(hash));
-        }
-        tile.clear();
-        self.hash(source, level + 1, edge.root(), report);
-    }
-
     /// The unfinished ones, and what else is there.
-    pub fn finish<S: Source + ?Sized>(&mut self, source: &S, report: &mut Report) {
+    pub fn finish<S: Source + ?Sized>(&mut self, source: &S, fringe: &Fringe, report: &mut Report) {
         if !self.present {
             return;
         }
-        for (level, tile) in self.levels.iter().enumerate() {
-            let number = self.size >> (8 * (level + 1));
-            compare_partial(source, Row::Level(level), number, tile, report);
+        for level in 0..fringe.levels() {
+            let number = self.size >> (8 * (u32::from(level) + 1));
+            let hashes = Filling::of(fringe.level(level));
+            compare_partial(source, Row::Level(level.into()), number, &hashes, report);
         }
         compare_partial(source, Row::Entries, self.size / TILE_WIDTH as u64, &self.bundle, report);
         let mut strange = Vec::new();
@@ -287,12 +282,7 @@ mod tests {
 
     #[test]
     fn only_tiles_under_the_size_are_known() {
-        let tiles = Tiles {
-            present: true,
-            size: 256 * 256 + 256 + 3,
-            levels: Vec::new(),
-            bundle: Filling::default(),
-        };
+        let tiles = Tiles { present: true, size: 256 * 256 + 256 + 3, bundle: Filling::default() };
         for known in [
             "tile/0/000",
             "tile/0/256",
