@@ -5,7 +5,8 @@
 //! give this fact (`what_is_seen_at_a_glance_is_what_the_types_say`). Canonical form has one order of members and one
 //! spelling of each value, so the bytes are held against it from left to right.
 //!
-//! Left to the types: escapes in strings, integers of sixteen digits, a reason's detail, what contradicts itself.
+//! Left to the types: escapes in strings, integers of sixteen digits, a reason's detail, holds and budgets, what
+//! contradicts itself.
 
 use serde::de::DeserializeOwned;
 use serde::de::IntoDeserializer;
@@ -30,7 +31,13 @@ pub fn decision(bytes: &[u8]) -> Option<(DecisionFact, Digest)> {
     at.pass(r#","method":"#)?;
     at.word::<AuthenticationMethod>()?;
 
-    at.pass(r#"},"decision":"#)?;
+    at.pass("}")?;
+    let has_claim = at.is_at(r#","claim":{"until":"#);
+    if has_claim {
+        at.string().filter(|time| is_time(time))?;
+        at.pass("}")?;
+    }
+    at.pass(r#","decision":"#)?;
     let is_permit = at.word::<Decision>()? == Decision::Permit;
     at.pass(r#","epoch":"#)?;
     let epoch = Epoch(at.integer()?);
@@ -56,13 +63,10 @@ pub fn decision(bytes: &[u8]) -> Option<(DecisionFact, Digest)> {
     at.pass(r#","status":"#)?;
     let is_evaluated = at.word::<EvaluationStatus>()? == EvaluationStatus::Evaluated;
 
-    at.pass("}")?;
-    if at.is_at(r#","hold":"#) {
-        at.string()?;
-    }
-    at.pass(r#","id":"#)?;
+    at.pass(r#"},"id":"#)?;
     let id = at.receipt()?;
-    if at.is_at(r#","idempotency_key":"#) {
+    let has_key = at.is_at(r#","idempotency_key":"#);
+    if has_key {
         at.string().filter(|text| IdempotencyKey::is_valid(text))?;
     }
     at.pass(r#","mode":"#)?;
@@ -107,8 +111,7 @@ pub fn decision(bytes: &[u8]) -> Option<(DecisionFact, Digest)> {
         at.string()?;
     }
 
-    at.pass(r#"},"reserves":"#)?;
-    at.list(|name| name.string().map(drop))?;
+    at.pass(r#"},"reserves":[]"#)?;
     at.spec()?;
     let supersedes = if at.is_at(r#","supersedes":"#) { Some(at.receipt()?) } else { None };
     at.pass(r#","surface":"#)?;
@@ -122,6 +125,7 @@ pub fn decision(bytes: &[u8]) -> Option<(DecisionFact, Digest)> {
     let present = [body_digest.is_some(), digest.is_some(), has_received, has_target];
     let left_out = present.into_iter().filter(|is_present| !is_present).count();
     let is_sound = is_evaluated != has_cause
+        && (!has_claim || (is_permit && has_key))
         && !(is_permit && (!is_evaluated || reasons == 0))
         && supersedes.is_none_or(|earlier| earlier != id)
         && (digest.is_some() || !disclosures.is_empty())
@@ -165,8 +169,7 @@ pub fn outcome(bytes: &[u8]) -> Option<OutcomeFact> {
         at.pass("}")?;
     }
 
-    at.pass(r#","settles":"#)?;
-    at.list(|name| name.string().map(drop))?;
+    at.pass(r#","settles":[]"#)?;
     at.spec()?;
     at.pass(r#","status":"#)?;
     let status = at.word::<OutcomeStatus>()?;
@@ -318,7 +321,8 @@ mod tests {
         json!({
             "type": "decision", "id": "019aa159-acfb-7707-8707-000000000001", "surface": "payments",
             "action": "charge.create", "idempotency_key": "order-1", "decision": "PERMIT", "mode": "enforce",
-            "actor": {"id": "agent-7", "method": "api_key", "credential_digest": digest(1)}, "hold": "h-1",
+            "actor": {"id": "agent-7", "method": "api_key", "credential_digest": digest(1)},
+            "claim": {"until": "2025-11-21T13:00:00.123456Z"},
             "policy": {"package": "gateway.payments", "engine": "regorus/0.14.1", "revision": digest(2)},
             "evaluation": {"status": "evaluated", "input_digest": digest(3), "read_set": [
                 {"name": "policy", "version": "v1", "age_ms": 0}, {"name": "é", "version": "", "age_ms": 15}]},
@@ -326,7 +330,7 @@ mod tests {
             "request": {"method": "POST", "target": "/v1/charges", "media_type": "application/json",
                 "size": 142, "form": "json_canonical", "digest": digest(4), "body_digest": digest(5),
                 "received_digest": digest(6)},
-            "reserves": ["a", "b"], "trace": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "reserves": [], "trace": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
             "supersedes": "019aa159-acfb-7707-8707-000000000000",
             "spec": "interlock-receipt/1", "time": "2025-11-20T13:00:00.123456Z", "epoch": 1,
         })
@@ -336,7 +340,7 @@ mod tests {
         json!({
             "type": "outcome", "decision_id": "019aa159-acfb-7707-8707-000000000001", "decision_index": 2,
             "status": "confirmed", "cause": "recovered", "sent": {"digest": digest(4), "size": 612},
-            "attestation": "gateway", "duration_us": 18_412, "settles": ["a"],
+            "attestation": "gateway", "duration_us": 18_412, "settles": [],
             "response": {"status_code": 201, "size": 512, "body_digest": digest(7)},
             "spec": "interlock-receipt/1", "time": "2025-11-20T13:00:00.143456Z", "epoch": 1,
         })
@@ -351,7 +355,7 @@ mod tests {
 
     /// Of objects in it, the members that can be left out.
     const OPTIONAL: [&[&str]; 16] = [
-        &["hold"],
+        &["claim"],
         &["idempotency_key"],
         &["trace"],
         &["supersedes"],
@@ -416,7 +420,9 @@ mod tests {
                 paths.iter().for_each(|path| leave_out(&mut leaf, path));
                 leaf
             };
-            for path in OPTIONAL.iter().filter(|path| !path.ends_with(&["digest"])) {
+            let alone =
+                |path: &&&[&str]| !path.ends_with(&["digest"]) && !path.ends_with(&["idempotency_key"]);
+            for path in OPTIONAL.iter().filter(alone) {
                 let leaf = without(&[path]);
                 assert!(holds(&canonical(&leaf)), "{leaf}");
             }
@@ -446,6 +452,7 @@ mod tests {
             ("DENY", None, false),
         ] {
             let mut leaf = whole_decision();
+            leave_out(&mut leaf, &["claim"]);
             leaf["decision"] = verdict.into();
             leaf["evaluation"]["status"] = "not_evaluated".into();
             if let Some(cause) = cause {
@@ -475,7 +482,7 @@ mod tests {
             ("/evaluation/input_digest", json!(digest(3).to_string().to_uppercase())),
             ("/evaluation/read_set/0/age_ms", json!(0.5)),
             ("/evaluation/status", json!("not_evaluated")),
-            ("/hold", Value::Null),
+            ("/claim/until", json!("tomorrow")),
             ("/id", json!("019AA159-ACFB-7707-8707-000000000001")),
             ("/idempotency_key", json!("order 1")),
             ("/mode", json!("off")),
@@ -487,7 +494,10 @@ mod tests {
             ("/request/form", json!("xml")),
             ("/request/size", json!(true)),
             ("/request/target", json!(["/"])),
-            ("/reserves", json!([1])),
+            (
+                "/reserves",
+                json!([{"amount": "1", "budget": "a", "key": digest(1), "until": "2025-11-21T13:00:00.123456Z"}]),
+            ),
             ("/spec", json!("interlock-receipt/2")),
             ("/supersedes", json!("019aa159-acfb-7707-8707-000000000001")),
             ("/surface", json!("")),
@@ -519,7 +529,7 @@ mod tests {
             ("/response/status_code", json!(65_536)),
             ("/sent/digest", Value::Null),
             ("/status", json!("done")),
-            ("/settles", json!({})),
+            ("/settles", json!([{"budget": "a", "settled_as": "spent"}])),
         ];
         of_outcome.into_iter().for_each(|(path, to)| bend(&whole_outcome(), path, to));
         for whole in [whole_decision(), whole_outcome()] {
@@ -530,8 +540,8 @@ mod tests {
                 ("\"epoch\":1,", "\"epoch\":1,\"epoch\":1,"),
                 ("\"epoch\":1,", "\"epoch\":,"),
                 ("\"spec\":\"i", "\"spec\":\"\\u0069"),
-                ("\"a\"", "\"a\","),
-                ("\"a\"", "\"\u{1}\""),
+                ("receipt/1\"", "receipt/1\","),
+                ("receipt/1\"", "receipt/1\u{1}\""),
             ] {
                 let other = text.replacen(from, to, 1);
                 assert_ne!(text, other, "{from}");
@@ -572,11 +582,11 @@ mod tests {
             }
             if is_decision {
                 leaf["decision"] = verdict.into();
-                leaf["reserves"] = json!([text]);
+                leaf["trace"] = text.into();
                 leaf["request"]["size"] = number.into();
             } else {
                 leaf["status"] = status.into();
-                leaf["settles"] = json!([text]);
+                leaf["cause"] = text.into();
                 leaf["duration_us"] = number.into();
             }
             let good = serde_json::to_vec(&leaf).expect("JSON");
