@@ -30,6 +30,7 @@ mod restart;
 mod seal;
 pub mod salts;
 mod signers;
+mod spare;
 mod stat;
 mod statistics;
 mod storage;

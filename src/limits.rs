@@ -44,6 +44,8 @@ pub const NOTE_SIGNATURES_MAX: usize = 16;
 pub const NOTE_BYTES_MAX: usize = 64 * 1024;
 /// Decisions and rejections waiting for the committer; outcomes are bounded by the permits in flight.
 pub const QUEUED_DECISIONS_MAX: usize = 8_192;
+/// Zeros that are written to the spare segment at once.
+pub const SPARE_PIECE_BYTES: usize = 1024 * 1024;
 /// After the disk was found full, how long before room is looked for again.
 pub const ROOM_RETRY_MS: u64 = 250;
 /// The `checkpoint` file is rewritten at most once in this time, except at close.

@@ -230,7 +230,12 @@ impl Sealing {
         while let Some(passed) = self.take() {
             passed.into_iter().for_each(|segment| sealer.add(segment));
             let began = clock.monotonic();
+            let filled = storage.fill_spare().unwrap_or_else(|error| {
+                tracing::warn!(%error, "the spare segment is not filled with zeros");
+                false
+            });
             let rest = match sealer.step() {
+                Ok(Progress::Idle) if filled => clock.monotonic().since(began),
                 Ok(Progress::Idle) => {
                     self.wait();
                     continue;

@@ -313,6 +313,11 @@ impl Storage for Simulated {
         state.whole(fate, |f| f.spare = Some(bytes))
     }
 
+    /// A spare of this storage has nothing that could be filled.
+    fn fill_spare(&self) -> io::Result<bool> {
+        Ok(false)
+    }
+
     fn promote_spare(&self, first: LeafIndex) -> io::Result<()> {
         let mut state = self.state();
         let fate = state.next("promote_spare")?;

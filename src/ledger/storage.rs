@@ -5,12 +5,13 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{Advice, CWD, FallocateFlags, RenameFlags, fadvise, fallocate, renameat_with};
+use rustix::fs::{Advice, CWD, RenameFlags, fadvise, renameat_with};
 
+use super::spare::Spare;
 use crate::limits;
 use crate::model::LeafIndex;
 use crate::verify::source::{
@@ -37,6 +38,9 @@ pub trait Storage: Source + Send + Sync + 'static {
     /// A spare of zeros of this length, room for all of it taken, durable with its name. A spare of another length is
     /// made to fit; on failure it stays as it was.
     fn create_spare(&self, bytes: u64) -> io::Result<()>;
+    /// Writes zeros over the next piece of the spare that was never written to, durable: a frame in such a place is synced
+    /// at less cost. False if there is nothing to do. Whatever becomes of it, the spare is as good as it was.
+    fn fill_spare(&self) -> io::Result<bool>;
     /// The spare becomes the segment that begins with this entry; durable.
     fn promote_spare(&self, first: LeafIndex) -> io::Result<()>;
     fn write_at(&self, segment: LeafIndex, offset: u64, bytes: &[u8]) -> io::Result<()>;
@@ -134,6 +138,7 @@ pub struct Disk {
     frames: File,
     /// The segment that is written. Readers have files of their own: they may be far behind.
     current: Mutex<Option<(LeafIndex, Arc<File>)>>,
+    spare: Spare,
     read: Segments,
     _lock: Lock,
 }
@@ -160,8 +165,8 @@ impl Disk {
         for parent in missing.iter().filter_map(|dir| dir.parent()).filter(|p| !p.as_os_str().is_empty()) {
             sync_dir(parent).map_err(at(parent.to_owned()))?;
         }
-        let (root, read) = (root.to_owned(), Segments::new(root));
-        Ok(Self { root, frames, current: Mutex::new(None), read, _lock: lock })
+        let (spare, read) = (Spare::new(root.join(SPARE_FILE)), Segments::new(root));
+        Ok(Self { root: root.to_owned(), frames, current: Mutex::new(None), spare, read, _lock: lock })
     }
 
     fn segment(&self, first: LeafIndex) -> io::Result<Arc<File>> {
@@ -174,10 +179,6 @@ impl Disk {
                 Ok(file)
             }
         }
-    }
-
-    fn spare(&self) -> PathBuf {
-        self.root.join(SPARE_FILE)
     }
 }
 
@@ -209,47 +210,19 @@ impl Storage for Disk {
     }
 
     fn spare_length(&self) -> io::Result<Option<u64>> {
-        match fs::metadata(self.spare()) {
-            // A file can be as long as a segment and have no room: then a frame in it would meet a full disk.
-            Ok(found) => Ok(Some(found.len()).filter(|&length| found.blocks() * STAT_BLOCK_BYTES >= length)),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(e),
-        }
+        self.spare.length()
     }
 
     fn create_spare(&self, bytes: u64) -> io::Result<()> {
-        match options().open(self.spare()) {
-            Ok(old) => {
-                let length = old.metadata()?.len();
-                let grown = fallocate(&old, FallocateFlags::empty(), 0, bytes);
-                if let Err(error) = grown {
-                    // The room that it has is still good for what was set before.
-                    old.set_len(length)?;
-                    return Err(error.into());
-                }
-                old.set_len(bytes)?;
-                old.sync_all()?;
-                return self.frames.sync_all();
-            }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(e),
-        }
-        let made = options().create_new(true).open(self.spare()).and_then(|file| {
-            fallocate(&file, FallocateFlags::empty(), 0, bytes)?;
-            // Length and allocation, then the name: a spare that is seen after a crash is whole.
-            file.sync_all()?;
-            self.frames.sync_all()
-        });
-        if made.is_err() {
-            // Half a spare must not take the room that it could not get; a failure here changes nothing.
-            let _ = remove_if_there(&self.spare());
-        }
-        made
+        self.spare.create(bytes, &self.frames)
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the ledger's storage owns its files")]
+    fn fill_spare(&self) -> io::Result<bool> {
+        self.spare.fill()
+    }
+
     fn promote_spare(&self, first: LeafIndex) -> io::Result<()> {
-        fs::rename(self.spare(), self.root.join(segment_file(first)))?;
+        self.spare.promote(&self.root.join(segment_file(first)))?;
         // An empty file of that name, open here, is no longer the one in the directory.
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.read.forget();
@@ -440,7 +413,7 @@ fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
     file.sync_data()
 }
 
-fn options() -> OpenOptions {
+pub fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true).mode(FILE_MODE);
     options
@@ -450,7 +423,7 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-fn remove_if_there(path: &Path) -> io::Result<()> {
+pub fn remove_if_there(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed,
