@@ -223,6 +223,15 @@ mod tests {
         })
     }
 
+    /// Ends the filling also when the test fails.
+    struct Stop<'s>(&'s AtomicBool);
+
+    impl Drop for Stop<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
     #[test]
     fn no_frame_is_overwritten_however_the_filling_races_with_the_promotion() {
         let dir = tempfile::tempdir().expect("a directory");
@@ -237,6 +246,7 @@ mod tests {
                 }
                 pieces
             });
+            let stopping = Stop(&stop);
             for round in 0..rounds {
                 disk.create_spare(PIECES * PIECE).expect("room");
                 // From before the first piece to after the last one.
@@ -245,7 +255,7 @@ mod tests {
                 write(&disk, LeafIndex(round));
                 assert!(is_whole(&disk, LeafIndex(round)), "round {round}");
             }
-            stop.store(true, Ordering::Relaxed);
+            drop(stopping);
             filling.join().expect("no panic")
         });
         for round in 0..rounds {
