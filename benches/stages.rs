@@ -1,7 +1,5 @@
 //! What each stage of a request costs, alone, and the whole path.
 
-#[path = "stages/append.rs"]
-mod append;
 #[path = "stages/canonicalize.rs"]
 mod canonicalize;
 #[path = "stages/evaluate.rs"]
@@ -11,12 +9,5 @@ mod path;
 #[path = "stages/verify.rs"]
 mod verify;
 
-criterion::criterion_group!(
-    stages,
-    canonicalize::group,
-    evaluate::group,
-    append::group,
-    path::group,
-    verify::group
-);
+criterion::criterion_group!(stages, canonicalize::group, evaluate::group, path::group, verify::group);
 criterion::criterion_main!(stages);

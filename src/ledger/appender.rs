@@ -206,10 +206,11 @@ impl Appender {
                 self.promote_spare()?
             }
         };
-        if optional {
-            self.ensure_spare()?;
+        match self.ensure_spare() {
+            Err(error) if optional => Err(error),
+            // What is owed uses the room that was kept for it.
+            Ok(()) | Err(_) => Ok(spot),
         }
-        Ok(spot)
     }
 
     fn promote_spare(&mut self) -> Result<Spot, NotAppended> {

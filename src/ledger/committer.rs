@@ -84,6 +84,7 @@ impl Committer {
                 if !queue.items.is_empty() {
                     break;
                 }
+                queue.is_waited_on = true;
                 match queue.stage {
                     Stage::Running if self.appender.has_spare() => {
                         queue = self.shared.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
@@ -111,6 +112,7 @@ impl Committer {
                     Stage::Ended => return Ok(queue.open_permits),
                 }
             }
+            queue.is_waited_on = false;
             let batch = self.shared.drain(&mut queue, self.batch_bytes_max);
             drop(queue);
             self.commit(batch)?;

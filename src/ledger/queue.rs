@@ -95,6 +95,8 @@ pub struct Queue {
     /// PERMITs queued or recorded, whose outcome is not durable.
     pub open_permits: usize,
     pub stage: Stage,
+    /// The committer waits for a change, and nobody has woken it: one wake is enough, and none while it writes.
+    pub is_waited_on: bool,
 }
 
 /// Shared by every handle, every open permit and the committer.
@@ -135,6 +137,7 @@ impl Shared {
                 optional: 0,
                 open_permits: 0,
                 stage: Stage::Running,
+                is_waited_on: false,
             }),
             changed: Condvar::new(),
             health: watch::Sender::new(Health::Accepting),
@@ -168,8 +171,7 @@ impl Shared {
         queue.items.push_back(Pending { leaf, effect, kind, reply });
         Counters::set(&self.counters.queued, queue.items.len() as u64);
         Counters::set(&self.counters.open_permits, queue.open_permits as u64);
-        drop(queue);
-        self.changed.notify_one();
+        self.wake(queue);
         Ok(answer)
     }
 
@@ -196,8 +198,15 @@ impl Shared {
         assert!(queue.open_permits >= count, "a permit is closed once");
         queue.open_permits -= count;
         Counters::set(&self.counters.open_permits, queue.open_permits as u64);
+        self.wake(queue);
+    }
+
+    fn wake(&self, mut queue: MutexGuard<'_, Queue>) {
+        let waits = std::mem::take(&mut queue.is_waited_on);
         drop(queue);
-        self.changed.notify_one();
+        if waits {
+            self.changed.notify_one();
+        }
     }
 
     /// Nothing more is taken, and nothing that waits will be written.
