@@ -296,8 +296,9 @@ impl Session {
         // Rows before the snapshot: whoever sees a full bundle finds what is in it.
         self.index.add(&mut self.rows)?;
         let snapshot = Snapshot::new(note, checkpoint, &self.fringe, &self.entries, Arc::clone(&self.index));
-        self.shared.archive.publish(snapshot);
+        // Counted first: whoever was woken by the snapshot finds no lag.
         Counters::set(&self.shared.counters.archived, checkpoint.size.0);
+        self.shared.archive.publish(snapshot);
         Ok(())
     }
 
