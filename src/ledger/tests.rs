@@ -132,6 +132,17 @@ pub(super) fn confirmed() -> Outcome {
     }
 }
 
+pub(super) fn administration(action: AdminAction) -> Administration {
+    Administration {
+        action,
+        by: OperatorEntry { id: "ops@example.org".into(), role: Role::Operator },
+        surface: Some("payments".parse().expect("a name")),
+        actor: None,
+        hold: None,
+        reason: "Card testing.".into(),
+    }
+}
+
 pub(super) fn rejection(actor: &str) -> Rejection {
     let actor = Actor {
         id: actor.parse().expect("an id"),
