@@ -44,6 +44,17 @@ pub const NOTE_SIGNATURES_MAX: usize = 16;
 pub const NOTE_BYTES_MAX: usize = 64 * 1024;
 /// Decisions and rejections waiting for the committer; outcomes are bounded by the permits in flight.
 pub const QUEUED_DECISIONS_MAX: usize = 8_192;
+/// Policy activations, and what operators did, waiting for the committer.
+pub const QUEUED_EVENTS_MAX: usize = 1_024;
+/// Answers waiting to be kept beside their outcomes; past this an outcome is written without.
+pub const QUEUED_ANSWERS_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Frames that a stop may need when the disk is full.
+pub const STOP_FRAMES_MAX: usize = 4;
+/// An exact decimal of a reserve as text: the engine's 28 digits, a point, and what a caller writes around them.
+pub const AMOUNT_BYTES_MAX: usize = 64;
+/// What one decision may take of budgets: its outcome names each, alone in a frame of one block.
+pub const RESERVES_MAX: usize = 16;
+const _: () = assert!(RESERVES_MAX * (NAME_BYTES_MAX + 48) + 2_048 <= FRAME_ALIGNMENT_BYTES);
 /// After the disk was found full, how long before room is looked for again.
 pub const ROOM_RETRY_MS: u64 = 250;
 /// The `checkpoint` file is rewritten at most once in this time, except at close.
@@ -69,6 +80,8 @@ pub const ARCHIVE_CLOSE_MS_MAX: u64 = 5_000;
 /// How long the end of its thread is waited for: it may hang in a file, and nobody's receipt depends on it.
 pub const ARCHIVE_END_MS_MAX: u64 = ARCHIVE_CLOSE_MS_MAX + 2_000;
 pub const INDEX_CACHE_BYTES: usize = 16 * 1024 * 1024;
+/// Segments whose frames a reader of evidence remembers: 16 bytes a frame, and at most one frame a block.
+pub const SEGMENTS_MAPPED_MAX: usize = 8;
 /// Leaves, and bytes of them, that one question to the reader gives back.
 pub const READ_ENTRIES_MAX: usize = 4_096;
 pub const READ_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -87,6 +100,8 @@ pub const VERIFY_BATCHES_WAITING: usize = 2;
 pub const VERIFY_THREADS_MAX: usize = 16;
 /// Closed permits that are remembered, for the decisions that name them as superseded.
 pub const CLOSED_PERMITS_REMEMBERED: usize = 1_024;
+/// PERMITs with an outcome that is not known, remembered until somebody vouches for one.
+pub const INDETERMINATE_REMEMBERED: usize = 262_144;
 /// Policy revisions that are remembered of one epoch.
 pub const REVISIONS_REMEMBERED: usize = 4_096;
 /// Keys that a log may have had.
@@ -121,6 +136,13 @@ pub const SEAL_RETRY_MS: u64 = 60_000;
 pub const RESTART_BYTES_MAX: usize = 1024 * 1024;
 /// Restart points that are kept, the newest ones.
 pub const RESTARTS_MAX: usize = 8;
+/// A snapshot of the state that follows the log.
+pub const STATE_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// Snapshots that are kept, the newest ones. The newest may be ahead of the checkpoint that a crash leaves.
+pub const STATES_MAX: usize = 3;
+/// Snapshots that wait to be written; of more, the oldest is given up.
+pub const STATES_WAITING_MAX: usize = 2;
+const _: () = assert!(STATES_MAX >= 2 && STATES_MAX <= RESTARTS_MAX);
 const _: () = assert!(SEGMENT_BYTES_MAX.is_multiple_of(SEALED_BLOCK_BYTES as u64));
 const _: () = assert!(PERMITS_IN_FLIGHT_MAX * 80 + 64 * 1024 <= RESTART_BYTES_MAX);
 

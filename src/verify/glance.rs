@@ -131,7 +131,10 @@ pub fn decision(bytes: &[u8]) -> Option<(DecisionFact, Digest)> {
         && (digest.is_some() || !disclosures.is_empty())
         && are_for_what_is_left_out(&disclosures, left_out);
     let request = Message { digest, disclosures };
-    is_sound.then_some((DecisionFact { epoch, id, is_permit, request, revision, supersedes }, input))
+    is_sound.then_some((
+        DecisionFact { epoch, id, is_permit, budgets: Vec::new(), request, revision, supersedes },
+        input,
+    ))
 }
 
 /// An outcome that the gateway attests.
@@ -177,7 +180,17 @@ pub fn outcome(bytes: &[u8]) -> Option<OutcomeFact> {
     at.end(r#","type":"outcome"}"#)?;
 
     let contradiction = contradiction(status, sent.is_some(), status_code);
-    Some(OutcomeFact { epoch, decision_index, decision_id, status, sent, contradiction })
+    let (attestation, settles) = (Settled::Gateway, Vec::new());
+    Some(OutcomeFact {
+        epoch,
+        decision_index,
+        decision_id,
+        status,
+        attestation,
+        settles,
+        sent,
+        contradiction,
+    })
 }
 
 /// What is left of a leaf. Each step passes over what it names, or the glance is over.
