@@ -137,7 +137,7 @@ pub const RESTART_BYTES_MAX: usize = 1024 * 1024;
 /// Restart points that are kept, the newest ones.
 pub const RESTARTS_MAX: usize = 8;
 /// A snapshot of the state that follows the log.
-pub const STATE_BYTES_MAX: usize = 1024 * 1024 * 1024;
+pub const STATE_BYTES_MAX: usize = 2 * 1024 * 1024 * 1024;
 /// Snapshots that are kept, the newest ones. The newest may be ahead of the checkpoint that a crash leaves.
 pub const STATES_MAX: usize = 3;
 /// Snapshots that wait to be written; of more, the oldest is given up.
@@ -388,8 +388,6 @@ pub const APPROVALS_PER_HOLD_MAX: usize = 64;
 /// one, so that it shrinks.
 pub const ENDED_PER_CHANGE_MAX: usize = 8;
 const _: () = assert!(ENDED_PER_CHANGE_MAX > 1);
-/// A snapshot of the state.
-pub const STATE_BYTES_MAX: usize = 2 * 1024 * 1024 * 1024;
 const _: () = assert!(CLAIMS_MAX * 200 <= STATE_BYTES_MAX / 2);
 /// Key pointers of one budget.
 pub const BUDGET_KEY_POINTERS_MAX: usize = 8;
