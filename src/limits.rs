@@ -227,6 +227,28 @@ pub const LINGER_BYTES_MAX: usize = 4 * 1024 * 1024;
 // Deciding (pep).
 /// Evaluations of one request that may end in a permit of which nothing is sent.
 pub const EVALUATIONS_MAX: u32 = 3;
+
+// State that decisions rest on (pep).
+/// How long a request that policy holds for people can be approved, unless the surface says otherwise.
+pub const HOLD_EXPIRE_MINUTES_DEFAULT: u64 = 60;
+/// The longest `Prefer: wait=N` of a surface that does not say otherwise, and of any surface.
+pub const HOLD_WAIT_SECONDS_DEFAULT: u64 = 60;
+pub const HOLD_WAIT_SECONDS_MAX: u64 = 600;
+/// How often a waiting request looks at its hold.
+pub const HOLD_POLL_MS: u64 = 200;
+/// Requests that wait for their holds at once.
+pub const HOLD_WAITERS_MAX: usize = 256;
+/// How often expired holds are looked for.
+pub const HOLD_SWEEP_MS: u64 = 1_000;
+/// How long a request waits for others that draw on the same budget, before it goes on without its turn.
+pub const TURN_WAIT_MS_MAX: u64 = 10_000;
+/// The largest answer that is kept for repeated requests, and all of them that are held in memory, bytes.
+pub const KEPT_ANSWER_BYTES_DEFAULT: usize = 64 * 1024;
+pub const KEPT_ANSWER_BYTES_MAX: usize = 1024 * 1024;
+pub const KEPT_ANSWERS_BYTES_MAX: u64 = 32 * 1024 * 1024;
+const _: () = assert!(HOLD_WAIT_SECONDS_DEFAULT <= HOLD_WAIT_SECONDS_MAX);
+const _: () = assert!(HOLD_POLL_MS < 1_000 && HOLD_WAITERS_MAX < REQUESTS_IN_FLIGHT_MAX_DEFAULT as usize);
+
 /// Pieces of an answer's body on their way to a slow client.
 pub const RESPONSE_PIECES_MAX: usize = 16;
 pub const ACCEPT_RETRY_MS: u64 = 50;

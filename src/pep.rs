@@ -7,7 +7,7 @@ mod surface;
 
 use std::sync::Arc;
 
-pub use surface::{Hosts, Matched, NoRoute, Route, Routes, Surface};
+pub use surface::{Authority, Holds, Hosts, Idempotency, Matched, NoRoute, Route, Routes, Surface};
 
 use crate::authority::{Credentials, Versions};
 use crate::canonical::ExecutionRequest;
