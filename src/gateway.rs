@@ -118,6 +118,7 @@ impl Gateway {
             pdp: pdp.clone(),
             ledger: ledger.clone(),
             versions,
+            watched: ["freezes", "identity", "policy"].map(Arc::from).into(),
             credentials: Arc::new(config.credentials),
             clock: clock.clone(),
             metrics: metrics.clone(),
