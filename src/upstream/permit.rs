@@ -63,6 +63,7 @@ pub fn seal(
             cause: Some(SUPERSEDED),
             sent: None,
             response: None,
+            answer: None,
             duration: conditions.age(),
         });
         return Err(Box::new(Moved { execution: evaluated.into_execution(), receipt, name }));
