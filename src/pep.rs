@@ -216,7 +216,7 @@ async fn send(
     let settings = surface.upstream.settings();
     let before = gate.clock.monotonic();
     let in_flight = permitted.forward(lease);
-    match in_flight.answer(settings.response_head_max, settings.response_idle_max).await {
+    match in_flight.answer(settings.response_head_max, settings.response_idle_max, None).await {
         Ok(answer) => {
             gate.metrics.answered(&surface.name, gate.clock.monotonic().since(before));
             Ok(Sent::Answered(Box::new(answer)))

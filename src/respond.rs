@@ -21,7 +21,7 @@ use crate::model::{
     TreeSize,
 };
 use crate::pep::Refused;
-use crate::upstream::Answer;
+use crate::upstream::{Answer, passed_fields};
 
 /// RFC 9651 dictionary: where the receipt of this request stands in the log.
 pub const RECEIPT_HEADER: HeaderName = HeaderName::from_static("interlock-receipt");
@@ -260,15 +260,10 @@ pub fn answered(answer: &Answer, want: WantReceipt) -> (Response<ResponseBody>, 
     let (body, pieces) = ResponseBody::streamed(answer.announced_len());
     let mut response = Response::new(body);
     *response.status_mut() = answer.status();
-    let nominated = connection_nominated(answer.headers());
     let headers = response.headers_mut();
     headers.reserve(answer.headers().len() + 2);
-    for (name, value) in answer.headers() {
-        // A length beside another framing is not the body's (RFC 9112 section 6.3).
-        let is_false_length = *name == header::CONTENT_LENGTH && answer.announced_len().is_none();
-        if !is_hop_by_hop(name) && !nominated.contains(name) && !is_ours(name) && !is_false_length {
-            headers.append(name, value.clone());
-        }
+    for (name, value) in passed_fields(answer.headers(), answer.announced_len()) {
+        headers.append(name, value.clone());
     }
     headers.insert(RECEIPT_HEADER, receipt_header(answer.receipt()));
     match want {
@@ -278,49 +273,6 @@ pub fn answered(answer: &Answer, want: WantReceipt) -> (Response<ResponseBody>, 
         }
     }
     (response, pieces)
-}
-
-/// What the gateway alone says: nobody else's receipt or replay.
-fn is_ours(name: &HeaderName) -> bool {
-    name.as_str().starts_with("interlock-")
-}
-
-/// The trailers of an answer as they may be passed on.
-pub fn trailers(received: HeaderMap) -> HeaderMap {
-    let mut trailers = received;
-    let names: Vec<_> =
-        trailers.keys().filter(|name| is_hop_by_hop(name) || is_ours(name)).cloned().collect();
-    for name in names {
-        trailers.remove(name);
-    }
-    trailers
-}
-
-/// RFC 9110 section 7.6.1, and what was in use before it.
-fn is_hop_by_hop(name: &HeaderName) -> bool {
-    matches!(
-        name.as_str(),
-        "connection"
-            | "keep-alive"
-            | "proxy-connection"
-            | "te"
-            | "trailer"
-            | "transfer-encoding"
-            | "upgrade"
-            | "proxy-authenticate"
-    )
-}
-
-fn connection_nominated(headers: &HeaderMap) -> Vec<HeaderName> {
-    headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
-        // What frames or describes the message is not a hop's to take away.
-        .filter(|name| *name != header::CONTENT_LENGTH && *name != header::CONTENT_TYPE)
-        .collect()
 }
 
 /// `id="...", index=295, size=300, leaf=:<base64>:, decision=PERMIT`.
@@ -340,6 +292,7 @@ fn proof_header(proof: &str) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::passed_trailers;
     use http_body_util::BodyExt;
 
     fn receipt() -> Receipt {
@@ -429,7 +382,7 @@ mod tests {
     fn trailers_neither_speak_for_the_gateway_nor_of_the_connection() {
         let of = |name: &'static str| (HeaderName::from_static(name), HeaderValue::from_static("x"));
         let received = HeaderMap::from_iter(["x-sum", "interlock-receipt", "connection"].map(of));
-        assert_eq!(trailers(received), HeaderMap::from_iter([of("x-sum")]));
+        assert_eq!(passed_trailers(received), HeaderMap::from_iter([of("x-sum")]));
     }
 
     #[test]

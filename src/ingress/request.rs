@@ -29,7 +29,7 @@ use crate::model::{Actor, Digest, ReasonCode};
 use crate::pep::{self, NoRoute, Surface};
 use crate::respond::{self, Piece, Rejected, ResponseBody, WantReceipt};
 use crate::telemetry::{Alarm, Metrics};
-use crate::upstream::{Answer, Cut};
+use crate::upstream::{Answer, Concluded, Cut, passed_trailers};
 
 /// Always a response. `heads` is the guard's word on HTTP/1.1; `open` marks the request on an HTTP/2 connection.
 pub(super) async fn answer(
@@ -369,7 +369,7 @@ async fn stream(
     if let Err(cut) = &ended {
         tracing::warn!(surface = %surface.name, %cut, "answer cut");
     }
-    let (status, recorded) = answer.conclude();
+    let Concluded { status, recorded, kept: _ } = answer.conclude();
     listener.gate.metrics.settled(&surface.name, status);
     if let Some(pieces) = client
         && ended.is_ok()
@@ -402,7 +402,7 @@ async fn pass_on(
             Err(cut) => return Passed::Ended(Err(cut)),
         };
         let frame = match frame.into_trailers() {
-            Ok(trailers) => Frame::trailers(respond::trailers(trailers)),
+            Ok(trailers) => Frame::trailers(passed_trailers(trailers)),
             Err(data) => data,
         };
         if !send_piece(pieces, Piece::Frame(frame), stall_max).await {
