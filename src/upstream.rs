@@ -15,14 +15,16 @@
 mod client;
 mod departed;
 mod exchange;
+mod fact;
 mod lease;
 mod permit;
 mod sealed_io;
 mod settings;
 mod tls;
 
-pub use client::{Client, Endpoint, OwnCredential};
+pub use client::{Client, Endpoint, NoDocument, OwnCredential};
 pub use exchange::{Answer, Cut, InFlight, NoAnswer};
+pub use fact::HttpSource;
 pub use lease::{Lease, LeaseError, PoolGauge, Upstream};
 pub use permit::{CREDENTIAL_EXPIRED, Moved, PermittedRequest, seal};
 pub use settings::{Roots, Scheme, Settings};
