@@ -385,3 +385,36 @@ pub const REPLAY_THREADS_MAX: usize = 256;
 pub const REPLAY_INPUT_DEPTH_MAX: usize = JSON_DEPTH_MAX + 16;
 /// A file of disclosures.
 pub const DISCLOSURES_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+// Facts (config, authority::facts).
+/// Sources of one surface.
+pub const FACTS_MAX: usize = 32;
+/// Of the document, and of its RFC 8785 form.
+pub const FACT_BYTES_MAX_DEFAULT: u64 = 64 * 1024;
+pub const FACT_BYTES_MAX_HARD: u64 = 1024 * 1024;
+/// The bounds of all facts of one surface together: every evaluation there gets all of them.
+pub const FACTS_BYTES_MAX: u64 = 4 * 1024 * 1024;
+pub const FACT_DEPTH_MAX: usize = 32;
+/// Values and member names in one fact.
+pub const FACT_VALUES_MAX: usize = 20_000;
+pub const FACT_AGE_MS_MIN: u64 = 100;
+pub const FACT_AGE_MS_MAX_DEFAULT: u64 = 60_000;
+pub const FACT_AGE_MS_MAX_HARD: u64 = 24 * 60 * 60 * 1_000;
+pub const FACT_TIMEOUT_MS_MIN: u64 = 10;
+pub const FACT_TIMEOUT_MS_MAX_DEFAULT: u64 = 2_000;
+pub const FACT_TIMEOUT_MS_MAX_HARD: u64 = 60_000;
+/// A source is asked again when this fraction of its largest age has gone by, so that a read which takes all of its
+/// time, and one that fails, come before the value is too old.
+pub const FACT_REFRESH_PARTS: u32 = 2;
+/// A file is looked at again at least this often.
+pub const FACT_FILE_POLL_MS: u64 = 1_000;
+/// After a failed read: this fraction of the largest age, within these bounds.
+pub const FACT_RETRY_PARTS: u32 = 8;
+pub const FACT_RETRY_MS_MIN: u64 = 50;
+pub const FACT_RETRY_MS_MAX: u64 = 5_000;
+const _: () =
+    assert!(FACT_BYTES_MAX_DEFAULT <= FACT_BYTES_MAX_HARD && FACT_BYTES_MAX_HARD <= FACTS_BYTES_MAX);
+const _: () = assert!(FACTS_BYTES_MAX * 2 <= EVIDENCE_BYTES_MAX as u64);
+const _: () = assert!(FACT_DEPTH_MAX + 16 <= EVIDENCE_DEPTH_MAX && FACT_DEPTH_MAX <= JSON_DEPTH_MAX);
+const _: () = assert!(FACT_TIMEOUT_MS_MAX_DEFAULT * FACT_REFRESH_PARTS as u64 <= FACT_AGE_MS_MAX_DEFAULT);
+const _: () = assert!(FACT_RETRY_MS_MIN * FACT_REFRESH_PARTS as u64 <= FACT_AGE_MS_MIN);
