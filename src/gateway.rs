@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, Admin, LogApi};
-use crate::authority::Versions;
+use crate::authority::{Fold, Versions};
 use crate::clock::Clock;
 use crate::config::{Config, LedgerConfig, ListenerName, SurfaceConfig};
 use crate::ingress::{self, Bounds, Listener};
@@ -32,7 +32,7 @@ use crate::ledger::{
 use crate::limits;
 use crate::merkle::note::Signer;
 use crate::model::{Digest, Digester, SurfaceName};
-use crate::pep::{Authority, Gate, Route, Routes, Surface};
+use crate::pep::{self, Authority, Gate, Route, Routes, Surface, Turns};
 use crate::policy::{self, Bundle, BundleError, Pdp};
 use crate::sinks::{self, Sinks};
 use crate::telemetry::{Alarm, Metrics};
@@ -104,32 +104,41 @@ impl Gateway {
         for listener in &config.listeners {
             sockets.push(listen(listener.address).await?);
         }
-        let (pdp, ledger) = open(&config, &clock, &metrics).await?;
+        let versions = Versions::new();
+        // Before the log is opened, which tells it what the leaves have left behind.
+        let fold = Fold::new(versions.clone());
+        let (pdp, ledger) = open(&config, &clock, &metrics, fold.clone()).await?;
         if let Err(error) = record_policy(&pdp, &ledger).await {
             ledger.close(ABANDON_MAX).await;
             return Err(error.into());
         }
         // Nothing below fails, so no part of a gateway is left running.
         metrics.policy_activated_at.set(clock.wall().unix_ms() as f64 / 1_000.0);
-        let versions = Versions::new();
         versions.set("policy", &pdp.revision().to_string());
         versions.set("identity", &config.digest.to_string());
         let gate = Gate {
             pdp: pdp.clone(),
             ledger: ledger.clone(),
             versions,
+            state: fold.clone(),
+            hold_changes: fold.hold_changes(),
+            turns: Turns::default(),
+            answers: Arc::default(),
+            waiters: pep::waiters(),
+            drain: CancellationToken::new(),
             watched: ["freezes", "identity", "policy"].map(Arc::from).into(),
             credentials: Arc::new(config.credentials),
             clock: clock.clone(),
             metrics: metrics.clone(),
         };
+        let drain = gate.drain.clone();
         let shared = Shared {
             gate,
             connections: Arc::new(Semaphore::new(config.limits.connections_max)),
             in_flight: Arc::new(Semaphore::new(config.limits.requests_in_flight_max)),
             bodies: Arc::new(Semaphore::new(limits::BODIES_BYTES_MAX)),
             tasks: TaskTracker::new(),
-            drain: CancellationToken::new(),
+            drain,
             abandon: CancellationToken::new(),
             bounds: Bounds {
                 head_max: config.limits.head_max,
@@ -152,6 +161,7 @@ impl Gateway {
         };
         tokio::spawn(admin::serve(Arc::new(admin), admin_socket, end.clone()));
         tokio::spawn(close_aged(pools.into_iter().map(|(_, upstream)| upstream).collect(), end.clone()));
+        tokio::spawn(pep::expire(fold, ledger.clone(), clock.clone(), end.clone()));
         let mut listeners = Vec::new();
         let mut accepting = Vec::new();
         for (listener, (address, socket)) in config.listeners.into_iter().zip(sockets) {
@@ -266,7 +276,12 @@ async fn record_policy(pdp: &Pdp, ledger: &Ledger) -> Result<ledger::Receipt, Un
 }
 
 /// Policy and log, off the async threads: compiling and recovering take their time.
-async fn open(config: &Config, clock: &Clock, metrics: &Arc<Metrics>) -> Result<(Pdp, Ledger), StartError> {
+async fn open(
+    config: &Config,
+    clock: &Clock,
+    metrics: &Arc<Metrics>,
+    fold: Arc<Fold>,
+) -> Result<(Pdp, Ledger), StartError> {
     let packages: Vec<_> = config.surfaces.iter().map(|s| s.package.clone()).collect();
     let policy_dir = config.policy.dir.clone();
     let policy_settings = policy::Settings {
@@ -289,7 +304,7 @@ async fn open(config: &Config, clock: &Clock, metrics: &Arc<Metrics>) -> Result<
         let pdp = Pdp::start(bundle, policy_settings, clock.clone(), Some(observer.clone()))?;
         let signers = load_signers(&ledger_config)?;
         let binary_digest = binary_digest().map_err(StartError::Binary)?;
-        let start = Start { binary_digest, config_digest, observer, follower: Arc::new(()) };
+        let start = Start { binary_digest, config_digest, observer, follower: fold };
         let (ledger, opened) = Ledger::open(log_settings, signers, clock, start)?;
         tracing::info!(
             epoch = opened.epoch.0,

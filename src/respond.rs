@@ -5,6 +5,8 @@
 
 mod body;
 
+use std::time::Duration;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -20,7 +22,7 @@ use crate::model::{
     Decision, Digest, LeafIndex, OutcomeStatus, Place, PolicyReason, ReasonClass, ReasonCode, ReceiptId,
     TreeSize,
 };
-use crate::pep::Refused;
+use crate::pep::{OriginalReceipt, Refused, Replayed};
 use crate::upstream::{Answer, passed_fields};
 
 /// RFC 9651 dictionary: where the receipt of this request stands in the log.
@@ -28,6 +30,12 @@ pub const RECEIPT_HEADER: HeaderName = HeaderName::from_static("interlock-receip
 
 /// The proof of that receipt, a tlog-proof as an RFC 9651 byte sequence; only for callers that want it.
 pub const PROOF_HEADER: HeaderName = HeaderName::from_static("interlock-receipt-proof");
+
+/// `true` on the kept answer to an earlier request with the same idempotency key; its receipt is that request's.
+pub const REPLAYED_HEADER: HeaderName = HeaderName::from_static("interlock-replayed");
+
+/// RFC 7240 section 3: how long the gateway waited, or was ready to.
+pub const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
 /// What the caller wants to know of its receipt beyond the receipt's own header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +71,11 @@ struct Problem<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
     error: ErrorMember,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hold: Option<HoldMember>,
+    /// The request that has the idempotency key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    original: Option<OriginalMember>,
     #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<OutcomeStatus>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -100,6 +113,26 @@ struct ReceiptMember {
     size: TreeSize,
 }
 
+/// What waits for people.
+#[derive(Serialize)]
+struct HoldMember {
+    id: ReceiptId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resume: Option<&'static str>,
+    /// RFC 3339.
+    until: String,
+}
+
+const RESUME: &str = "Send exactly the same request again after an operator has approved it, or send it with \
+    `Prefer: wait=N` to wait up to N seconds in place.";
+
+#[derive(Serialize)]
+struct OriginalMember {
+    id: ReceiptId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<LeafIndex>,
+}
+
 fn problem_type(reason: ReasonCode) -> String {
     format!("urn:interlock:reason:{reason}")
 }
@@ -110,6 +143,8 @@ impl<'a> Problem<'a> {
             decision: None,
             detail: None,
             error: ErrorMember { code: reason, message: reason.title(), error_type: problem_type(reason) },
+            hold: None,
+            original: None,
             outcome: None,
             place: None,
             proof: receipt.map(|r| r.proof().to_string()),
@@ -184,13 +219,32 @@ pub fn rejected(rejected: &Rejected, want: WantReceipt) -> Response<ResponseBody
 /// Refused by the enforcement point.
 pub fn refused(refused: &Refused, want: WantReceipt) -> Response<ResponseBody> {
     match refused {
-        Refused::Verdict { code, decision, reasons, receipt } => {
+        Refused::Verdict { code, decision, reasons, receipt, held } => {
             let mut problem = Problem::new(*code, Some(receipt));
             problem.decision = Some(*decision);
             problem.reasons = reasons;
+            problem.detail = next_step(*code).map(str::to_owned);
+            problem.hold = held.as_ref().map(|held| HoldMember {
+                id: held.id,
+                resume: (!held.is_refused).then_some(RESUME),
+                until: held.until.rfc3339(),
+            });
             let mut response = problem.response(Some(receipt), want);
             if code.status() == 503 {
                 retry_later(response.headers_mut());
+            }
+            response
+        }
+        Refused::Repeats { code, original, receipt } => {
+            let mut problem = Problem::new(*code, receipt.as_ref());
+            problem.detail = next_step(*code).map(str::to_owned);
+            problem.original = Some(OriginalMember { id: original.id, index: original.index });
+            let mut response = problem.response(receipt.as_ref(), want);
+            match code {
+                ReasonCode::IdempotencyRunning | ReasonCode::LedgerUnavailable => {
+                    retry_later(response.headers_mut());
+                }
+                _ => never_retry(response.headers_mut()),
             }
             response
         }
@@ -237,6 +291,76 @@ pub fn refused(refused: &Refused, want: WantReceipt) -> Response<ResponseBody> {
     }
 }
 
+/// What the caller can do about it, beyond what the reason's title says.
+fn next_step(code: ReasonCode) -> Option<&'static str> {
+    Some(match code {
+        ReasonCode::Frozen => {
+            "Wait until an operator has unfrozen it; sending again before that changes nothing."
+        }
+        ReasonCode::ActorQuarantined => "Ask an operator to release the actor on this surface.",
+        ReasonCode::HoldRefused => {
+            "Exactly this request is not asked again before `hold.until`; a different request is decided anew."
+        }
+        ReasonCode::IdempotencyRunning => {
+            "Send the same request again later for its answer; it is not sent twice."
+        }
+        ReasonCode::IdempotencyKeyReused => "Use a new Idempotency-Key for a new request.",
+        ReasonCode::IdempotencyUnknown => {
+            "Ask the upstream whether `original` took effect, and an operator to record that with \
+             `interlock reconcile resolve`. Do not send it again under another key before that."
+        }
+        ReasonCode::IdempotencyAnswerNotKept => {
+            "Read what became of `original` from its outcome in the log, and the result from the upstream."
+        }
+        ReasonCode::BudgetUnusable => {
+            "Amounts are decimals of at most 28 digits where the surface's budgets say; ask its operator."
+        }
+        ReasonCode::FactUnavailable => "Try again when the source of the fact answers.",
+        ReasonCode::StateFull => "Try again when earlier claims, windows or holds have ended.",
+        _ => return None,
+    })
+}
+
+/// The kept answer once more.
+pub fn replayed(replayed: &Replayed, want: WantReceipt) -> Response<ResponseBody> {
+    let Replayed { answer, receipt } = replayed;
+    let mut response = Response::new(ResponseBody::whole(answer.body.clone()));
+    *response.status_mut() = answer.status;
+    let headers = response.headers_mut();
+    headers.reserve(answer.headers.len() + 3);
+    let length = HeaderValue::from(answer.body.len());
+    for (name, value) in &answer.headers {
+        // An answer to HEAD announces a body that it does not have.
+        let is_false_length = *name == header::CONTENT_LENGTH && *value != length;
+        if !is_false_length {
+            headers.append(name, value.clone());
+        }
+    }
+    headers.insert(REPLAYED_HEADER, HeaderValue::from_static("true"));
+    let OriginalReceipt { id, index, size, leaf_hash, proof } = receipt;
+    let of = ReceiptFields {
+        id: Some(*id),
+        index: *index,
+        size: *size,
+        leaf_hash: *leaf_hash,
+        decision: Some(Decision::Permit),
+    };
+    headers.insert(RECEIPT_HEADER, of.header());
+    match want {
+        WantReceipt::Usual => {}
+        WantReceipt::Proof => {
+            headers.insert(PROOF_HEADER, proof_header(proof));
+        }
+    }
+    response
+}
+
+/// Says that the gateway has waited for people, as it was asked to.
+pub fn waited(response: &mut Response<ResponseBody>, wait: Duration) {
+    let value = HeaderValue::try_from(format!("wait={}", wait.as_secs())).expect("digits are visible ASCII");
+    response.headers_mut().insert(PREFERENCE_APPLIED, value);
+}
+
 /// Bytes have left: client libraries that would send a 504 once more by themselves are told not to, in the headers
 /// that those of payment and model APIs obey.
 fn never_retry(headers: &mut HeaderMap) {
@@ -275,13 +399,28 @@ pub fn answered(answer: &Answer, want: WantReceipt) -> (Response<ResponseBody>, 
     (response, pieces)
 }
 
-/// `id="...", index=295, size=300, leaf=:<base64>:, decision=PERMIT`.
 fn receipt_header(receipt: &Receipt) -> HeaderValue {
-    let id = receipt.id.map_or(String::new(), |id| format!("id=\"{id}\", "));
-    let decision = receipt.decision.map_or(String::new(), |d| format!(", decision={}", d.as_str()));
-    let leaf = STANDARD.encode(receipt.leaf_hash.as_bytes());
-    let text = format!("{id}index={}, size={}, leaf=:{leaf}:{decision}", receipt.index, receipt.size);
-    HeaderValue::try_from(text).expect("UUIDs, integers, base64 and fixed words are visible ASCII")
+    let Receipt { id, index, size, leaf_hash, decision, .. } = *receipt;
+    ReceiptFields { id, index, size, leaf_hash, decision }.header()
+}
+
+struct ReceiptFields {
+    id: Option<ReceiptId>,
+    index: LeafIndex,
+    size: TreeSize,
+    leaf_hash: Digest,
+    decision: Option<Decision>,
+}
+
+impl ReceiptFields {
+    /// `id="...", index=295, size=300, leaf=:<base64>:, decision=PERMIT`.
+    fn header(&self) -> HeaderValue {
+        let id = self.id.map_or(String::new(), |id| format!("id=\"{id}\", "));
+        let decision = self.decision.map_or(String::new(), |d| format!(", decision={}", d.as_str()));
+        let leaf = STANDARD.encode(self.leaf_hash.as_bytes());
+        let text = format!("{id}index={}, size={}, leaf=:{leaf}:{decision}", self.index, self.size);
+        HeaderValue::try_from(text).expect("UUIDs, integers, base64 and fixed words are visible ASCII")
+    }
 }
 
 fn proof_header(proof: &str) -> HeaderValue {
@@ -316,6 +455,7 @@ mod tests {
                 message: Some("m".into()),
             }],
             receipt: receipt(),
+            held: None,
         };
         let response = refused(&refused_, WantReceipt::Usual);
         assert_eq!(response.status(), 403);
@@ -341,6 +481,7 @@ mod tests {
             decision: Decision::Deny,
             reasons: vec![ReasonCode::PolicyDenied.into()],
             receipt: receipt(),
+            held: None,
         };
         let response = refused(&refused_, WantReceipt::Proof);
         let header = response.headers()[PROOF_HEADER].to_str().expect("ASCII").to_owned();

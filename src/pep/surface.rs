@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use http::Method;
 
-use crate::authority::Identities;
-use crate::canonical::Rules;
+use crate::authority::{BudgetRule, Facts, Identities};
 use crate::canonical::target::CanonicalTarget;
 use crate::canonical::template::PathTemplate;
+use crate::canonical::{ExecutionRequest, Rules};
 use crate::limits;
 use crate::model::{ActionName, PackageName, SurfaceName};
 use crate::upstream::Upstream;
@@ -29,6 +29,9 @@ pub struct Surface {
 /// What a surface declares about the state that its decisions rest on and change.
 #[derive(Clone, Debug)]
 pub struct Authority {
+    /// What each request draws on, and policy sees the sums of.
+    pub budgets: Arc<[BudgetRule]>,
+    pub facts: Facts,
     /// `None`: keys are passed on, and claim nothing.
     pub idempotency: Option<Idempotency>,
     pub holds: Holds,
@@ -58,7 +61,18 @@ impl Default for Authority {
             expire_after: Duration::from_secs(limits::HOLD_EXPIRE_MINUTES_DEFAULT * 60),
             wait_max: Duration::from_secs(limits::HOLD_WAIT_SECONDS_DEFAULT),
         };
-        Self { idempotency: None, holds }
+        Self { budgets: Arc::new([]), facts: Facts::none(), idempotency: None, holds }
+    }
+}
+
+impl Surface {
+    /// Bytes of the largest answer that is kept for requests with the same key; `None` if none is kept for this one.
+    /// What must not reach the disk does not do so as an answer either.
+    pub(super) fn keep_max(&self, execution: &ExecutionRequest) -> Option<usize> {
+        let claims = self.authority.idempotency?;
+        let request = &execution.request;
+        let is_kept = request.idempotency_key().is_some() && request.redaction().is_none();
+        (is_kept && claims.answer_bytes_max > 0).then_some(claims.answer_bytes_max)
     }
 }
 

@@ -81,6 +81,10 @@ pub fn seal(
 }
 
 impl PermittedRequest {
+    pub fn execution(&self) -> &ExecutionRequest {
+        &self.execution
+    }
+
     /// Arms the lease's seal with these bytes and starts the exchange.
     pub fn forward(self, lease: Lease) -> InFlight {
         InFlight::start(self, lease)

@@ -89,7 +89,7 @@ impl World {
             name: fact.version_name,
             version: fact.digest,
         });
-        ReadSet { items: items.collect(), captured_at: self.clock.monotonic() }
+        ReadSet { watched: items.collect(), state: Vec::new(), captured_at: self.clock.monotonic() }
     }
 
     fn metric(&self, name: &str) -> String {
@@ -237,7 +237,7 @@ async fn a_source_that_hangs_makes_the_fact_too_old_without_any_request() {
     }
     assert!(world.clock.monotonic().since(began) >= max_age);
     assert_eq!(*world.source.asked.lock().expect("no panic"), 2);
-    let items = world.versions.capture(&world.clock).items;
+    let items = world.versions.capture(&world.clock, &[ITEM.into()]).watched;
     assert_eq!(items.iter().find(|i| *i.name == *ITEM).map(|i| &*i.version), Some(UNAVAILABLE));
 }
 
