@@ -32,6 +32,7 @@ mod restart;
 mod seal;
 pub mod salts;
 mod signers;
+mod snapshots;
 mod stat;
 mod statistics;
 mod storage;
@@ -41,6 +42,8 @@ mod withhold;
 mod attacks;
 #[cfg(test)]
 mod faults;
+#[cfg(test)]
+mod following;
 #[cfg(test)]
 mod obstacles;
 #[cfg(test)]

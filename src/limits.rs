@@ -50,6 +50,8 @@ pub const QUEUED_EVENTS_MAX: usize = 1_024;
 pub const QUEUED_ANSWERS_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Frames that a stop may need when the disk is full.
 pub const STOP_FRAMES_MAX: usize = 4;
+/// An exact decimal of a reserve as text: the engine's 28 digits, a point, and what a caller writes around them.
+pub const AMOUNT_BYTES_MAX: usize = 64;
 /// What one decision may take of budgets: its outcome names each, alone in a frame of one block.
 pub const RESERVES_MAX: usize = 16;
 const _: () = assert!(RESERVES_MAX * (NAME_BYTES_MAX + 48) + 2_048 <= FRAME_ALIGNMENT_BYTES);
@@ -98,6 +100,8 @@ pub const VERIFY_BATCHES_WAITING: usize = 2;
 pub const VERIFY_THREADS_MAX: usize = 16;
 /// Closed permits that are remembered, for the decisions that name them as superseded.
 pub const CLOSED_PERMITS_REMEMBERED: usize = 1_024;
+/// PERMITs with an outcome that is not known, remembered until somebody vouches for one.
+pub const INDETERMINATE_REMEMBERED: usize = 262_144;
 /// Policy revisions that are remembered of one epoch.
 pub const REVISIONS_REMEMBERED: usize = 4_096;
 /// Keys that a log may have had.
@@ -132,6 +136,13 @@ pub const SEAL_RETRY_MS: u64 = 60_000;
 pub const RESTART_BYTES_MAX: usize = 1024 * 1024;
 /// Restart points that are kept, the newest ones.
 pub const RESTARTS_MAX: usize = 8;
+/// A snapshot of the state that follows the log.
+pub const STATE_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// Snapshots that are kept, the newest ones. The newest may be ahead of the checkpoint that a crash leaves.
+pub const STATES_MAX: usize = 3;
+/// Snapshots that wait to be written; of more, the oldest is given up.
+pub const STATES_WAITING_MAX: usize = 2;
+const _: () = assert!(STATES_MAX >= 2 && STATES_MAX <= RESTARTS_MAX);
 const _: () = assert!(SEGMENT_BYTES_MAX.is_multiple_of(SEALED_BLOCK_BYTES as u64));
 const _: () = assert!(PERMITS_IN_FLIGHT_MAX * 80 + 64 * 1024 <= RESTART_BYTES_MAX);
 
