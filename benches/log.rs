@@ -187,6 +187,7 @@ async fn one(ledger: &Ledger, pdp: &Pdp, clock: &Clock) {
         cause: None,
         sent: Some(Sent { digest: request.digest(), size: request.size() }),
         response: Some(ResponseSeen { status_code: 200, size: 2, body_digest: Digest::of(b"ok") }),
+        answer: None,
         duration: Duration::from_millis(3),
     };
     open.close(outcome).durable().await.expect("recorded");
@@ -323,7 +324,7 @@ fn question(clock: &Clock) -> Question {
         },
         package: "bench".parse().expect("a name"),
         context: Context::empty(1),
-        read_set: ReadSet { items: Vec::new(), captured_at: clock.monotonic() },
+        read_set: ReadSet { watched: Vec::new(), state: Vec::new(), captured_at: clock.monotonic() },
         now: clock.wall(),
     }
 }

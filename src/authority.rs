@@ -22,4 +22,4 @@ pub use state::{
     Answer, Approval, Asked, BudgetView, ClaimState, ClaimView, Draw, HoldView, Intent, NotReserved,
     Restriction, SameRequest, Scope, State, Ticket, View,
 };
-pub use versions::{Moved, Versions};
+pub use versions::{Moved, UNSET, Versions};

@@ -118,6 +118,7 @@ impl Gateway {
             pdp: pdp.clone(),
             ledger: ledger.clone(),
             versions,
+            watched: ["freezes", "identity", "policy"].map(Arc::from).into(),
             credentials: Arc::new(config.credentials),
             clock: clock.clone(),
             metrics: metrics.clone(),
@@ -342,6 +343,7 @@ fn surface(config: &SurfaceConfig, clock: &Clock) -> Result<(ListenerName, Arc<S
         routes: Routes::new(routes.collect()),
         upstream,
         permit_age_max: config.permit_age_max,
+        authority: config.authority.clone(),
     };
     Ok((config.listener.clone(), Arc::new(surface)))
 }

@@ -44,6 +44,15 @@ pub const NOTE_SIGNATURES_MAX: usize = 16;
 pub const NOTE_BYTES_MAX: usize = 64 * 1024;
 /// Decisions and rejections waiting for the committer; outcomes are bounded by the permits in flight.
 pub const QUEUED_DECISIONS_MAX: usize = 8_192;
+/// Policy activations, and what operators did, waiting for the committer.
+pub const QUEUED_EVENTS_MAX: usize = 1_024;
+/// Answers waiting to be kept beside their outcomes; past this an outcome is written without.
+pub const QUEUED_ANSWERS_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Frames that a stop may need when the disk is full.
+pub const STOP_FRAMES_MAX: usize = 4;
+/// What one decision may take of budgets: its outcome names each, alone in a frame of one block.
+pub const RESERVES_MAX: usize = 16;
+const _: () = assert!(RESERVES_MAX * (NAME_BYTES_MAX + 48) + 2_048 <= FRAME_ALIGNMENT_BYTES);
 /// After the disk was found full, how long before room is looked for again.
 pub const ROOM_RETRY_MS: u64 = 250;
 /// The `checkpoint` file is rewritten at most once in this time, except at close.
@@ -69,6 +78,8 @@ pub const ARCHIVE_CLOSE_MS_MAX: u64 = 5_000;
 /// How long the end of its thread is waited for: it may hang in a file, and nobody's receipt depends on it.
 pub const ARCHIVE_END_MS_MAX: u64 = ARCHIVE_CLOSE_MS_MAX + 2_000;
 pub const INDEX_CACHE_BYTES: usize = 16 * 1024 * 1024;
+/// Segments whose frames a reader of evidence remembers: 16 bytes a frame, and at most one frame a block.
+pub const SEGMENTS_MAPPED_MAX: usize = 8;
 /// Leaves, and bytes of them, that one question to the reader gives back.
 pub const READ_ENTRIES_MAX: usize = 4_096;
 pub const READ_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -227,6 +238,28 @@ pub const LINGER_BYTES_MAX: usize = 4 * 1024 * 1024;
 // Deciding (pep).
 /// Evaluations of one request that may end in a permit of which nothing is sent.
 pub const EVALUATIONS_MAX: u32 = 3;
+
+// State that decisions rest on (pep).
+/// How long a request that policy holds for people can be approved, unless the surface says otherwise.
+pub const HOLD_EXPIRE_MINUTES_DEFAULT: u64 = 60;
+/// The longest `Prefer: wait=N` of a surface that does not say otherwise, and of any surface.
+pub const HOLD_WAIT_SECONDS_DEFAULT: u64 = 60;
+pub const HOLD_WAIT_SECONDS_MAX: u64 = 600;
+/// How often a waiting request looks at its hold.
+pub const HOLD_POLL_MS: u64 = 200;
+/// Requests that wait for their holds at once.
+pub const HOLD_WAITERS_MAX: usize = 256;
+/// How often expired holds are looked for.
+pub const HOLD_SWEEP_MS: u64 = 1_000;
+/// How long a request waits for others that draw on the same budget, before it goes on without its turn.
+pub const TURN_WAIT_MS_MAX: u64 = 10_000;
+/// The largest answer that is kept for repeated requests, and all of them that are held in memory, bytes.
+pub const KEPT_ANSWER_BYTES_DEFAULT: usize = 64 * 1024;
+pub const KEPT_ANSWER_BYTES_MAX: usize = 1024 * 1024;
+pub const KEPT_ANSWERS_BYTES_MAX: u64 = 32 * 1024 * 1024;
+const _: () = assert!(HOLD_WAIT_SECONDS_DEFAULT <= HOLD_WAIT_SECONDS_MAX);
+const _: () = assert!(HOLD_POLL_MS < 1_000 && HOLD_WAITERS_MAX < REQUESTS_IN_FLIGHT_MAX_DEFAULT as usize);
+
 /// Pieces of an answer's body on their way to a slow client.
 pub const RESPONSE_PIECES_MAX: usize = 16;
 pub const ACCEPT_RETRY_MS: u64 = 50;
@@ -385,3 +418,11 @@ const _: () = assert!(FACTS_BYTES_MAX * 2 <= EVIDENCE_BYTES_MAX as u64);
 const _: () = assert!(FACT_DEPTH_MAX + 16 <= EVIDENCE_DEPTH_MAX && FACT_DEPTH_MAX <= JSON_DEPTH_MAX);
 const _: () = assert!(FACT_TIMEOUT_MS_MAX_DEFAULT * FACT_REFRESH_PARTS as u64 <= FACT_AGE_MS_MAX_DEFAULT);
 const _: () = assert!(FACT_RETRY_MS_MIN * FACT_REFRESH_PARTS as u64 <= FACT_AGE_MS_MIN);
+
+// State that decisions change, as config declares it.
+pub const IDEMPOTENCY_KEEP_HOURS_DEFAULT: u64 = 24;
+pub const IDEMPOTENCY_KEEP_HOURS_MAX: u64 = 90 * 24;
+pub const HOLD_EXPIRE_MINUTES_MAX: u64 = 7 * 24 * 60;
+/// Budgets of one surface.
+pub const BUDGETS_MAX: usize = 16;
+pub const BUDGET_UNIT_BYTES_MAX: usize = 32;

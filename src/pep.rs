@@ -7,7 +7,7 @@ mod surface;
 
 use std::sync::Arc;
 
-pub use surface::{Hosts, Matched, NoRoute, Route, Routes, Surface};
+pub use surface::{Authority, Holds, Hosts, Idempotency, Matched, NoRoute, Route, Routes, Surface};
 
 use crate::authority::{Credentials, Versions};
 use crate::canonical::ExecutionRequest;
@@ -25,6 +25,8 @@ pub struct Gate {
     pub pdp: Pdp,
     pub ledger: Ledger,
     pub versions: Versions,
+    /// What every decision rests on: `freezes`, `identity`, `policy`.
+    pub watched: Arc<[Arc<str>]>,
     pub credentials: Arc<Credentials>,
     pub clock: Clock,
     pub metrics: Arc<Metrics>,
@@ -150,7 +152,7 @@ async fn lease_for(
 }
 
 async fn judge(gate: &Gate, surface: &Surface, execution: ExecutionRequest, attempt: u32) -> Judgment {
-    let read_set = gate.versions.capture(&gate.clock);
+    let read_set = gate.versions.capture(&gate.clock, gate.watched.iter());
     let question = Question {
         execution,
         package: surface.package.clone(),

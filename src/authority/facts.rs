@@ -27,7 +27,7 @@ use super::versions::Versions;
 use crate::canonical::json;
 use crate::clock::{Clock, Moment};
 use crate::limits;
-use crate::model::{Digest, FactName, Json, SurfaceName};
+use crate::model::{Digest, FactName, Json, ReadItem, SurfaceName};
 use crate::telemetry::Metrics;
 use keep::Keeper;
 
@@ -170,6 +170,13 @@ impl Facts {
     /// `Err`: every request to the surface would be refused now.
     pub fn available(&self, now: Moment) -> Result<(), FactUnavailable> {
         self.0.cells.iter().try_for_each(|cell| cell.young(now).map(|_held| ()))
+    }
+}
+
+impl FactRead {
+    /// As it stands in a read set, among what is watched.
+    pub fn item(&self) -> ReadItem {
+        ReadItem { age_ms: self.age_ms, name: self.version_name.clone(), version: self.digest.clone() }
     }
 }
 

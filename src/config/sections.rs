@@ -516,6 +516,8 @@ fn finish(draft: Draft, keys: &Arc<ApiKeys>, clock: &Clock) -> SurfaceConfig {
         permit_age_max: draft.permit_age_max,
         upstream: draft.upstream,
         credential: draft.credential.map(|c| c.slot),
+        facts: draft.facts,
+        authority: draft.authority,
         routes: draft.routes,
     }
 }

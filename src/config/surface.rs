@@ -8,6 +8,8 @@ use std::time::Duration;
 use http::HeaderName;
 use zeroize::Zeroizing;
 
+use super::authority;
+use super::facts::{self, FactConfig};
 use super::fields;
 use super::reader::{Fields, Reader};
 use super::redact;
@@ -20,7 +22,7 @@ use super::{ListenerName, SecretsAre};
 use crate::authority::Credential;
 use crate::canonical::{CredentialSlot, WhenSent};
 use crate::model::{PackageName, SecretName, SurfaceName};
-use crate::pep::Hosts;
+use crate::pep::{Authority, Hosts};
 use crate::upstream::Settings;
 
 /// One surface. Its credential's secret is in [`super::Config::credentials`], by the slot's name.
@@ -37,6 +39,8 @@ pub struct SurfaceConfig {
     pub permit_age_max: Duration,
     pub upstream: Settings,
     pub credential: Option<CredentialSlot>,
+    pub facts: Vec<FactConfig>,
+    pub authority: Authority,
     pub routes: Vec<RouteConfig>,
 }
 
@@ -52,6 +56,8 @@ pub struct Draft {
     pub permit_age_max: Duration,
     pub upstream: Settings,
     pub credential: Option<ReadCredential>,
+    pub facts: Vec<FactConfig>,
+    pub authority: Authority,
     pub routes: Vec<RouteConfig>,
     /// What must stay out of the log.
     pub redacted: Vec<redact::Declared>,
@@ -111,6 +117,12 @@ pub fn read(reader: &mut Reader<'_>, node: &Node, secrets: Secrets<'_>) -> Optio
         Some(n) => redact::read(reader, n),
         None => Some(Vec::new()),
     };
+    let declared = redacted.as_deref().unwrap_or_default();
+    let facts = match fields.optional("facts") {
+        Some(n) => facts::read(reader, n, declared, secrets),
+        None => Some(Vec::new()),
+    };
+    let authority = authority::read(reader, &fields);
     // Routes are read even if something above is wrong, so that their problems are told in the same run.
     let identity_headers: BTreeSet<Arc<str>> =
         headers.iter().flatten().map(|h: &HeaderName| h.as_str().into()).collect();
@@ -141,6 +153,8 @@ pub fn read(reader: &mut Reader<'_>, node: &Node, secrets: Secrets<'_>) -> Optio
         permit_age_max: permit_age_max?,
         upstream: upstream?,
         credential: credential?,
+        facts: facts?,
+        authority: authority?,
         routes,
         redacted: redacted?,
         sensitive_at,

@@ -10,6 +10,7 @@ use crate::authority::Identities;
 use crate::canonical::Rules;
 use crate::canonical::target::CanonicalTarget;
 use crate::canonical::template::PathTemplate;
+use crate::limits;
 use crate::model::{ActionName, PackageName, SurfaceName};
 use crate::upstream::Upstream;
 
@@ -22,6 +23,43 @@ pub struct Surface {
     pub upstream: Upstream,
     /// From the capture of the read set to the first byte.
     pub permit_age_max: Duration,
+    pub authority: Authority,
+}
+
+/// What a surface declares about the state that its decisions rest on and change.
+#[derive(Clone, Debug)]
+pub struct Authority {
+    /// `None`: keys are passed on, and claim nothing.
+    pub idempotency: Option<Idempotency>,
+    pub holds: Holds,
+}
+
+/// One execution for one `Idempotency-Key`, for an actor on this surface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Idempotency {
+    /// How long a key is taken, from its PERMIT on.
+    pub keep: Duration,
+    /// The largest answer that is kept for repeated requests, bytes of its body; 0 keeps none.
+    pub answer_bytes_max: usize,
+}
+
+/// Requests that policy holds for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holds {
+    /// How long approvals count, from the ESCALATE on.
+    pub expire_after: Duration,
+    /// The longest `Prefer: wait=N` that is honoured.
+    pub wait_max: Duration,
+}
+
+impl Default for Authority {
+    fn default() -> Self {
+        let holds = Holds {
+            expire_after: Duration::from_secs(limits::HOLD_EXPIRE_MINUTES_DEFAULT * 60),
+            wait_max: Duration::from_secs(limits::HOLD_WAIT_SECONDS_DEFAULT),
+        };
+        Self { idempotency: None, holds }
+    }
 }
 
 pub struct Route {

@@ -14,8 +14,9 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
+use super::conditions::CREDENTIAL_EXPIRED;
 use super::lease::Lease;
-use super::permit::PermittedRequest;
+use super::permit::{PermittedRequest, SUPERSEDED};
 use crate::canonical::ExecutionRequest;
 use crate::clock::{Clock, Moment};
 use crate::ledger::{OpenPermit, Outcome, OutcomeRecorded, Receipt, ResponseSeen, Sent};
@@ -128,7 +129,8 @@ impl InFlight {
         };
         let is_violation = exchange.is_violated();
         let (status, code) = exchange.give_up(code);
-        let may_decide_again = status == OutcomeStatus::NotSent && !is_violation;
+        let may_decide_again =
+            status == OutcomeStatus::NotSent && !is_violation && code != ReasonCode::CredentialInvalid;
         let again = may_decide_again.then(|| Box::new(execution));
         Err(Box::new(NoAnswer { status, code, receipt, again, is_violation, cause }))
     }
@@ -240,16 +242,24 @@ impl Exchange {
         let duration = self.clock.monotonic().since(self.started);
         let permit =
             self.permit.take().expect("an exchange is closed once: closing takes it by value or in drop");
-        permit.close(Outcome { status, cause, sent, response, duration })
+        permit.close(Outcome { status, cause, sent, response, answer: None, duration })
     }
 
     /// No answer came. If no byte had left, and none can any more, that is certain; else nothing is.
     fn give_up(mut self, code: ReasonCode) -> (OutcomeStatus, ReasonCode) {
-        let (status, code) = match self.revoke() {
-            0 => (OutcomeStatus::NotSent, ReasonCode::UpstreamNotSent),
-            _ => (OutcomeStatus::Indeterminate, code),
+        let superseded = self.lease.as_ref().and_then(|lease| lease.seal.superseded());
+        let (status, code, cause) = match (self.revoke(), superseded) {
+            (0, Some(moved)) if *moved == *CREDENTIAL_EXPIRED => {
+                (OutcomeStatus::NotSent, ReasonCode::CredentialInvalid, SUPERSEDED)
+            }
+            (0, Some(_)) => (OutcomeStatus::NotSent, ReasonCode::ReadSetMoved, SUPERSEDED),
+            (0, None) => {
+                let code = ReasonCode::UpstreamNotSent;
+                (OutcomeStatus::NotSent, code, code.as_str())
+            }
+            (_, _) => (OutcomeStatus::Indeterminate, code, code.as_str()),
         };
-        self.close(status, Some(code.as_str()), None);
+        self.close(status, Some(cause), None);
         (status, code)
     }
 }
