@@ -9,6 +9,7 @@
 //! held against it by `every_field_is_documented_with_its_default`.
 
 mod authority;
+mod budgets;
 mod facts;
 pub mod fields;
 mod keys;
@@ -35,6 +36,7 @@ use crate::clock::Clock;
 use crate::merkle::note::VerifierKey;
 use crate::model::{Digest, LogOrigin};
 
+pub use budgets::BudgetConfig;
 pub use facts::{FactConfig, FactFrom, Form};
 pub use keys::EXAMPLE_KEY;
 pub use problem::{Invalid, Problem};

@@ -301,6 +301,25 @@ pub const FACT_CREDENTIAL: Section = Section {
     fields: &[required("header"), default("prefix", ""), optional("from_env"), optional("from_file")],
 };
 
+pub const BUDGET: Section = Section {
+    path: "surfaces[].budgets[]",
+    called: "a budget",
+    fields: &[
+        required("name"),
+        default("key", "[]"),
+        default("amount", "1"),
+        required("window"),
+        required("unit"),
+        optional("actions"),
+    ],
+};
+
+pub const BUDGET_WINDOW: Section = Section {
+    path: "surfaces[].budgets[].window",
+    called: "`window`",
+    fields: &[optional("calendar"), optional("zone"), optional("sliding")],
+};
+
 pub const IDEMPOTENCY: Section = Section {
     path: "surfaces[].idempotency",
     called: "`idempotency`",
@@ -347,6 +366,8 @@ pub const SECTIONS: &[&Section] = &[
     &FACT,
     &FACT_ROOTS,
     &FACT_CREDENTIAL,
+    &BUDGET,
+    &BUDGET_WINDOW,
     &IDEMPOTENCY,
     &HOLDS,
     &SINK,

@@ -517,6 +517,7 @@ fn finish(draft: Draft, keys: &Arc<ApiKeys>, clock: &Clock) -> SurfaceConfig {
         upstream: draft.upstream,
         credential: draft.credential.map(|c| c.slot),
         facts: draft.facts,
+        budgets: draft.budgets,
         authority: draft.authority,
         routes: draft.routes,
     }

@@ -9,6 +9,7 @@ use http::HeaderName;
 use zeroize::Zeroizing;
 
 use super::authority;
+use super::budgets::{self, BudgetConfig};
 use super::facts::{self, FactConfig};
 use super::fields;
 use super::reader::{Fields, Reader};
@@ -40,6 +41,7 @@ pub struct SurfaceConfig {
     pub upstream: Settings,
     pub credential: Option<CredentialSlot>,
     pub facts: Vec<FactConfig>,
+    pub budgets: Vec<BudgetConfig>,
     pub authority: Authority,
     pub routes: Vec<RouteConfig>,
 }
@@ -57,6 +59,7 @@ pub struct Draft {
     pub upstream: Settings,
     pub credential: Option<ReadCredential>,
     pub facts: Vec<FactConfig>,
+    pub budgets: Vec<BudgetConfig>,
     pub authority: Authority,
     pub routes: Vec<RouteConfig>,
     /// What must stay out of the log.
@@ -122,6 +125,10 @@ pub fn read(reader: &mut Reader<'_>, node: &Node, secrets: Secrets<'_>) -> Optio
         Some(n) => facts::read(reader, n, declared, secrets),
         None => Some(Vec::new()),
     };
+    let budgets = match fields.optional("budgets") {
+        Some(n) => budgets::read(reader, n),
+        None => Some(Vec::new()),
+    };
     let authority = authority::read(reader, &fields);
     // Routes are read even if something above is wrong, so that their problems are told in the same run.
     let identity_headers: BTreeSet<Arc<str>> =
@@ -139,6 +146,7 @@ pub fn read(reader: &mut Reader<'_>, node: &Node, secrets: Secrets<'_>) -> Optio
         && fields.optional("routes").map(count) == Some(routes.len())
     {
         redact::check_routes(reader, redacted, routes);
+        budgets::check_routes(reader, budgets.as_deref().unwrap_or_default(), routes);
     }
     let ((name_at, name), (listener_at, listener)) = (name?, listener?);
     let (routes, sensitive_at) = routes?;
@@ -154,6 +162,7 @@ pub fn read(reader: &mut Reader<'_>, node: &Node, secrets: Secrets<'_>) -> Optio
         upstream: upstream?,
         credential: credential?,
         facts: facts?,
+        budgets: budgets?.into_iter().map(budgets::Declared::into_config).collect(),
         authority: authority?,
         routes,
         redacted: redacted?,

@@ -190,9 +190,19 @@ async fn a_document_that_is_not_accepted_changes_nothing() {
     keeper.refresh().await.expect("read");
     let deep: &'static str = Box::leak(format!("{}{}", "[".repeat(33), "]".repeat(33)).into_boxed_str());
     let large: &'static str = Box::leak(format!("\"{}\"", "x".repeat(63)).into_boxed_str());
-    for document in
-        ["", "{\"a\":1,\"a\":1}", "[1", "[1] [2]", "NaN", "0.1e-400", "\u{feff}1", deep, large, "1e20000"]
-    {
+    for document in [
+        "",
+        "{\"a\":1,\"a\":1}",
+        "[1",
+        "[1] [2]",
+        "NaN",
+        "0.1e-400",
+        "\u{feff}1",
+        deep,
+        large,
+        "1e20000",
+        "{\"_sd\": 1}",
+    ] {
         world.source.says(document);
         assert!(keeper.refresh().await.is_err(), "{document}");
         assert_eq!(world.value(&facts), Ok((Json::Array(vec![number(1.0)]), 0)), "{document}");
