@@ -36,7 +36,6 @@ use crate::clock::Clock;
 use crate::merkle::note::VerifierKey;
 use crate::model::{Digest, LogOrigin};
 
-pub use budgets::BudgetConfig;
 pub use facts::{FactConfig, FactFrom, Form};
 pub use keys::EXAMPLE_KEY;
 pub use problem::{Invalid, Problem};

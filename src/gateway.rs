@@ -32,7 +32,7 @@ use crate::ledger::{
 use crate::limits;
 use crate::merkle::note::Signer;
 use crate::model::{Digest, Digester, SurfaceName};
-use crate::pep::{Gate, Route, Routes, Surface};
+use crate::pep::{Authority, Gate, Route, Routes, Surface};
 use crate::policy::{self, Bundle, BundleError, Pdp};
 use crate::sinks::{self, Sinks};
 use crate::telemetry::{Alarm, Metrics};
@@ -343,7 +343,7 @@ fn surface(config: &SurfaceConfig, clock: &Clock) -> Result<(ListenerName, Arc<S
         routes: Routes::new(routes.collect()),
         upstream,
         permit_age_max: config.permit_age_max,
-        authority: config.authority.clone(),
+        authority: Authority { idempotency: config.idempotency, holds: config.holds },
     };
     Ok((config.listener.clone(), Arc::new(surface)))
 }

@@ -5,29 +5,22 @@ use std::time::Duration;
 use super::fields;
 use super::reader::{Fields, Reader};
 use super::yaml::{At, Node, Value};
-use crate::pep::{Authority, Holds, Idempotency};
+use crate::pep::{Holds, Idempotency};
 
-/// Of a surface's fields.
-pub fn read(reader: &mut Reader<'_>, surface: &Fields<'_>) -> Option<Authority> {
-    let idempotency = match surface.optional("idempotency") {
-        Some(n) => read_idempotency(reader, n).map(Some),
-        None => Some(None),
-    };
-    let empty = Node { at: At::START, value: Value::Mapping(Vec::new()) };
-    let holds = read_holds(reader, surface.optional("holds").unwrap_or(&empty));
-    Some(Authority { idempotency: idempotency?, holds: holds? })
-}
-
-fn read_idempotency(reader: &mut Reader<'_>, node: &Node) -> Option<Idempotency> {
+/// Of a surface; `Some(None)` if it has no `idempotency`.
+pub fn read_idempotency(reader: &mut Reader<'_>, surface: &Fields<'_>) -> Option<Option<Idempotency>> {
+    let Some(node) = surface.optional("idempotency") else { return Some(None) };
     let fields = reader.fields(node, &fields::IDEMPOTENCY)?;
     let keep_hours = reader.number(&fields, "keep_hours");
     let answer_bytes_max = reader.number(&fields, "answer_bytes_max");
     let keep = Duration::from_secs(keep_hours? * 60 * 60);
-    Some(Idempotency { keep, answer_bytes_max: usize::try_from(answer_bytes_max?).ok()? })
+    Some(Some(Idempotency { keep, answer_bytes_max: usize::try_from(answer_bytes_max?).ok()? }))
 }
 
-fn read_holds(reader: &mut Reader<'_>, node: &Node) -> Option<Holds> {
-    let fields = reader.fields(node, &fields::HOLDS)?;
+/// Of a surface; the defaults if it has no `holds`.
+pub fn read_holds(reader: &mut Reader<'_>, surface: &Fields<'_>) -> Option<Holds> {
+    let empty = Node { at: At::START, value: Value::Mapping(Vec::new()) };
+    let fields = reader.fields(surface.optional("holds").unwrap_or(&empty), &fields::HOLDS)?;
     let expire_minutes = reader.number(&fields, "expire_minutes");
     let wait_seconds_max = reader.number(&fields, "wait_seconds_max");
     let expire_after = Duration::from_secs(expire_minutes? * 60);

@@ -1,6 +1,5 @@
 //! `budgets`: the counters of a surface, and that every request which draws on them can.
 
-use std::collections::BTreeSet;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,32 +15,17 @@ use crate::canonical::{BodyRules, Required};
 use crate::limits;
 use crate::model::{ActionName, Pointer, unescape_pointer};
 
-/// A counter, and which requests draw on it.
-#[derive(Clone, Debug)]
-pub struct BudgetConfig {
-    pub rule: BudgetRule,
-    /// `None`: every action of the surface.
-    pub actions: Option<BTreeSet<ActionName>>,
-}
-
-impl BudgetConfig {
-    /// Whether requests with this action draw on it.
-    pub fn is_of(&self, action: &ActionName) -> bool {
-        self.actions.as_ref().is_none_or(|actions| actions.contains(action))
-    }
-}
-
 /// A budget, and where its parts stand.
 #[derive(Debug)]
 pub struct Declared {
-    budget: BudgetConfig,
+    rule: BudgetRule,
     pointers: Vec<(At, InputPointer)>,
     actions: Vec<(At, ActionName)>,
 }
 
 impl Declared {
-    pub fn into_config(self) -> BudgetConfig {
-        self.budget
+    pub fn into_rule(self) -> BudgetRule {
+        self.rule
     }
 }
 
@@ -54,8 +38,8 @@ pub fn read(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<Declared>> {
     let mut budgets: Vec<Declared> = Vec::new();
     for item in items {
         let Some(budget) = read_budget(reader, item) else { continue };
-        let name = &budget.budget.rule.name;
-        if budgets.iter().any(|other| other.budget.rule.name == *name) {
+        let name = &budget.rule.name;
+        if budgets.iter().any(|other| other.rule.name == *name) {
             reader.error(item.at, format!("another budget of this surface is called `{name}`"));
         }
         budgets.push(budget);
@@ -85,14 +69,11 @@ fn read_budget(reader: &mut Reader<'_>, node: &Node) -> Option<Declared> {
         pointers.push((at, pointer.clone()));
     }
     let key = key.into_iter().map(|(_, pointer)| pointer).collect();
-    let rule = BudgetRule { name: name?, key, amount, window: window?, unit: unit? };
     let actions = actions?;
     let names = actions.as_ref().map(|actions| actions.iter().map(|(_, name)| name.clone()).collect());
-    Some(Declared {
-        budget: BudgetConfig { rule, actions: names },
-        pointers,
-        actions: actions.unwrap_or_default(),
-    })
+    let (name, window, unit) = (name?, window?, unit?);
+    let rule = BudgetRule { name, key, amount, window, unit, actions: names };
+    Some(Declared { rule, pointers, actions: actions.unwrap_or_default() })
 }
 
 fn read_key(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<(At, InputPointer)>> {
@@ -249,7 +230,7 @@ pub fn check_routes(reader: &mut Reader<'_>, budgets: &[Declared], routes: &[Rou
             }
         }
         for (at, pointer) in &declared.pointers {
-            let of_this = |route: &&RouteConfig| declared.budget.is_of(&route.action);
+            let of_this = |route: &&RouteConfig| declared.rule.is_of(route.action.as_str());
             let problem = routes.iter().filter(of_this).find_map(|route| obstacle(pointer, route));
             if let Some(problem) = problem {
                 reader.error(*at, format!("`{pointer}`: {problem}"));

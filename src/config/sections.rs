@@ -518,7 +518,8 @@ fn finish(draft: Draft, keys: &Arc<ApiKeys>, clock: &Clock) -> SurfaceConfig {
         credential: draft.credential.map(|c| c.slot),
         facts: draft.facts,
         budgets: draft.budgets,
-        authority: draft.authority,
+        idempotency: draft.idempotency,
+        holds: draft.holds,
         routes: draft.routes,
     }
 }

@@ -9,7 +9,7 @@ use http::HeaderName;
 use zeroize::Zeroizing;
 
 use super::authority;
-use super::budgets::{self, BudgetConfig};
+use super::budgets;
 use super::facts::{self, FactConfig};
 use super::fields;
 use super::reader::{Fields, Reader};
@@ -20,10 +20,10 @@ use super::sections::count;
 use super::upstream::{self, parse_authority};
 use super::yaml::{At, Node};
 use super::{ListenerName, SecretsAre};
-use crate::authority::Credential;
+use crate::authority::{BudgetRule, Credential};
 use crate::canonical::{CredentialSlot, WhenSent};
 use crate::model::{PackageName, SecretName, SurfaceName};
-use crate::pep::{Authority, Hosts};
+use crate::pep::{Holds, Hosts, Idempotency};
 use crate::upstream::Settings;
 
 /// One surface. Its credential's secret is in [`super::Config::credentials`], by the slot's name.
@@ -41,8 +41,10 @@ pub struct SurfaceConfig {
     pub upstream: Settings,
     pub credential: Option<CredentialSlot>,
     pub facts: Vec<FactConfig>,
-    pub budgets: Vec<BudgetConfig>,
-    pub authority: Authority,
+    pub budgets: Vec<BudgetRule>,
+    /// `None`: keys are passed on, and claim nothing.
+    pub idempotency: Option<Idempotency>,
+    pub holds: Holds,
     pub routes: Vec<RouteConfig>,
 }
 
@@ -59,8 +61,10 @@ pub struct Draft {
     pub upstream: Settings,
     pub credential: Option<ReadCredential>,
     pub facts: Vec<FactConfig>,
-    pub budgets: Vec<BudgetConfig>,
-    pub authority: Authority,
+    pub budgets: Vec<BudgetRule>,
+    /// `None`: keys are passed on, and claim nothing.
+    pub idempotency: Option<Idempotency>,
+    pub holds: Holds,
     pub routes: Vec<RouteConfig>,
     /// What must stay out of the log.
     pub redacted: Vec<redact::Declared>,
@@ -129,7 +133,8 @@ pub fn read(reader: &mut Reader<'_>, node: &Node, secrets: Secrets<'_>) -> Optio
         Some(n) => budgets::read(reader, n),
         None => Some(Vec::new()),
     };
-    let authority = authority::read(reader, &fields);
+    let idempotency = authority::read_idempotency(reader, &fields);
+    let holds = authority::read_holds(reader, &fields);
     // Routes are read even if something above is wrong, so that their problems are told in the same run.
     let identity_headers: BTreeSet<Arc<str>> =
         headers.iter().flatten().map(|h: &HeaderName| h.as_str().into()).collect();
@@ -162,8 +167,9 @@ pub fn read(reader: &mut Reader<'_>, node: &Node, secrets: Secrets<'_>) -> Optio
         upstream: upstream?,
         credential: credential?,
         facts: facts?,
-        budgets: budgets?.into_iter().map(budgets::Declared::into_config).collect(),
-        authority: authority?,
+        budgets: budgets?.into_iter().map(budgets::Declared::into_rule).collect(),
+        idempotency: idempotency?,
+        holds: holds?,
         routes,
         redacted: redacted?,
         sensitive_at,
