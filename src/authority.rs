@@ -2,9 +2,9 @@
 //!
 //! `identity` proves who asks ([`Identities`], over [`ApiKeyIdentity`] today); `credentials` holds what the
 //! gateway itself proves with towards an upstream; `versions` says whether anything an evaluation read has
-//! moved since; `state` is what leaves left behind, and `budget` says what a request would draw on it. `config` hands
-//! in what was read. What a request asks here never waits and does no I/O; only `facts` reads sources again, in tasks
-//! of its own.
+//! moved since; `state` is what leaves left behind, and `budget` says what a request would draw on it. `config` hands in
+//! what was read. What a request asks here never waits and does no I/O; only `facts` reads sources again, in tasks of
+//! its own.
 
 mod api_key;
 mod budget;

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, Admin, LogApi};
-use crate::authority::{Fold, Versions};
+use crate::authority::{FactSpec, Facts, Fold, Versions};
 use crate::clock::Clock;
 use crate::config::{Config, LedgerConfig, ListenerName, SurfaceConfig};
 use crate::ingress::{self, Bounds, Listener};
@@ -97,7 +97,7 @@ impl Gateway {
     pub async fn start(mut config: Config, clock: Clock) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new()?);
         // What can fail without the log comes before the log: a start that fails leaves no run in it.
-        let surfaces = config.surfaces.iter().map(|s| surface(s, &clock)).collect::<Result<Vec<_>, _>>()?;
+        let parts = config.surfaces.iter().map(|s| part(s, &clock)).collect::<Result<Vec<_>, _>>()?;
         let sinks = sinks::Ready::new(config.sinks.drain(..).collect())?;
         let (admin_address, admin_socket) = listen(config.admin.listen).await?;
         let mut sockets = Vec::new();
@@ -111,6 +111,10 @@ impl Gateway {
         if let Err(error) = record_policy(&pdp, &ledger).await {
             ledger.close(ABANDON_MAX).await;
             return Err(error.into());
+        }
+        let mut surfaces = Vec::new();
+        for (declared, part) in config.surfaces.iter().zip(parts) {
+            surfaces.push(surface(declared, part, &clock, &versions, &metrics).await);
         }
         // Nothing below fails, so no part of a gateway is left running.
         metrics.policy_activated_at.set(clock.wall().unix_ms() as f64 / 1_000.0);
@@ -341,9 +345,27 @@ fn binary_digest() -> io::Result<Digest> {
     }
 }
 
-fn surface(config: &SurfaceConfig, clock: &Clock) -> Result<(ListenerName, Arc<Surface>), StartError> {
-    let upstream = Upstream::new(config.upstream.clone(), clock.clone())
-        .map_err(|source| StartError::Upstream { surface: config.name.clone(), source })?;
+/// What of a surface can fail.
+struct Part {
+    upstream: Upstream,
+    facts: Vec<FactSpec>,
+}
+
+fn part(config: &SurfaceConfig, clock: &Clock) -> Result<Part, StartError> {
+    let failed = |source| StartError::Upstream { surface: config.name.clone(), source };
+    let upstream = Upstream::new(config.upstream.clone(), clock.clone()).map_err(failed)?;
+    let facts = config.facts.iter().map(|fact| fact.spec().map_err(failed)).collect::<Result<_, _>>()?;
+    Ok(Part { upstream, facts })
+}
+
+/// Waits for the first reading of its facts.
+async fn surface(
+    config: &SurfaceConfig,
+    part: Part,
+    clock: &Clock,
+    versions: &Versions,
+    metrics: &Arc<Metrics>,
+) -> (ListenerName, Arc<Surface>) {
     let routes = config.routes.iter().map(|route| Route {
         action: route.action.clone(),
         method: route.method.clone(),
@@ -356,11 +378,16 @@ fn surface(config: &SurfaceConfig, clock: &Clock) -> Result<(ListenerName, Arc<S
         package: config.package.clone(),
         identities: config.identities.clone(),
         routes: Routes::new(routes.collect()),
-        upstream,
+        upstream: part.upstream,
         permit_age_max: config.permit_age_max,
-        authority: Authority::default(),
+        authority: Authority {
+            budgets: config.budgets.clone().into(),
+            facts: Facts::start(&config.name, part.facts, clock, versions, metrics).await,
+            idempotency: config.idempotency,
+            holds: config.holds,
+        },
     };
-    Ok((config.listener.clone(), Arc::new(surface)))
+    (config.listener.clone(), Arc::new(surface))
 }
 
 async fn listen(address: SocketAddr) -> Result<(SocketAddr, TcpListener), StartError> {

@@ -137,7 +137,7 @@ pub const RESTART_BYTES_MAX: usize = 1024 * 1024;
 /// Restart points that are kept, the newest ones.
 pub const RESTARTS_MAX: usize = 8;
 /// A snapshot of the state that follows the log.
-pub const STATE_BYTES_MAX: usize = 1024 * 1024 * 1024;
+pub const STATE_BYTES_MAX: usize = 2 * 1024 * 1024 * 1024;
 /// Snapshots that are kept, the newest ones. The newest may be ahead of the checkpoint that a crash leaves.
 pub const STATES_MAX: usize = 3;
 /// Snapshots that wait to be written; of more, the oldest is given up.
@@ -430,6 +430,14 @@ const _: () = assert!(FACT_DEPTH_MAX + 16 <= EVIDENCE_DEPTH_MAX && FACT_DEPTH_MA
 const _: () = assert!(FACT_TIMEOUT_MS_MAX_DEFAULT * FACT_REFRESH_PARTS as u64 <= FACT_AGE_MS_MAX_DEFAULT);
 const _: () = assert!(FACT_RETRY_MS_MIN * FACT_REFRESH_PARTS as u64 <= FACT_AGE_MS_MIN);
 
+// State that decisions change, as config declares it.
+pub const IDEMPOTENCY_KEEP_HOURS_DEFAULT: u64 = 24;
+pub const IDEMPOTENCY_KEEP_HOURS_MAX: u64 = 90 * 24;
+pub const HOLD_EXPIRE_MINUTES_MAX: u64 = 7 * 24 * 60;
+/// Budgets of one surface.
+pub const BUDGETS_MAX: usize = 16;
+pub const BUDGET_UNIT_BYTES_MAX: usize = 32;
+
 // State (authority).
 /// Idempotency keys that are claimed at one time. Each takes about 0.3 KB; see docs/PERFORMANCE.md.
 pub const CLAIMS_MAX: usize = 5_000_000;
@@ -443,8 +451,6 @@ pub const APPROVALS_PER_HOLD_MAX: usize = 64;
 /// one, so that it shrinks.
 pub const ENDED_PER_CHANGE_MAX: usize = 8;
 const _: () = assert!(ENDED_PER_CHANGE_MAX > 1);
-/// A snapshot of the state.
-pub const STATE_BYTES_MAX: usize = 2 * 1024 * 1024 * 1024;
 const _: () = assert!(CLAIMS_MAX * 200 <= STATE_BYTES_MAX / 2);
 /// Key pointers of one budget.
 pub const BUDGET_KEY_POINTERS_MAX: usize = 8;

@@ -27,7 +27,7 @@ use super::versions::Versions;
 use crate::canonical::json;
 use crate::clock::{Clock, Moment};
 use crate::limits;
-use crate::model::{Digest, FactName, Json, SurfaceName};
+use crate::model::{Digest, FactName, Json, ReadItem, SurfaceName, reserved_name};
 use crate::telemetry::Metrics;
 use keep::Keeper;
 
@@ -173,6 +173,13 @@ impl Facts {
     }
 }
 
+impl FactRead {
+    /// As it stands in a read set, among what is watched.
+    pub fn item(&self) -> ReadItem {
+        ReadItem { age_ms: self.age_ms, name: self.version_name.clone(), version: self.digest.clone() }
+    }
+}
+
 impl fmt::Debug for Facts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.0.cells.iter().map(|cell| &cell.version_name)).finish()
@@ -200,6 +207,11 @@ impl Cell {
 impl Held {
     /// The value with its digest; the size of its RFC 8785 form is within the bound.
     fn new(value: Json, bytes_max: usize, read_from: Moment) -> Result<Self, Unread> {
+        if let Some(place) = reserved_name(&value) {
+            return Err(Unread::NotAccepted(format!(
+                "the name at {place} has a meaning of its own in receipts"
+            )));
+        }
         let written = json::write(&value);
         if written.len() > bytes_max {
             return Err(Unread::TooLarge(bytes_max));

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use super::keep::UNAVAILABLE;
 use super::*;
 use crate::clock::WallTime;
-use crate::model::{ReadItem, ReadSet};
+use crate::model::ReadSet;
 
 const MAX_AGE: Duration = Duration::from_secs(10);
 const ITEM: &str = "fact:payments/rates";
@@ -84,12 +84,8 @@ impl World {
     /// A read set that rests on what the facts say now.
     fn consulted(&self, facts: &Facts) -> ReadSet {
         let read = facts.read(self.clock.monotonic()).expect("available");
-        let items = read.into_iter().map(|fact| ReadItem {
-            age_ms: fact.age_ms,
-            name: fact.version_name,
-            version: fact.digest,
-        });
-        ReadSet { watched: items.collect(), state: Vec::new(), captured_at: self.clock.monotonic() }
+        let watched = read.iter().map(FactRead::item).collect();
+        ReadSet { watched, state: Vec::new(), captured_at: self.clock.monotonic() }
     }
 
     fn metric(&self, name: &str) -> String {
@@ -194,9 +190,19 @@ async fn a_document_that_is_not_accepted_changes_nothing() {
     keeper.refresh().await.expect("read");
     let deep: &'static str = Box::leak(format!("{}{}", "[".repeat(33), "]".repeat(33)).into_boxed_str());
     let large: &'static str = Box::leak(format!("\"{}\"", "x".repeat(63)).into_boxed_str());
-    for document in
-        ["", "{\"a\":1,\"a\":1}", "[1", "[1] [2]", "NaN", "0.1e-400", "\u{feff}1", deep, large, "1e20000"]
-    {
+    for document in [
+        "",
+        "{\"a\":1,\"a\":1}",
+        "[1",
+        "[1] [2]",
+        "NaN",
+        "0.1e-400",
+        "\u{feff}1",
+        deep,
+        large,
+        "1e20000",
+        "{\"_sd\": 1}",
+    ] {
         world.source.says(document);
         assert!(keeper.refresh().await.is_err(), "{document}");
         assert_eq!(world.value(&facts), Ok((Json::Array(vec![number(1.0)]), 0)), "{document}");
@@ -237,8 +243,8 @@ async fn a_source_that_hangs_makes_the_fact_too_old_without_any_request() {
     }
     assert!(world.clock.monotonic().since(began) >= max_age);
     assert_eq!(*world.source.asked.lock().expect("no panic"), 2);
-    let items = world.versions.capture(&world.clock, &[ITEM.into()]).watched;
-    assert_eq!(items.iter().find(|i| *i.name == *ITEM).map(|i| &*i.version), Some(UNAVAILABLE));
+    let now = world.versions.capture(&world.clock, &[Arc::from(ITEM)]);
+    assert_eq!(&*now.watched[0].version, UNAVAILABLE);
 }
 
 #[tokio::test]
