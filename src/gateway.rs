@@ -201,6 +201,11 @@ impl Gateway {
         self.admin
     }
 
+    /// What it records in, for whoever runs a gateway inside its own process.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
     /// Resolves when the log is poisoned: the process must end, and recovery decides.
     pub async fn failed(&self) {
         self.ledger.poisoned().await;

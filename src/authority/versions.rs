@@ -8,7 +8,7 @@
 //! writes while it holds the gate for reading; [`Versions::set`] takes the gate for writing. So when `set` has
 //! returned, every start that read the earlier version is over, and every later one is refused: an operator whose
 //! `freeze` has returned knows that no earlier permit starts sending. What has started goes on; what has started is in
-//! the log as sent. Tests: `no_start_happens_after_set_has_returned` here, and end to end in `tests/freezing.rs`.
+//! the log as sent. Tests: `no_start_happens_after_set_has_returned` here, and end to end in `tests/authority.rs`.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
