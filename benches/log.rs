@@ -324,7 +324,7 @@ fn question(clock: &Clock) -> Question {
         },
         package: "bench".parse().expect("a name"),
         context: Context::empty(1),
-        read_set: ReadSet { items: Vec::new(), captured_at: clock.monotonic() },
+        read_set: ReadSet { watched: Vec::new(), state: Vec::new(), captured_at: clock.monotonic() },
         now: clock.wall(),
     }
 }

@@ -2,12 +2,14 @@
 //!
 //! `identity` proves who asks ([`Identities`], over [`ApiKeyIdentity`] today); `credentials` holds what the
 //! gateway itself proves with towards an upstream; `versions` says whether anything an evaluation read has
-//! moved since; `state` is what leaves left behind, and `budget` says what a request would draw on it. Nothing here
-//! waits, and nothing here does I/O: `config` hands in what was read.
+//! moved since; `state` is what leaves left behind, and `budget` says what a request would draw on it. `config` hands in
+//! what was read. What a request asks here never waits and does no I/O; only `facts` reads sources again, in tasks of
+//! its own.
 
 mod api_key;
 mod budget;
 mod credentials;
+mod facts;
 mod identity;
 mod state;
 mod versions;
@@ -18,10 +20,13 @@ pub use budget::{
     exact_number, parse_amount,
 };
 pub use credentials::{Credential, Credentials, InvalidCredential};
+pub use facts::{
+    FactRead, FactSource, FactSpec, FactUnavailable, Facts, FileSource, Parse, Unread, parse_json,
+};
 pub use identity::{Identities, Identity, Presented, Unauthenticated};
 pub use state::{
     Answer, Approval, Asked, BudgetView, ClaimState, ClaimView, Draw, Fold, HoldStatus, HoldView, Intent,
     NotReserved, Population, Restricted, Restriction, RestrictionStatus, SameRequest, Scope, State, Ticket,
     UnknownOutcome, View,
 };
-pub use versions::{Moved, Versions};
+pub use versions::{Moved, UNSET, Versions};

@@ -8,6 +8,9 @@
 //! `fields` is the table of everything that is accepted, with defaults and bounds; docs/CONFIGURATION.md is
 //! held against it by `every_field_is_documented_with_its_default`.
 
+mod authority;
+mod budgets;
+mod facts;
 pub mod fields;
 mod keys;
 mod problem;
@@ -33,6 +36,7 @@ use crate::clock::Clock;
 use crate::merkle::note::VerifierKey;
 use crate::model::{Digest, LogOrigin};
 
+pub use facts::{FactConfig, FactFrom, Form};
 pub use keys::EXAMPLE_KEY;
 pub use problem::{Invalid, Problem};
 pub use route::RouteConfig;

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, Admin, LogApi};
-use crate::authority::Versions;
+use crate::authority::{FactSpec, Facts, Fold, Versions};
 use crate::clock::Clock;
 use crate::config::{Config, LedgerConfig, ListenerName, SurfaceConfig};
 use crate::ingress::{self, Bounds, Listener};
@@ -32,7 +32,7 @@ use crate::ledger::{
 use crate::limits;
 use crate::merkle::note::Signer;
 use crate::model::{Digest, Digester, SurfaceName};
-use crate::pep::{Gate, Route, Routes, Surface};
+use crate::pep::{self, Authority, Gate, Route, Routes, Surface, Turns};
 use crate::policy::{self, Bundle, BundleError, Pdp};
 use crate::sinks::{self, Sinks};
 use crate::telemetry::{Alarm, Metrics};
@@ -97,38 +97,52 @@ impl Gateway {
     pub async fn start(mut config: Config, clock: Clock) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new()?);
         // What can fail without the log comes before the log: a start that fails leaves no run in it.
-        let surfaces = config.surfaces.iter().map(|s| surface(s, &clock)).collect::<Result<Vec<_>, _>>()?;
+        let parts = config.surfaces.iter().map(|s| part(s, &clock)).collect::<Result<Vec<_>, _>>()?;
         let sinks = sinks::Ready::new(config.sinks.drain(..).collect())?;
         let (admin_address, admin_socket) = listen(config.admin.listen).await?;
         let mut sockets = Vec::new();
         for listener in &config.listeners {
             sockets.push(listen(listener.address).await?);
         }
-        let (pdp, ledger) = open(&config, &clock, &metrics).await?;
+        let versions = Versions::new();
+        // Before the log is opened, which tells it what the leaves have left behind.
+        let fold = Fold::new(versions.clone());
+        let (pdp, ledger) = open(&config, &clock, &metrics, fold.clone()).await?;
         if let Err(error) = record_policy(&pdp, &ledger).await {
             ledger.close(ABANDON_MAX).await;
             return Err(error.into());
         }
+        let mut surfaces = Vec::new();
+        for (declared, part) in config.surfaces.iter().zip(parts) {
+            surfaces.push(surface(declared, part, &clock, &versions, &metrics).await);
+        }
         // Nothing below fails, so no part of a gateway is left running.
         metrics.policy_activated_at.set(clock.wall().unix_ms() as f64 / 1_000.0);
-        let versions = Versions::new();
         versions.set("policy", &pdp.revision().to_string());
         versions.set("identity", &config.digest.to_string());
         let gate = Gate {
             pdp: pdp.clone(),
             ledger: ledger.clone(),
             versions,
+            state: fold.clone(),
+            hold_changes: fold.hold_changes(),
+            turns: Turns::default(),
+            answers: Arc::default(),
+            waiters: pep::waiters(),
+            drain: CancellationToken::new(),
+            watched: ["freezes", "identity", "policy"].map(Arc::from).into(),
             credentials: Arc::new(config.credentials),
             clock: clock.clone(),
             metrics: metrics.clone(),
         };
+        let drain = gate.drain.clone();
         let shared = Shared {
             gate,
             connections: Arc::new(Semaphore::new(config.limits.connections_max)),
             in_flight: Arc::new(Semaphore::new(config.limits.requests_in_flight_max)),
             bodies: Arc::new(Semaphore::new(limits::BODIES_BYTES_MAX)),
             tasks: TaskTracker::new(),
-            drain: CancellationToken::new(),
+            drain,
             abandon: CancellationToken::new(),
             bounds: Bounds {
                 head_max: config.limits.head_max,
@@ -151,6 +165,7 @@ impl Gateway {
         };
         tokio::spawn(admin::serve(Arc::new(admin), admin_socket, end.clone()));
         tokio::spawn(close_aged(pools.into_iter().map(|(_, upstream)| upstream).collect(), end.clone()));
+        tokio::spawn(pep::expire(fold, ledger.clone(), clock.clone(), end.clone()));
         let mut listeners = Vec::new();
         let mut accepting = Vec::new();
         for (listener, (address, socket)) in config.listeners.into_iter().zip(sockets) {
@@ -184,6 +199,11 @@ impl Gateway {
 
     pub fn admin_address(&self) -> SocketAddr {
         self.admin
+    }
+
+    /// What it records in, for whoever runs a gateway inside its own process.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     /// Resolves when the log is poisoned: the process must end, and recovery decides.
@@ -265,7 +285,12 @@ async fn record_policy(pdp: &Pdp, ledger: &Ledger) -> Result<ledger::Receipt, Un
 }
 
 /// Policy and log, off the async threads: compiling and recovering take their time.
-async fn open(config: &Config, clock: &Clock, metrics: &Arc<Metrics>) -> Result<(Pdp, Ledger), StartError> {
+async fn open(
+    config: &Config,
+    clock: &Clock,
+    metrics: &Arc<Metrics>,
+    fold: Arc<Fold>,
+) -> Result<(Pdp, Ledger), StartError> {
     let packages: Vec<_> = config.surfaces.iter().map(|s| s.package.clone()).collect();
     let policy_dir = config.policy.dir.clone();
     let policy_settings = policy::Settings {
@@ -288,7 +313,7 @@ async fn open(config: &Config, clock: &Clock, metrics: &Arc<Metrics>) -> Result<
         let pdp = Pdp::start(bundle, policy_settings, clock.clone(), Some(observer.clone()))?;
         let signers = load_signers(&ledger_config)?;
         let binary_digest = binary_digest().map_err(StartError::Binary)?;
-        let start = Start { binary_digest, config_digest, observer, follower: Arc::new(()) };
+        let start = Start { binary_digest, config_digest, observer, follower: fold };
         let (ledger, opened) = Ledger::open(log_settings, signers, clock, start)?;
         tracing::info!(
             epoch = opened.epoch.0,
@@ -325,9 +350,27 @@ fn binary_digest() -> io::Result<Digest> {
     }
 }
 
-fn surface(config: &SurfaceConfig, clock: &Clock) -> Result<(ListenerName, Arc<Surface>), StartError> {
-    let upstream = Upstream::new(config.upstream.clone(), clock.clone())
-        .map_err(|source| StartError::Upstream { surface: config.name.clone(), source })?;
+/// What of a surface can fail.
+struct Part {
+    upstream: Upstream,
+    facts: Vec<FactSpec>,
+}
+
+fn part(config: &SurfaceConfig, clock: &Clock) -> Result<Part, StartError> {
+    let failed = |source| StartError::Upstream { surface: config.name.clone(), source };
+    let upstream = Upstream::new(config.upstream.clone(), clock.clone()).map_err(failed)?;
+    let facts = config.facts.iter().map(|fact| fact.spec().map_err(failed)).collect::<Result<_, _>>()?;
+    Ok(Part { upstream, facts })
+}
+
+/// Waits for the first reading of its facts.
+async fn surface(
+    config: &SurfaceConfig,
+    part: Part,
+    clock: &Clock,
+    versions: &Versions,
+    metrics: &Arc<Metrics>,
+) -> (ListenerName, Arc<Surface>) {
     let routes = config.routes.iter().map(|route| Route {
         action: route.action.clone(),
         method: route.method.clone(),
@@ -340,10 +383,16 @@ fn surface(config: &SurfaceConfig, clock: &Clock) -> Result<(ListenerName, Arc<S
         package: config.package.clone(),
         identities: config.identities.clone(),
         routes: Routes::new(routes.collect()),
-        upstream,
+        upstream: part.upstream,
         permit_age_max: config.permit_age_max,
+        authority: Authority {
+            budgets: config.budgets.clone().into(),
+            facts: Facts::start(&config.name, part.facts, clock, versions, metrics).await,
+            idempotency: config.idempotency,
+            holds: config.holds,
+        },
     };
-    Ok((config.listener.clone(), Arc::new(surface)))
+    (config.listener.clone(), Arc::new(surface))
 }
 
 async fn listen(address: SocketAddr) -> Result<(SocketAddr, TcpListener), StartError> {

@@ -249,6 +249,28 @@ pub const LINGER_BYTES_MAX: usize = 4 * 1024 * 1024;
 // Deciding (pep).
 /// Evaluations of one request that may end in a permit of which nothing is sent.
 pub const EVALUATIONS_MAX: u32 = 3;
+
+// State that decisions rest on (pep).
+/// How long a request that policy holds for people can be approved, unless the surface says otherwise.
+pub const HOLD_EXPIRE_MINUTES_DEFAULT: u64 = 60;
+/// The longest `Prefer: wait=N` of a surface that does not say otherwise, and of any surface.
+pub const HOLD_WAIT_SECONDS_DEFAULT: u64 = 60;
+pub const HOLD_WAIT_SECONDS_MAX: u64 = 600;
+/// How often a waiting request looks at its hold.
+pub const HOLD_POLL_MS: u64 = 200;
+/// Requests that wait for their holds at once.
+pub const HOLD_WAITERS_MAX: usize = 256;
+/// How often expired holds are looked for.
+pub const HOLD_SWEEP_MS: u64 = 1_000;
+/// How long a request waits for others that draw on the same budget, before it goes on without its turn.
+pub const TURN_WAIT_MS_MAX: u64 = 10_000;
+/// The largest answer that is kept for repeated requests, and all of them that are held in memory, bytes.
+pub const KEPT_ANSWER_BYTES_DEFAULT: usize = 64 * 1024;
+pub const KEPT_ANSWER_BYTES_MAX: usize = 1024 * 1024;
+pub const KEPT_ANSWERS_BYTES_MAX: u64 = 32 * 1024 * 1024;
+const _: () = assert!(HOLD_WAIT_SECONDS_DEFAULT <= HOLD_WAIT_SECONDS_MAX);
+const _: () = assert!(HOLD_POLL_MS < 1_000 && HOLD_WAITERS_MAX < REQUESTS_IN_FLIGHT_MAX_DEFAULT as usize);
+
 /// Pieces of an answer's body on their way to a slow client.
 pub const RESPONSE_PIECES_MAX: usize = 16;
 pub const ACCEPT_RETRY_MS: u64 = 50;
@@ -374,6 +396,47 @@ pub const REPLAY_THREADS_MAX: usize = 256;
 pub const REPLAY_INPUT_DEPTH_MAX: usize = JSON_DEPTH_MAX + 16;
 /// A file of disclosures.
 pub const DISCLOSURES_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+// Facts (config, authority::facts).
+/// Sources of one surface.
+pub const FACTS_MAX: usize = 32;
+/// Of the document, and of its RFC 8785 form.
+pub const FACT_BYTES_MAX_DEFAULT: u64 = 64 * 1024;
+pub const FACT_BYTES_MAX_HARD: u64 = 1024 * 1024;
+/// The bounds of all facts of one surface together: every evaluation there gets all of them.
+pub const FACTS_BYTES_MAX: u64 = 4 * 1024 * 1024;
+pub const FACT_DEPTH_MAX: usize = 32;
+/// Values and member names in one fact.
+pub const FACT_VALUES_MAX: usize = 20_000;
+pub const FACT_AGE_MS_MIN: u64 = 100;
+pub const FACT_AGE_MS_MAX_DEFAULT: u64 = 60_000;
+pub const FACT_AGE_MS_MAX_HARD: u64 = 24 * 60 * 60 * 1_000;
+pub const FACT_TIMEOUT_MS_MIN: u64 = 10;
+pub const FACT_TIMEOUT_MS_MAX_DEFAULT: u64 = 2_000;
+pub const FACT_TIMEOUT_MS_MAX_HARD: u64 = 60_000;
+/// A source is asked again when this fraction of its largest age has gone by, so that a read which takes all of its
+/// time, and one that fails, come before the value is too old.
+pub const FACT_REFRESH_PARTS: u32 = 2;
+/// A file is looked at again at least this often.
+pub const FACT_FILE_POLL_MS: u64 = 1_000;
+/// After a failed read: this fraction of the largest age, within these bounds.
+pub const FACT_RETRY_PARTS: u32 = 8;
+pub const FACT_RETRY_MS_MIN: u64 = 50;
+pub const FACT_RETRY_MS_MAX: u64 = 5_000;
+const _: () =
+    assert!(FACT_BYTES_MAX_DEFAULT <= FACT_BYTES_MAX_HARD && FACT_BYTES_MAX_HARD <= FACTS_BYTES_MAX);
+const _: () = assert!(FACTS_BYTES_MAX * 2 <= EVIDENCE_BYTES_MAX as u64);
+const _: () = assert!(FACT_DEPTH_MAX + 16 <= EVIDENCE_DEPTH_MAX && FACT_DEPTH_MAX <= JSON_DEPTH_MAX);
+const _: () = assert!(FACT_TIMEOUT_MS_MAX_DEFAULT * FACT_REFRESH_PARTS as u64 <= FACT_AGE_MS_MAX_DEFAULT);
+const _: () = assert!(FACT_RETRY_MS_MIN * FACT_REFRESH_PARTS as u64 <= FACT_AGE_MS_MIN);
+
+// State that decisions change, as config declares it.
+pub const IDEMPOTENCY_KEEP_HOURS_DEFAULT: u64 = 24;
+pub const IDEMPOTENCY_KEEP_HOURS_MAX: u64 = 90 * 24;
+pub const HOLD_EXPIRE_MINUTES_MAX: u64 = 7 * 24 * 60;
+/// Budgets of one surface.
+pub const BUDGETS_MAX: usize = 16;
+pub const BUDGET_UNIT_BYTES_MAX: usize = 32;
 
 // State (authority).
 /// Idempotency keys that are claimed at one time. Each takes about 0.3 KB; see docs/PERFORMANCE.md.

@@ -1,23 +1,45 @@
 //! The enforcement point: one execution request, from admission to the head of an answer.
 //!
-//! [`admit`] is the whole path on one screen. Every way out of it is either the upstream's answer to exactly the
-//! bytes that were judged, or a [`Refused`] that names why nothing came of it.
+//! [`admit`] is the whole path on one screen. Every way out of it is the upstream's answer to exactly the bytes that
+//! were judged, the kept answer to an earlier request with the same idempotency key, or a [`Refused`] that names why
+//! nothing came of it.
+//!
+//! ```text
+//! consult   facts, claim, budgets, hold, freezes: what is true now, and its versions
+//! decide    policy's verdict on that; a PERMIT reserves what it takes, an ESCALATE opens its hold
+//! answers   the key has been used: the kept answer, or why there is none
+//! holds     the caller waits for people
+//! turns     requests that draw on one budget go one after the other
+//! ```
 
+mod answers;
+mod consult;
+mod decide;
+mod holds;
 mod surface;
+mod turns;
 
 use std::sync::Arc;
 
-pub use surface::{Hosts, Matched, NoRoute, Route, Routes, Surface};
+pub use answers::{Answers, Original, OriginalReceipt, Replayed};
+pub use decide::Held;
+pub use holds::{Patience, expire, waiters};
+pub use surface::{Authority, Holds, Hosts, Idempotency, Matched, NoRoute, Route, Routes, Surface};
 
-use crate::authority::{Credentials, Versions};
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+pub use turns::Turns;
+
+use crate::authority::{Credentials, State, Versions};
 use crate::canonical::ExecutionRequest;
 use crate::clock::{Clock, Moment};
 use crate::ledger::{Ledger, Receipt, Recorded, Recording, Rejection, Unrecorded};
 use crate::limits;
 use crate::model::{Decision, OutcomeStatus, PolicyReason, ReasonCode, ReceiptId};
-use crate::policy::{Context, Evaluated, Judgment, Pdp, Permit, Question, Refusal};
+use crate::policy::{Evaluated, Pdp, Permit, Refusal};
 use crate::telemetry::{Alarm, Metrics};
 use crate::upstream::{self, Answer, Lease, LeaseError, NoAnswer, PermittedRequest};
+use decide::{Decided, NoPermit, Purpose, decide};
 
 /// What every request passes: the decision point, the log, and the state both rest on.
 #[derive(Clone)]
@@ -25,6 +47,18 @@ pub struct Gate {
     pub pdp: Pdp,
     pub ledger: Ledger,
     pub versions: Versions,
+    /// What every decision rests on: `freezes`, `identity`, `policy`.
+    pub watched: Arc<[Arc<str>]>,
+    pub state: Arc<dyn State>,
+    /// Moves with every change of a hold.
+    pub hold_changes: watch::Receiver<u64>,
+    pub turns: Turns,
+    /// Answers that were given lately, for requests with the same idempotency key.
+    pub answers: Arc<Answers>,
+    /// Requests that wait for people.
+    pub waiters: Arc<Semaphore>,
+    /// Nobody is waited for any more.
+    pub drain: CancellationToken,
     pub credentials: Arc<Credentials>,
     pub clock: Clock,
     pub metrics: Arc<Metrics>,
@@ -33,8 +67,17 @@ pub struct Gate {
 /// Nothing was forwarded, or no answer came.
 #[derive(Debug)]
 pub enum Refused {
-    /// Policy gave no permit; the receipt is durable.
-    Verdict { code: ReasonCode, decision: Decision, reasons: Vec<PolicyReason>, receipt: Receipt },
+    /// No permit was given; the receipt is durable.
+    Verdict {
+        code: ReasonCode,
+        decision: Decision,
+        reasons: Vec<PolicyReason>,
+        receipt: Receipt,
+        /// It waits for people, or was refused by one.
+        held: Option<Held>,
+    },
+    /// The idempotency key has been used, and there is no answer to give. `receipt` is of the leaf that says so.
+    Repeats { code: ReasonCode, original: Original, receipt: Option<Receipt> },
     /// The receipt could not be written.
     Unrecorded(Unrecorded),
     /// No connection to the upstream; no decision was made.
@@ -45,67 +88,112 @@ pub enum Refused {
     NoAnswer { code: ReasonCode, receipt: Receipt },
 }
 
-/// A permit of which nothing was sent, and the request to decide on again.
-struct Again {
-    execution: ExecutionRequest,
-    receipt: Receipt,
-    code: ReasonCode,
+/// Something came of it.
+pub enum Admitted {
+    Answer(Box<Answer>),
+    /// The answer to an earlier request with the same idempotency key.
+    Again(Box<Replayed>),
 }
 
-/// Decides, records, seals and sends one request. `received` is when its last byte came in.
+/// A permit of which nothing was sent, or none at all, and the request to decide on again.
+struct Again {
+    execution: ExecutionRequest,
+    /// Of the permit.
+    receipt: Option<Receipt>,
+    code: ReasonCode,
+    /// A connection that nothing was written to.
+    lease: Option<Lease>,
+}
+
+/// How one request ended, if it was not answered.
+enum Ended {
+    Refused(Refused),
+    /// Held for people; the request is kept in case the caller waits.
+    Held(ExecutionRequest, Held, Refused),
+}
+
+impl From<Refused> for Ended {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
+
+/// Decides, records, seals and sends one request; where policy holds it and the caller waits, again when the hold has
+/// changed. `received` is when its last byte came in.
 pub async fn admit(
     gate: &Gate,
     surface: &Surface,
     mut execution: ExecutionRequest,
+    mut received: Moment,
+    patience: &mut Patience,
+) -> Result<Admitted, Refused> {
+    loop {
+        let (kept, held, refused) = match carry_out(gate, surface, execution, received).await {
+            Ok(admitted) => return Ok(admitted),
+            Err(Ended::Refused(refused)) => return Err(refused),
+            Err(Ended::Held(execution, held, refused)) => (execution, held, refused),
+        };
+        if !holds::changed(gate, surface, &kept, &held, patience).await {
+            return Err(refused);
+        }
+        execution = kept;
+        received = gate.clock.monotonic();
+    }
+}
+
+async fn carry_out(
+    gate: &Gate,
+    surface: &Surface,
+    execution: ExecutionRequest,
     received: Moment,
-) -> Result<Answer, Refused> {
-    let mut last: Option<(Receipt, ReasonCode)> = None;
+) -> Result<Admitted, Ended> {
+    let mut again = Again { execution, receipt: None, code: ReasonCode::ReadSetMoved, lease: None };
+    let mut supersedes = None;
     for attempt in 1..=limits::EVALUATIONS_MAX {
-        let supersedes = last.as_ref().and_then(|(receipt, _)| receipt.id);
         // A connection first, so that nothing waits between the decision and the first byte.
-        let lease;
-        (lease, execution) = lease_for(gate, surface, execution, attempt, supersedes).await?;
+        let (lease, execution) = match lease_for(gate, surface, again, attempt, supersedes).await? {
+            Leased::Yes(lease, execution) => (lease, execution),
+            Leased::NoNeed(no_permit) => return not_permitted(gate, surface, *no_permit).await,
+        };
         // Now decide, on what is true now.
-        let permit = match judge(gate, surface, execution, attempt).await {
-            Judgment::Permit(permit) => permit,
-            Judgment::Refusal(refusal) => {
+        let decided = decide(gate, surface, execution, attempt, supersedes, Purpose::Use).await;
+        let (permit, recording) = match decided {
+            Decided::Permit(permit) => *permit,
+            Decided::Moved(execution) => {
+                let code = ReasonCode::ReadSetMoved;
+                again = Again { execution, receipt: None, code, lease: Some(lease) };
+                continue;
+            }
+            Decided::NoPermit(no_permit) => {
                 lease.give_back_unused();
-                return Err(record_refusal(gate, refusal, supersedes).await);
+                return not_permitted(gate, surface, *no_permit).await;
             }
         };
         // Nothing is forwarded before the receipt is durable.
-        let recorded = record_permit(gate, permit, supersedes).await?;
-        // The airlock: still true, still young, exactly these bytes; then the wire.
-        let again = match upstream::seal(
-            recorded,
-            &gate.versions,
-            &gate.credentials,
-            surface.permit_age_max,
-            &gate.clock,
-        ) {
-            Err(moved) => {
-                lease.give_back_unused();
-                gate.metrics.settled(&surface.name, OutcomeStatus::NotSent);
-                tracing::info!(surface = %surface.name, what = %moved.name, "read set moved");
-                if *moved.name == *upstream::CREDENTIAL_EXPIRED {
-                    let (code, receipt) = (ReasonCode::CredentialInvalid, moved.receipt);
-                    return Err(Refused::NotSent { code, receipt });
-                }
-                Again { execution: moved.execution, receipt: moved.receipt, code: ReasonCode::ReadSetMoved }
-            }
+        let recorded = record_permit(gate, permit, recording).await?;
+        supersedes = recorded.receipt().id;
+        // The airlock: still true, still young, exactly these bytes; then the wire, where the first byte asks again.
+        let credentials = &gate.credentials;
+        let sealed =
+            upstream::seal(recorded, &gate.versions, credentials, surface.permit_age_max, &gate.clock);
+        again = match sealed {
+            Err(moved) => not_sealed(gate, surface, *moved, lease)?,
             Ok(permitted) => {
                 gate.metrics.added(&surface.name, gate.clock.monotonic().since(received));
                 match send(gate, surface, permitted, lease).await? {
-                    Sent::Answered(answer) => return Ok(*answer),
+                    Sent::Answered(answer) => return Ok(Admitted::Answer(answer)),
                     Sent::Nothing(again) => *again,
                 }
             }
         };
-        execution = again.execution;
-        last = Some((again.receipt, again.code));
     }
-    let (receipt, code) = last.expect("the loop runs at least once and every round that goes on sets it");
-    Err(Refused::NotSent { code, receipt })
+    Err(too_often(gate, surface, again, supersedes).await.into())
+}
+
+enum Leased {
+    Yes(Lease, ExecutionRequest),
+    /// Nothing would be sent, so no connection was opened.
+    NoNeed(Box<NoPermit>),
 }
 
 /// A connection for this round. When none is idle, policy is asked before one is opened, so that what is refused
@@ -114,25 +202,29 @@ pub async fn admit(
 async fn lease_for(
     gate: &Gate,
     surface: &Surface,
-    mut execution: ExecutionRequest,
+    again: Again,
     attempt: u32,
     supersedes: Option<ReceiptId>,
-) -> Result<(Lease, ExecutionRequest), Refused> {
-    let leased = if attempt == 1 {
-        if let Some(lease) = surface.upstream.try_idle() {
-            return Ok((lease, execution));
-        }
-        execution = match judge(gate, surface, execution, attempt).await {
-            Judgment::Permit(permit) => permit.into_execution(),
-            Judgment::Refusal(refusal) => return Err(record_refusal(gate, refusal, supersedes).await),
+) -> Result<Leased, Refused> {
+    let Again { mut execution, lease, receipt, code: _ } = again;
+    // An idle connection that had closed unnoticed is a reason for a second round, not for a third.
+    let may_be_idle = receipt.is_none();
+    let idle = lease.or_else(|| may_be_idle.then(|| surface.upstream.try_idle()).flatten());
+    if let Some(lease) = idle {
+        return Ok(Leased::Yes(lease, execution));
+    }
+    let leased = if may_be_idle {
+        execution = match decide(gate, surface, execution, attempt, supersedes, Purpose::Look).await {
+            Decided::Permit(permit) => permit.0.into_execution(),
+            Decided::Moved(execution) => execution,
+            Decided::NoPermit(no_permit) => return Ok(Leased::NoNeed(no_permit)),
         };
         surface.upstream.lease().await
     } else {
-        // An idle connection that had closed unnoticed is a reason for a second round, not for a third.
         surface.upstream.lease_new().await
     };
     match leased {
-        Ok(lease) => Ok((lease, execution)),
+        Ok(lease) => Ok(Leased::Yes(lease, execution)),
         Err(error) => {
             tracing::warn!(surface = %surface.name, %error, "no connection to the upstream");
             let rejection = Rejection {
@@ -149,26 +241,60 @@ async fn lease_for(
     }
 }
 
-async fn judge(gate: &Gate, surface: &Surface, execution: ExecutionRequest, attempt: u32) -> Judgment {
-    let read_set = gate.versions.capture(&gate.clock);
-    let question = Question {
-        execution,
-        package: surface.package.clone(),
-        context: Context::empty(attempt),
-        read_set,
-        now: gate.clock.wall(),
+/// Every end of a request that came to no permit.
+async fn not_permitted(gate: &Gate, surface: &Surface, no_permit: NoPermit) -> Result<Admitted, Ended> {
+    match no_permit {
+        NoPermit::Refusal(refusal, recording, held) => {
+            Err(record_refusal(gate, refusal, recording, held).await)
+        }
+        NoPermit::Repeats(execution, claim) => Ok(answers::repeat(gate, surface, execution, claim).await?),
+        NoPermit::Unrecorded(unrecorded) => Err(Refused::Unrecorded(unrecorded).into()),
+    }
+}
+
+/// The airlock stayed shut.
+fn not_sealed(
+    gate: &Gate,
+    surface: &Surface,
+    moved: upstream::Moved,
+    lease: Lease,
+) -> Result<Again, Refused> {
+    let upstream::Moved { execution, receipt, name } = moved;
+    gate.metrics.settled(&surface.name, OutcomeStatus::NotSent);
+    tracing::info!(surface = %surface.name, what = %name, "read set moved");
+    if *name == *upstream::CREDENTIAL_EXPIRED {
+        lease.give_back_unused();
+        return Err(Refused::NotSent { code: ReasonCode::CredentialInvalid, receipt });
+    }
+    let code = ReasonCode::ReadSetMoved;
+    Ok(Again { execution, receipt: Some(receipt), code, lease: Some(lease) })
+}
+
+/// What the permits rested on kept moving, or connections kept closing.
+async fn too_often(gate: &Gate, surface: &Surface, again: Again, supersedes: Option<ReceiptId>) -> Refused {
+    let Again { execution, receipt, code, lease } = again;
+    if let Some(lease) = lease {
+        lease.give_back_unused();
+    }
+    if let Some(receipt) = receipt {
+        return Refused::NotSent { code, receipt };
+    }
+    let id = match gate.ledger.new_id() {
+        Ok(id) => id,
+        Err(unrecorded) => return Refused::Unrecorded(unrecorded),
     };
-    gate.pdp.judge(question).await
+    let refusal = decide::give_up(gate, surface, execution, limits::EVALUATIONS_MAX);
+    match record_refusal(gate, refusal, Recording::new(id, supersedes), None).await {
+        Ended::Refused(refused) | Ended::Held(_, _, refused) => refused,
+    }
 }
 
 async fn record_permit(
     gate: &Gate,
     permit: Evaluated<Permit>,
-    supersedes: Option<ReceiptId>,
+    recording: Recording,
 ) -> Result<Recorded<Permit>, Refused> {
     let before = gate.clock.monotonic();
-    let id = gate.ledger.new_id().map_err(Refused::Unrecorded)?;
-    let recording = Recording::new(id, supersedes);
     let recorded = gate.ledger.record_permit(permit, recording).await.map_err(Refused::Unrecorded)?;
     gate.metrics.recorded(gate.clock.monotonic().since(before));
     let unit = recorded.evaluated().execution();
@@ -177,7 +303,12 @@ async fn record_permit(
 }
 
 /// A refusal is answered only after its leaf is durable.
-async fn record_refusal(gate: &Gate, refusal: Evaluated<Refusal>, supersedes: Option<ReceiptId>) -> Refused {
+async fn record_refusal(
+    gate: &Gate,
+    refusal: Evaluated<Refusal>,
+    recording: Recording,
+    held: Option<Held>,
+) -> Ended {
     let unit = refusal.execution();
     let verdict = refusal.verdict();
     let (code, decision, reasons) = (verdict.code(), verdict.decision(), verdict.reasons().to_vec());
@@ -187,16 +318,16 @@ async fn record_refusal(gate: &Gate, refusal: Evaluated<Refusal>, supersedes: Op
         reason = %code, "not permitted"
     );
     let before = gate.clock.monotonic();
-    let id = match gate.ledger.new_id() {
-        Ok(id) => id,
-        Err(unrecorded) => return Refused::Unrecorded(unrecorded),
+    let recorded = match gate.ledger.record_refusal(refusal, recording).await {
+        Err(unrecorded) => return Refused::Unrecorded(unrecorded).into(),
+        Ok(recorded) => recorded,
     };
-    match gate.ledger.record_refusal(refusal, Recording::new(id, supersedes)).await {
-        Err(unrecorded) => Refused::Unrecorded(unrecorded),
-        Ok(recorded) => {
-            gate.metrics.recorded(gate.clock.monotonic().since(before));
-            Refused::Verdict { code, decision, reasons, receipt: recorded.receipt().clone() }
-        }
+    gate.metrics.recorded(gate.clock.monotonic().since(before));
+    let (evaluated, receipt, ()) = recorded.into_parts();
+    let refused = Refused::Verdict { code, decision, reasons, receipt, held: held.clone() };
+    match held {
+        Some(held) => Ended::Held(evaluated.into_execution(), held, refused),
+        None => Ended::Refused(refused),
     }
 }
 
@@ -212,9 +343,10 @@ async fn send(
     lease: Lease,
 ) -> Result<Sent, Refused> {
     let settings = surface.upstream.settings();
+    let keep_max = surface.keep_max(permitted.execution());
     let before = gate.clock.monotonic();
     let in_flight = permitted.forward(lease);
-    match in_flight.answer(settings.response_head_max, settings.response_idle_max).await {
+    match in_flight.answer(settings.response_head_max, settings.response_idle_max, keep_max).await {
         Ok(answer) => {
             gate.metrics.answered(&surface.name, gate.clock.monotonic().since(before));
             Ok(Sent::Answered(Box::new(answer)))
@@ -228,7 +360,8 @@ async fn send(
             tracing::warn!(surface = %surface.name, outcome = status.as_str(), cause, "no answer from the upstream");
             match (again, status) {
                 (Some(execution), _) => {
-                    Ok(Sent::Nothing(Box::new(Again { execution: *execution, receipt, code })))
+                    let (execution, receipt, lease) = (*execution, Some(receipt), None);
+                    Ok(Sent::Nothing(Box::new(Again { execution, receipt, code, lease })))
                 }
                 (None, OutcomeStatus::NotSent) => Err(Refused::NotSent { code, receipt }),
                 (None, OutcomeStatus::Indeterminate | OutcomeStatus::Confirmed | OutcomeStatus::Failed) => {

@@ -26,6 +26,7 @@ mod workers;
 pub use bundle::{Bundle, ENGINE};
 pub use evaluate::Finding;
 pub use fault::{BundleError, Fault};
+pub use input::subject;
 pub use offline::{Offline, read_input};
 pub use pdp::{Bare, Context, Counts, Observer, Pdp, Question, Settings};
 pub use schema::input_schema;

@@ -5,6 +5,8 @@
 
 mod body;
 
+use std::time::Duration;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -20,14 +22,20 @@ use crate::model::{
     Decision, Digest, LeafIndex, OutcomeStatus, Place, PolicyReason, ReasonClass, ReasonCode, ReceiptId,
     TreeSize,
 };
-use crate::pep::Refused;
-use crate::upstream::Answer;
+use crate::pep::{OriginalReceipt, Refused, Replayed};
+use crate::upstream::{Answer, passed_fields};
 
 /// RFC 9651 dictionary: where the receipt of this request stands in the log.
 pub const RECEIPT_HEADER: HeaderName = HeaderName::from_static("interlock-receipt");
 
 /// The proof of that receipt, a tlog-proof as an RFC 9651 byte sequence; only for callers that want it.
 pub const PROOF_HEADER: HeaderName = HeaderName::from_static("interlock-receipt-proof");
+
+/// `true` on the kept answer to an earlier request with the same idempotency key; its receipt is that request's.
+pub const REPLAYED_HEADER: HeaderName = HeaderName::from_static("interlock-replayed");
+
+/// RFC 7240 section 3: how long the gateway waited, or was ready to.
+pub const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
 /// What the caller wants to know of its receipt beyond the receipt's own header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +71,11 @@ struct Problem<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
     error: ErrorMember,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hold: Option<HoldMember>,
+    /// The request that has the idempotency key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    original: Option<OriginalMember>,
     #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<OutcomeStatus>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -100,6 +113,26 @@ struct ReceiptMember {
     size: TreeSize,
 }
 
+/// What waits for people.
+#[derive(Serialize)]
+struct HoldMember {
+    id: ReceiptId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resume: Option<&'static str>,
+    /// RFC 3339.
+    until: String,
+}
+
+const RESUME: &str = "Send exactly the same request again after an operator has approved it, or send it with \
+    `Prefer: wait=N` to wait up to N seconds in place.";
+
+#[derive(Serialize)]
+struct OriginalMember {
+    id: ReceiptId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<LeafIndex>,
+}
+
 fn problem_type(reason: ReasonCode) -> String {
     format!("urn:interlock:reason:{reason}")
 }
@@ -110,6 +143,8 @@ impl<'a> Problem<'a> {
             decision: None,
             detail: None,
             error: ErrorMember { code: reason, message: reason.title(), error_type: problem_type(reason) },
+            hold: None,
+            original: None,
             outcome: None,
             place: None,
             proof: receipt.map(|r| r.proof().to_string()),
@@ -184,13 +219,32 @@ pub fn rejected(rejected: &Rejected, want: WantReceipt) -> Response<ResponseBody
 /// Refused by the enforcement point.
 pub fn refused(refused: &Refused, want: WantReceipt) -> Response<ResponseBody> {
     match refused {
-        Refused::Verdict { code, decision, reasons, receipt } => {
+        Refused::Verdict { code, decision, reasons, receipt, held } => {
             let mut problem = Problem::new(*code, Some(receipt));
             problem.decision = Some(*decision);
             problem.reasons = reasons;
+            problem.detail = next_step(*code).map(str::to_owned);
+            problem.hold = held.as_ref().map(|held| HoldMember {
+                id: held.id,
+                resume: (!held.is_refused).then_some(RESUME),
+                until: held.until.rfc3339(),
+            });
             let mut response = problem.response(Some(receipt), want);
             if code.status() == 503 {
                 retry_later(response.headers_mut());
+            }
+            response
+        }
+        Refused::Repeats { code, original, receipt } => {
+            let mut problem = Problem::new(*code, receipt.as_ref());
+            problem.detail = next_step(*code).map(str::to_owned);
+            problem.original = Some(OriginalMember { id: original.id, index: original.index });
+            let mut response = problem.response(receipt.as_ref(), want);
+            match code {
+                ReasonCode::IdempotencyRunning | ReasonCode::LedgerUnavailable => {
+                    retry_later(response.headers_mut());
+                }
+                _ => never_retry(response.headers_mut()),
             }
             response
         }
@@ -237,6 +291,76 @@ pub fn refused(refused: &Refused, want: WantReceipt) -> Response<ResponseBody> {
     }
 }
 
+/// What the caller can do about it, beyond what the reason's title says.
+fn next_step(code: ReasonCode) -> Option<&'static str> {
+    Some(match code {
+        ReasonCode::Frozen => {
+            "Wait until an operator has unfrozen it; sending again before that changes nothing."
+        }
+        ReasonCode::ActorQuarantined => "Ask an operator to release the actor on this surface.",
+        ReasonCode::HoldRefused => {
+            "Exactly this request is not asked again before `hold.until`; a different request is decided anew."
+        }
+        ReasonCode::IdempotencyRunning => {
+            "Send the same request again later for its answer; it is not sent twice."
+        }
+        ReasonCode::IdempotencyKeyReused => "Use a new Idempotency-Key for a new request.",
+        ReasonCode::IdempotencyUnknown => {
+            "Ask the upstream whether `original` took effect, and an operator to record that with \
+             `interlock reconcile resolve`. Do not send it again under another key before that."
+        }
+        ReasonCode::IdempotencyAnswerNotKept => {
+            "Read what became of `original` from its outcome in the log, and the result from the upstream."
+        }
+        ReasonCode::BudgetUnusable => {
+            "Amounts are decimals of at most 28 digits where the surface's budgets say; ask its operator."
+        }
+        ReasonCode::FactUnavailable => "Try again when the source of the fact answers.",
+        ReasonCode::StateFull => "Try again when earlier claims, windows or holds have ended.",
+        _ => return None,
+    })
+}
+
+/// The kept answer once more.
+pub fn replayed(replayed: &Replayed, want: WantReceipt) -> Response<ResponseBody> {
+    let Replayed { answer, receipt } = replayed;
+    let mut response = Response::new(ResponseBody::whole(answer.body.clone()));
+    *response.status_mut() = answer.status;
+    let headers = response.headers_mut();
+    headers.reserve(answer.headers.len() + 3);
+    let length = HeaderValue::from(answer.body.len());
+    for (name, value) in &answer.headers {
+        // An answer to HEAD announces a body that it does not have.
+        let is_false_length = *name == header::CONTENT_LENGTH && *value != length;
+        if !is_false_length {
+            headers.append(name, value.clone());
+        }
+    }
+    headers.insert(REPLAYED_HEADER, HeaderValue::from_static("true"));
+    let OriginalReceipt { id, index, size, leaf_hash, proof } = receipt;
+    let of = ReceiptFields {
+        id: Some(*id),
+        index: *index,
+        size: *size,
+        leaf_hash: *leaf_hash,
+        decision: Some(Decision::Permit),
+    };
+    headers.insert(RECEIPT_HEADER, of.header());
+    match want {
+        WantReceipt::Usual => {}
+        WantReceipt::Proof => {
+            headers.insert(PROOF_HEADER, proof_header(proof));
+        }
+    }
+    response
+}
+
+/// Says that the gateway has waited for people, as it was asked to.
+pub fn waited(response: &mut Response<ResponseBody>, wait: Duration) {
+    let value = HeaderValue::try_from(format!("wait={}", wait.as_secs())).expect("digits are visible ASCII");
+    response.headers_mut().insert(PREFERENCE_APPLIED, value);
+}
+
 /// Bytes have left: client libraries that would send a 504 once more by themselves are told not to, in the headers
 /// that those of payment and model APIs obey.
 fn never_retry(headers: &mut HeaderMap) {
@@ -260,15 +384,10 @@ pub fn answered(answer: &Answer, want: WantReceipt) -> (Response<ResponseBody>, 
     let (body, pieces) = ResponseBody::streamed(answer.announced_len());
     let mut response = Response::new(body);
     *response.status_mut() = answer.status();
-    let nominated = connection_nominated(answer.headers());
     let headers = response.headers_mut();
     headers.reserve(answer.headers().len() + 2);
-    for (name, value) in answer.headers() {
-        // A length beside another framing is not the body's (RFC 9112 section 6.3).
-        let is_false_length = *name == header::CONTENT_LENGTH && answer.announced_len().is_none();
-        if !is_hop_by_hop(name) && !nominated.contains(name) && !is_ours(name) && !is_false_length {
-            headers.append(name, value.clone());
-        }
+    for (name, value) in passed_fields(answer.headers(), answer.announced_len()) {
+        headers.append(name, value.clone());
     }
     headers.insert(RECEIPT_HEADER, receipt_header(answer.receipt()));
     match want {
@@ -280,56 +399,28 @@ pub fn answered(answer: &Answer, want: WantReceipt) -> (Response<ResponseBody>, 
     (response, pieces)
 }
 
-/// What the gateway alone says: nobody else's receipt or replay.
-fn is_ours(name: &HeaderName) -> bool {
-    name.as_str().starts_with("interlock-")
-}
-
-/// The trailers of an answer as they may be passed on.
-pub fn trailers(received: HeaderMap) -> HeaderMap {
-    let mut trailers = received;
-    let names: Vec<_> =
-        trailers.keys().filter(|name| is_hop_by_hop(name) || is_ours(name)).cloned().collect();
-    for name in names {
-        trailers.remove(name);
-    }
-    trailers
-}
-
-/// RFC 9110 section 7.6.1, and what was in use before it.
-fn is_hop_by_hop(name: &HeaderName) -> bool {
-    matches!(
-        name.as_str(),
-        "connection"
-            | "keep-alive"
-            | "proxy-connection"
-            | "te"
-            | "trailer"
-            | "transfer-encoding"
-            | "upgrade"
-            | "proxy-authenticate"
-    )
-}
-
-fn connection_nominated(headers: &HeaderMap) -> Vec<HeaderName> {
-    headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
-        // What frames or describes the message is not a hop's to take away.
-        .filter(|name| *name != header::CONTENT_LENGTH && *name != header::CONTENT_TYPE)
-        .collect()
-}
-
-/// `id="...", index=295, size=300, leaf=:<base64>:, decision=PERMIT`.
 fn receipt_header(receipt: &Receipt) -> HeaderValue {
-    let id = receipt.id.map_or(String::new(), |id| format!("id=\"{id}\", "));
-    let decision = receipt.decision.map_or(String::new(), |d| format!(", decision={}", d.as_str()));
-    let leaf = STANDARD.encode(receipt.leaf_hash.as_bytes());
-    let text = format!("{id}index={}, size={}, leaf=:{leaf}:{decision}", receipt.index, receipt.size);
-    HeaderValue::try_from(text).expect("UUIDs, integers, base64 and fixed words are visible ASCII")
+    let Receipt { id, index, size, leaf_hash, decision, .. } = *receipt;
+    ReceiptFields { id, index, size, leaf_hash, decision }.header()
+}
+
+struct ReceiptFields {
+    id: Option<ReceiptId>,
+    index: LeafIndex,
+    size: TreeSize,
+    leaf_hash: Digest,
+    decision: Option<Decision>,
+}
+
+impl ReceiptFields {
+    /// `id="...", index=295, size=300, leaf=:<base64>:, decision=PERMIT`.
+    fn header(&self) -> HeaderValue {
+        let id = self.id.map_or(String::new(), |id| format!("id=\"{id}\", "));
+        let decision = self.decision.map_or(String::new(), |d| format!(", decision={}", d.as_str()));
+        let leaf = STANDARD.encode(self.leaf_hash.as_bytes());
+        let text = format!("{id}index={}, size={}, leaf=:{leaf}:{decision}", self.index, self.size);
+        HeaderValue::try_from(text).expect("UUIDs, integers, base64 and fixed words are visible ASCII")
+    }
 }
 
 fn proof_header(proof: &str) -> HeaderValue {
@@ -340,6 +431,7 @@ fn proof_header(proof: &str) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::passed_trailers;
     use http_body_util::BodyExt;
 
     fn receipt() -> Receipt {
@@ -363,6 +455,7 @@ mod tests {
                 message: Some("m".into()),
             }],
             receipt: receipt(),
+            held: None,
         };
         let response = refused(&refused_, WantReceipt::Usual);
         assert_eq!(response.status(), 403);
@@ -388,6 +481,7 @@ mod tests {
             decision: Decision::Deny,
             reasons: vec![ReasonCode::PolicyDenied.into()],
             receipt: receipt(),
+            held: None,
         };
         let response = refused(&refused_, WantReceipt::Proof);
         let header = response.headers()[PROOF_HEADER].to_str().expect("ASCII").to_owned();
@@ -429,7 +523,7 @@ mod tests {
     fn trailers_neither_speak_for_the_gateway_nor_of_the_connection() {
         let of = |name: &'static str| (HeaderName::from_static(name), HeaderValue::from_static("x"));
         let received = HeaderMap::from_iter(["x-sum", "interlock-receipt", "connection"].map(of));
-        assert_eq!(trailers(received), HeaderMap::from_iter([of("x-sum")]));
+        assert_eq!(passed_trailers(received), HeaderMap::from_iter([of("x-sum")]));
     }
 
     #[test]

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 use crate::model::{ActionName, Decision, OutcomeStatus, ReasonCode, SurfaceName};
@@ -42,6 +42,11 @@ pub struct Metrics {
     pub policy_activated_at: Gauge,
     pub sink_lag: IntGaugeVec,
     pub sink_failures: IntCounterVec,
+    /// When the read that brought the value began, unix seconds; absent before the first. Its age is the time since.
+    pub fact_read_at: GaugeVec,
+    /// 1 if the value is young enough to be used, else 0.
+    pub fact_available: IntGaugeVec,
+    pub fact_failures: IntCounterVec,
 }
 
 /// Something an operator should be woken for.
@@ -173,6 +178,19 @@ impl Metrics {
             policy_activated_at: activated,
             sink_lag: gauges("sink_lag_leaves", "Leaves that a sink does not have yet.", &["sink"])?,
             sink_failures: counters("sink_failures_total", "Deliveries to a sink that failed.", &["sink"])?,
+            fact_read_at: {
+                let help = "When a fact's value was read, unix seconds.";
+                let opts = opts("fact_read_timestamp_seconds", help);
+                let g = GaugeVec::new(opts, &["surface", "fact"])?;
+                registry.register(Box::new(g.clone()))?;
+                g
+            },
+            fact_available: gauges("fact_available", "1 if a fact can be used.", &["surface", "fact"])?,
+            fact_failures: counters(
+                "fact_failures_total",
+                "Reads of a fact's source that failed.",
+                &["surface", "fact"],
+            )?,
             registry,
         };
         // Alarms exist from the start, so that `increase()` sees the first one.

@@ -181,6 +181,9 @@ fn rendered() -> BTreeSet<String> {
     metrics.pool.with_label_values(&["payments", "idle"]).set(1);
     metrics.sink_lag.with_label_values(&["siem"]).set(1);
     metrics.sink_failures.with_label_values(&["siem"]).inc();
+    metrics.fact_read_at.with_label_values(&["payments", "rates"]).set(1.0);
+    metrics.fact_available.with_label_values(&["payments", "rates"]).set(1);
+    metrics.fact_failures.with_label_values(&["payments", "rates"]).inc();
     let text = String::from_utf8(metrics.render().expect("renders")).expect("UTF-8");
     let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
     names.map(str::to_owned).collect()

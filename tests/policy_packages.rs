@@ -122,7 +122,11 @@ impl Sample {
                 approvals: Json::Array(self.approvers.iter().map(approval).collect()),
                 attempt: 1,
             },
-            read_set: ReadSet { items: Vec::new(), captured_at: Clock::system().monotonic() },
+            read_set: ReadSet {
+                watched: Vec::new(),
+                state: Vec::new(),
+                captured_at: Clock::system().monotonic(),
+            },
             now: WallTime::parse_rfc3339(self.at).expect("time"),
         }
     }

@@ -6,6 +6,7 @@ mod support;
 mod answers;
 mod architecture;
 mod auditing;
+mod authority;
 mod canonical_properties;
 mod clients;
 mod configuration;

@@ -114,7 +114,11 @@ fn question(package: &PackageName) -> Question {
             approvals: Json::Array(Vec::new()),
             attempt: 1,
         },
-        read_set: ReadSet { items: Vec::new(), captured_at: Clock::system().monotonic() },
+        read_set: ReadSet {
+            watched: Vec::new(),
+            state: Vec::new(),
+            captured_at: Clock::system().monotonic(),
+        },
         now: WallTime::from_unix_ns(1_795_082_400_000_000_000),
     }
 }

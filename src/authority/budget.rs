@@ -5,6 +5,7 @@
 //! exactly or not at all; there is no float on the way. What counts until when is part of the draw: the end of the
 //! calendar window in its zone, or of the sliding one.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use super::state::Draw;
 use crate::canonical::json;
 use crate::clock::WallTime;
 use crate::limits;
-use crate::model::{BudgetName, Digest, Json, Number, unescape_pointer};
+use crate::model::{ActionName, BudgetName, Digest, Json, Number, unescape_pointer};
 
 /// A counter that a surface declares.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +33,15 @@ pub struct BudgetRule {
     pub window: Window,
     /// Shown to people: `EUR`, `calls`.
     pub unit: Arc<str>,
+    /// Requests with another action draw nothing, and their policy is not told of this budget. None: every action.
+    pub actions: Option<BTreeSet<ActionName>>,
+}
+
+impl BudgetRule {
+    /// Whether requests with this action draw on it.
+    pub fn is_of(&self, action: &str) -> bool {
+        self.actions.as_ref().is_none_or(|actions| actions.iter().any(|own| own.as_str() == action))
+    }
 }
 
 /// What one request draws.
@@ -160,9 +170,12 @@ pub enum BudgetError {
     NoEnd { budget: BudgetName },
 }
 
-/// What a request draws on each of these, in their order. `subject` is the policy input without `context` and `time`.
+/// What a request draws on each of these that is of its action, in their order. `subject` is the policy input without `context` and `time`.
 pub fn draws(rules: &[BudgetRule], subject: &Json, now: WallTime) -> Result<Vec<Draw>, BudgetError> {
-    rules.iter().map(|rule| draw(rule, subject, now)).collect()
+    // A subject without an action is a mistake of ours, and draws on everything.
+    let action = subject.as_object().and_then(|s| s.member("action")).and_then(Json::as_str);
+    let is_of = |rule: &&BudgetRule| action.is_none_or(|action| rule.is_of(action));
+    rules.iter().filter(is_of).map(|rule| draw(rule, subject, now)).collect()
 }
 
 fn draw(rule: &BudgetRule, subject: &Json, now: WallTime) -> Result<Draw, BudgetError> {
@@ -387,6 +400,7 @@ mod tests {
     fn rule(key: &[&str], amount: Amount) -> BudgetRule {
         BudgetRule {
             name: "spend".parse().expect("a name"),
+            actions: None,
             key: key.iter().map(|text| pointer(text)).collect(),
             amount,
             window: Window::Sliding(Duration::from_secs(3_600)),

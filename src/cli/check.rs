@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use interlock::authority::{Amount, BudgetRule, CalendarUnit, InputPointer, Window};
 use interlock::canonical::{BodyRules, Forward};
 use interlock::clock::Clock;
-use interlock::config::{Config, RouteConfig, SecretsAre, SurfaceConfig, Surroundings};
+use interlock::config::{Config, FactConfig, FactFrom, RouteConfig, SecretsAre, SurfaceConfig, Surroundings};
 use interlock::gateway::load_signers;
 use interlock::policy::Bundle;
 use interlock::upstream::{Roots, Scheme};
@@ -107,9 +108,56 @@ fn surface_lines(surface: &SurfaceConfig) -> Vec<String> {
         format!("surface {name}: {hosts} on {listener}, policy package {package}"),
         format!("  upstream {} ({roots}), {credential}", surface.upstream.authority),
     ];
+    lines.extend(surface.facts.iter().map(fact_line));
+    lines.extend(surface.budgets.iter().map(budget_line));
+    if let Some(idempotency) = &surface.idempotency {
+        let (hours, bytes) = (idempotency.keep.as_secs() / 3_600, idempotency.answer_bytes_max);
+        lines.push(format!("  idempotency keys taken for {hours} h, answers of at most {bytes} bytes kept"));
+    }
+    let (expire, wait) = (surface.holds.expire_after.as_secs() / 60, surface.holds.wait_max.as_secs());
+    lines.push(format!("  holds expire after {expire} min, callers may wait {wait} s in place"));
     let rows: Vec<[String; 5]> = surface.routes.iter().map(row).collect();
     lines.extend(table(&["METHOD", "PATH", "ACTION", "BODY", "SCHEMA"], &rows));
     lines
+}
+
+fn fact_line(fact: &FactConfig) -> String {
+    let from = match &fact.from {
+        FactFrom::File { path, .. } => path.display().to_string(),
+        FactFrom::Url(endpoint) => {
+            let scheme = match endpoint.scheme {
+                Scheme::Plain => "http",
+                Scheme::Tls(_) => "https",
+            };
+            format!("{scheme}://{}{}", endpoint.authority, endpoint.target)
+        }
+    };
+    let (age, bytes) = (fact.max_age.as_millis(), fact.bytes_max);
+    format!("  fact {} from {from}, at most {age} ms old, {bytes} bytes", fact.name)
+}
+
+fn budget_line(budget: &BudgetRule) -> String {
+    let amount = match &budget.amount {
+        Amount::Fixed(amount) => amount.to_string(),
+        Amount::At(pointer) => pointer.to_string(),
+    };
+    let window = match &budget.window {
+        Window::Calendar { unit, zone } => {
+            let unit = match unit {
+                CalendarUnit::Hour => "hour",
+                CalendarUnit::Day => "day",
+                CalendarUnit::Week => "week",
+                CalendarUnit::Month => "month",
+            };
+            format!("calendar {unit} in {zone}")
+        }
+        Window::Sliding(length) => format!("last {} min", length.as_secs() / 60),
+    };
+    let key: Vec<&str> = budget.key.iter().map(InputPointer::as_str).collect();
+    let key = if key.is_empty() { "the whole surface".to_owned() } else { key.join(", ") };
+    let actions = budget.actions.iter().flatten().map(|name| name.as_str()).collect::<Vec<_>>();
+    let actions = if actions.is_empty() { "every action".to_owned() } else { actions.join(", ") };
+    format!("  budget {}: {amount} {} of {actions} by {key}, {window}", budget.name, budget.unit)
 }
 
 fn row(route: &RouteConfig) -> [String; 5] {

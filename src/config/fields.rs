@@ -152,6 +152,10 @@ pub const SURFACE: Section = Section {
         required("upstream"),
         optional("credential"),
         optional("redact"),
+        optional("facts"),
+        optional("budgets"),
+        optional("idempotency"),
+        optional("holds"),
         required("routes"),
     ],
 };
@@ -263,6 +267,82 @@ pub const SINK_CREDENTIAL: Section = Section {
     fields: &[required("header"), default("prefix", ""), optional("from_env"), optional("from_file")],
 };
 
+pub const FACT: Section = Section {
+    path: "surfaces[].facts[]",
+    called: "a fact",
+    fields: &[
+        required("name"),
+        optional("file"),
+        optional("url"),
+        number(
+            "max_age_ms",
+            limits::FACT_AGE_MS_MAX_DEFAULT,
+            limits::FACT_AGE_MS_MIN,
+            limits::FACT_AGE_MS_MAX_HARD,
+        ),
+        number(
+            "timeout_ms",
+            limits::FACT_TIMEOUT_MS_MAX_DEFAULT,
+            limits::FACT_TIMEOUT_MS_MIN,
+            limits::FACT_TIMEOUT_MS_MAX_HARD,
+        ),
+        number("bytes_max", limits::FACT_BYTES_MAX_DEFAULT, 1, limits::FACT_BYTES_MAX_HARD),
+        default("roots", "webpki"),
+        optional("credential"),
+    ],
+};
+
+pub const FACT_ROOTS: Section =
+    Section { path: "surfaces[].facts[].roots", called: "`roots`", fields: &[required("file")] };
+
+pub const FACT_CREDENTIAL: Section = Section {
+    path: "surfaces[].facts[].credential",
+    called: "`credential`",
+    fields: &[required("header"), default("prefix", ""), optional("from_env"), optional("from_file")],
+};
+
+pub const BUDGET: Section = Section {
+    path: "surfaces[].budgets[]",
+    called: "a budget",
+    fields: &[
+        required("name"),
+        default("key", "[]"),
+        default("amount", "1"),
+        required("window"),
+        required("unit"),
+        optional("actions"),
+    ],
+};
+
+pub const BUDGET_WINDOW: Section = Section {
+    path: "surfaces[].budgets[].window",
+    called: "`window`",
+    fields: &[optional("calendar"), optional("zone"), optional("sliding")],
+};
+
+pub const IDEMPOTENCY: Section = Section {
+    path: "surfaces[].idempotency",
+    called: "`idempotency`",
+    fields: &[
+        number("keep_hours", limits::IDEMPOTENCY_KEEP_HOURS_DEFAULT, 1, limits::IDEMPOTENCY_KEEP_HOURS_MAX),
+        number(
+            "answer_bytes_max",
+            limits::KEPT_ANSWER_BYTES_DEFAULT as u64,
+            0,
+            limits::KEPT_ANSWER_BYTES_MAX as u64,
+        ),
+    ],
+};
+
+pub const HOLDS: Section = Section {
+    path: "surfaces[].holds",
+    called: "`holds`",
+    fields: &[
+        number("expire_minutes", limits::HOLD_EXPIRE_MINUTES_DEFAULT, 1, limits::HOLD_EXPIRE_MINUTES_MAX),
+        number("wait_seconds_max", limits::HOLD_WAIT_SECONDS_DEFAULT, 0, limits::HOLD_WAIT_SECONDS_MAX),
+    ],
+};
+
 /// Everything above, for the documentation's test.
 pub const SECTIONS: &[&Section] = &[
     &FILE,
@@ -283,6 +363,13 @@ pub const SECTIONS: &[&Section] = &[
     &ROUTE,
     &OPAQUE,
     &REDACT,
+    &FACT,
+    &FACT_ROOTS,
+    &FACT_CREDENTIAL,
+    &BUDGET,
+    &BUDGET_WINDOW,
+    &IDEMPOTENCY,
+    &HOLDS,
     &SINK,
     &SINK_ROOTS,
     &SINK_CREDENTIAL,

@@ -516,6 +516,10 @@ fn finish(draft: Draft, keys: &Arc<ApiKeys>, clock: &Clock) -> SurfaceConfig {
         permit_age_max: draft.permit_age_max,
         upstream: draft.upstream,
         credential: draft.credential.map(|c| c.slot),
+        facts: draft.facts,
+        budgets: draft.budgets,
+        idempotency: draft.idempotency,
+        holds: draft.holds,
         routes: draft.routes,
     }
 }

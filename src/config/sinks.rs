@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::HeaderName;
 use http::uri::PathAndQuery;
 
-use super::fields;
+use super::fields::{self, Section};
 use super::reader::{Fields, Reader};
 use super::route;
 use super::surface::{self, Secrets};
@@ -89,7 +89,7 @@ fn read_http(reader: &mut Reader<'_>, fields: &Fields<'_>, secrets: Secrets<'_>)
     };
     let timeout = reader.milliseconds(fields, "timeout_ms_max");
     let credential = match fields.optional("credential") {
-        Some(n) => read_credential(reader, n, secrets),
+        Some(n) => read_credential(reader, n, &fields::SINK_CREDENTIAL, secrets),
         None => None,
     };
     let (at, (url, target)) = url?;
@@ -108,8 +108,8 @@ fn read_http(reader: &mut Reader<'_>, fields: &Fields<'_>, secrets: Secrets<'_>)
     Some(Endpoint { scheme, host, port, authority, target, credential, timeout: timeout? })
 }
 
-/// Scheme, host and port as for an upstream, and where to post.
-fn parse_url(text: &str) -> Result<(Url, Arc<str>), String> {
+/// Scheme, host and port as for an upstream, and the path and query.
+pub fn parse_url(text: &str) -> Result<(Url, Arc<str>), String> {
     let after_scheme = text.find("://").map_or(0, |at| at + "://".len());
     let (origin, target) = match text[after_scheme..].find('/') {
         Some(at) => text.split_at(after_scheme + at),
@@ -123,8 +123,13 @@ fn parse_url(text: &str) -> Result<(Url, Arc<str>), String> {
 }
 
 /// `None` if there is a problem, or a secret is missing where it need not be there.
-fn read_credential(reader: &mut Reader<'_>, node: &Node, secrets: Secrets<'_>) -> Option<OwnCredential> {
-    let fields = reader.fields(node, &fields::SINK_CREDENTIAL)?;
+pub fn read_credential(
+    reader: &mut Reader<'_>,
+    node: &Node,
+    section: &'static Section,
+    secrets: Secrets<'_>,
+) -> Option<OwnCredential> {
+    let fields = reader.fields(node, section)?;
     let header = fields.optional("header").and_then(|n| {
         let text = reader.text(n, "a header name")?;
         let name = route::header_name(reader, n.at, text)?;

@@ -8,6 +8,9 @@ use std::time::Duration;
 use http::HeaderName;
 use zeroize::Zeroizing;
 
+use super::authority;
+use super::budgets;
+use super::facts::{self, FactConfig};
 use super::fields;
 use super::reader::{Fields, Reader};
 use super::redact;
@@ -17,10 +20,10 @@ use super::sections::count;
 use super::upstream::{self, parse_authority};
 use super::yaml::{At, Node};
 use super::{ListenerName, SecretsAre};
-use crate::authority::Credential;
+use crate::authority::{BudgetRule, Credential};
 use crate::canonical::{CredentialSlot, WhenSent};
 use crate::model::{PackageName, SecretName, SurfaceName};
-use crate::pep::Hosts;
+use crate::pep::{Holds, Hosts, Idempotency};
 use crate::upstream::Settings;
 
 /// One surface. Its credential's secret is in [`super::Config::credentials`], by the slot's name.
@@ -37,6 +40,11 @@ pub struct SurfaceConfig {
     pub permit_age_max: Duration,
     pub upstream: Settings,
     pub credential: Option<CredentialSlot>,
+    pub facts: Vec<FactConfig>,
+    pub budgets: Vec<BudgetRule>,
+    /// `None`: keys are passed on, and claim nothing.
+    pub idempotency: Option<Idempotency>,
+    pub holds: Holds,
     pub routes: Vec<RouteConfig>,
 }
 
@@ -52,6 +60,11 @@ pub struct Draft {
     pub permit_age_max: Duration,
     pub upstream: Settings,
     pub credential: Option<ReadCredential>,
+    pub facts: Vec<FactConfig>,
+    pub budgets: Vec<BudgetRule>,
+    /// `None`: keys are passed on, and claim nothing.
+    pub idempotency: Option<Idempotency>,
+    pub holds: Holds,
     pub routes: Vec<RouteConfig>,
     /// What must stay out of the log.
     pub redacted: Vec<redact::Declared>,
@@ -111,6 +124,17 @@ pub fn read(reader: &mut Reader<'_>, node: &Node, secrets: Secrets<'_>) -> Optio
         Some(n) => redact::read(reader, n),
         None => Some(Vec::new()),
     };
+    let declared = redacted.as_deref().unwrap_or_default();
+    let facts = match fields.optional("facts") {
+        Some(n) => facts::read(reader, n, declared, secrets),
+        None => Some(Vec::new()),
+    };
+    let budgets = match fields.optional("budgets") {
+        Some(n) => budgets::read(reader, n),
+        None => Some(Vec::new()),
+    };
+    let idempotency = authority::read_idempotency(reader, &fields);
+    let holds = authority::read_holds(reader, &fields);
     // Routes are read even if something above is wrong, so that their problems are told in the same run.
     let identity_headers: BTreeSet<Arc<str>> =
         headers.iter().flatten().map(|h: &HeaderName| h.as_str().into()).collect();
@@ -127,6 +151,7 @@ pub fn read(reader: &mut Reader<'_>, node: &Node, secrets: Secrets<'_>) -> Optio
         && fields.optional("routes").map(count) == Some(routes.len())
     {
         redact::check_routes(reader, redacted, routes);
+        budgets::check_routes(reader, budgets.as_deref().unwrap_or_default(), routes);
     }
     let ((name_at, name), (listener_at, listener)) = (name?, listener?);
     let (routes, sensitive_at) = routes?;
@@ -141,6 +166,10 @@ pub fn read(reader: &mut Reader<'_>, node: &Node, secrets: Secrets<'_>) -> Optio
         permit_age_max: permit_age_max?,
         upstream: upstream?,
         credential: credential?,
+        facts: facts?,
+        budgets: budgets?.into_iter().map(budgets::Declared::into_rule).collect(),
+        idempotency: idempotency?,
+        holds: holds?,
         routes,
         redacted: redacted?,
         sensitive_at,

@@ -13,6 +13,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::connection::Listener;
 use super::guard::Heads;
@@ -26,10 +27,10 @@ use crate::canonical::{
 use crate::ledger::Rejection;
 use crate::limits;
 use crate::model::{Actor, Digest, ReasonCode};
-use crate::pep::{self, NoRoute, Surface};
+use crate::pep::{self, Admitted, NoRoute, Patience, Surface};
 use crate::respond::{self, Piece, Rejected, ResponseBody, WantReceipt};
 use crate::telemetry::{Alarm, Metrics};
-use crate::upstream::{Answer, Cut};
+use crate::upstream::{Answer, Concluded, Cut, passed_trailers};
 
 /// Always a response. `heads` is the guard's word on HTTP/1.1; `open` marks the request on an HTTP/2 connection.
 pub(super) async fn answer(
@@ -46,13 +47,17 @@ pub(super) async fn answer(
         return respond::rejected(&ReasonCode::Overloaded.into(), WantReceipt::Usual);
     };
     let want = head.as_ref().map_or(WantReceipt::Usual, wanted_receipt);
+    let mut wait = None;
     let result = match head {
         Err(malformed) => Err(unattributed(&listener, None, malformed)),
-        Ok(head) => admissible(&listener, heads.as_ref(), head, request.into_body()).await,
+        Ok(head) => {
+            wait = preferred_wait(&head.headers);
+            admissible(&listener, heads.as_ref(), head, request.into_body()).await
+        }
     };
     match result {
         Err(rejected) => respond::rejected(&rejected, want),
-        Ok(admissible) => run(listener, admissible, want, slot, open).await,
+        Ok(admissible) => run(listener, admissible, (want, wait), slot, open).await,
     }
 }
 
@@ -62,6 +67,19 @@ fn wanted_receipt(head: &ReceivedHead) -> WantReceipt {
         Ok(true) => WantReceipt::Proof,
         Ok(false) | Err(_) => WantReceipt::Usual,
     }
+}
+
+/// RFC 7240 section 4.3: how long the caller is ready to wait. A preference that is not understood is ignored.
+fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
+    let values = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+    let seconds = values.flat_map(|value| value.split(',')).find_map(|preference| {
+        // Parameters of the preference come after a semicolon; `wait` has none.
+        let (name, value) = preference.split(';').next()?.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("wait").then(|| value.trim().trim_matches('"'))
+    })?;
+    let is_plain = !seconds.is_empty() && seconds.bytes().all(|b| b.is_ascii_digit());
+    // So many digits that they are no number any more: for as long as there is.
+    is_plain.then(|| Duration::from_secs(seconds.parse().unwrap_or(u64::MAX)))
 }
 
 /// A request that may be put to policy.
@@ -281,18 +299,22 @@ async fn attributed(
 async fn run(
     listener: Arc<Listener>,
     admissible: Admissible,
-    want: WantReceipt,
+    (want, wait): (WantReceipt, Option<Duration>),
     slot: OwnedSemaphorePermit,
     open: Option<Open>,
 ) -> Response<ResponseBody> {
     let (head, answered) = oneshot::channel();
+    // Dropped with this future, when the client hangs up.
+    let gone = CancellationToken::new();
+    let _caller = gone.clone().drop_guard();
+    let patience = Patience { wait, gone, applied: None };
     let tasks = listener.tasks.clone();
     let task = tasks.spawn(async move {
         listener.gate.metrics.in_flight.inc();
         let _in_flight = InFlight { metrics: listener.gate.metrics.clone(), _slot: slot, _open: open };
         // When this is dropped by the gateway going away, what it holds records its own outcome.
         tokio::select! {
-            () = execute(&listener, admissible, want, head) => {}
+            () = execute(&listener, admissible, (want, patience), head) => {}
             () = listener.abandon.cancelled() => {}
         }
     });
@@ -327,21 +349,28 @@ impl Drop for InFlight {
 async fn execute(
     listener: &Listener,
     admissible: Admissible,
-    want: WantReceipt,
+    (want, mut patience): (WantReceipt, Patience),
     head: oneshot::Sender<Response<ResponseBody>>,
 ) {
     let Admissible { surface, execution, memory } = admissible;
     let received = listener.gate.clock.monotonic();
-    let admitted = pep::admit(&listener.gate, &surface, execution, received).await;
+    let admitted = pep::admit(&listener.gate, &surface, execution, received, &mut patience).await;
     // The body has been sent or dropped; the answer may take its time.
     drop(memory);
+    let with_preference = |mut response: Response<ResponseBody>| {
+        if let Some(wait) = patience.applied {
+            respond::waited(&mut response, wait);
+        }
+        response
+    };
+    // A client that is gone does not want the response; that changes nothing here.
     match admitted {
-        // A client that is gone does not want the response; that changes nothing here.
-        Err(refused) => drop(head.send(respond::refused(&refused, want))),
-        Ok(answer) => {
+        Err(refused) => drop(head.send(with_preference(respond::refused(&refused, want)))),
+        Ok(Admitted::Again(kept)) => drop(head.send(with_preference(respond::replayed(&kept, want)))),
+        Ok(Admitted::Answer(answer)) => {
             let (response, pieces) = respond::answered(&answer, want);
-            let client = head.send(response).ok().map(|()| pieces);
-            stream(listener, &surface, answer, client).await;
+            let client = head.send(with_preference(response)).ok().map(|()| pieces);
+            stream(listener, &surface, *answer, client).await;
         }
     }
 }
@@ -369,7 +398,11 @@ async fn stream(
     if let Err(cut) = &ended {
         tracing::warn!(surface = %surface.name, %cut, "answer cut");
     }
-    let (status, recorded) = answer.conclude();
+    let receipt = answer.receipt().clone();
+    let Concluded { status, recorded, kept } = answer.conclude();
+    if let Some(kept) = kept {
+        listener.gate.answers.keep(receipt, kept);
+    }
     listener.gate.metrics.settled(&surface.name, status);
     if let Some(pieces) = client
         && ended.is_ok()
@@ -402,7 +435,7 @@ async fn pass_on(
             Err(cut) => return Passed::Ended(Err(cut)),
         };
         let frame = match frame.into_trailers() {
-            Ok(trailers) => Frame::trailers(respond::trailers(trailers)),
+            Ok(trailers) => Frame::trailers(passed_trailers(trailers)),
             Err(data) => data,
         };
         if !send_piece(pieces, Piece::Frame(frame), stall_max).await {
@@ -442,6 +475,22 @@ mod tests {
         let text = String::from_utf8(metrics.render().expect("rendered")).expect("UTF-8");
         let alarm = text.lines().find(|line| line.contains("request_panic")).expect("a series");
         assert!(alarm.ends_with(" 1"), "{alarm}");
+    }
+
+    #[test]
+    fn a_wait_is_preferred_in_seconds_and_what_is_not_understood_is_ignored() {
+        let of = |values: &[&'static str]| {
+            let headers =
+                values.iter().map(|v| (http::HeaderName::from_static("prefer"), HeaderValue::from_static(v)));
+            preferred_wait(&HeaderMap::from_iter(headers)).map(|wait| wait.as_secs())
+        };
+        assert_eq!(of(&["wait=10"]), Some(10));
+        assert_eq!(of(&["respond-async, Wait = \"7\"; x=1"]), Some(7));
+        assert_eq!(of(&["return=minimal", "wait=3, wait=4"]), Some(3));
+        assert_eq!(of(&["wait=99999999999999999999999"]), Some(u64::MAX));
+        for nothing in ["", "wait", "wait=", "wait=-1", "wait=1.5", "await=3"] {
+            assert_eq!(of(&[nothing]), None, "{nothing}");
+        }
     }
 
     #[test]

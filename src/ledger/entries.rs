@@ -48,7 +48,7 @@ pub fn decision<V: Obliges>(
         evaluation: EvaluationEntry {
             cause: evaluation.not_evaluated.map(|code| code.as_str().into()),
             input_digest: evaluation.input_digest,
-            read_set: evaluated.read_set().items.clone(),
+            read_set: evaluated.read_set().items(),
             status: match evaluation.not_evaluated {
                 Some(_) => EvaluationStatus::NotEvaluated,
                 None => EvaluationStatus::Evaluated,
@@ -321,7 +321,8 @@ mod tests {
             request: request.expect("canonical"),
         };
         let items = vec![ReadItem { age_ms: 0, name: "policy".into(), version: "v1".into() }];
-        let read_set = ReadSet { items, captured_at: Clock::system().monotonic() };
+        let read_set =
+            ReadSet { watched: items, state: Vec::new(), captured_at: Clock::system().monotonic() };
         let evaluation = Evaluation {
             not_evaluated,
             input: Bytes::from_static(b"{}"),

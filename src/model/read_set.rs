@@ -20,7 +20,19 @@ pub struct ReadItem {
 /// Captured before evaluation, written into the receipt, validated between "receipt durable" and "first byte".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadSet {
-    pub items: Vec<ReadItem>,
+    /// What is looked at again in the airlock and at the first byte: `policy`, `identity`, `freezes`, facts.
+    pub watched: Vec<ReadItem>,
+    /// What is compared when the decision takes it, and is its own from then on: `claim`, `approvals`, budgets.
+    pub state: Vec<ReadItem>,
     /// When it was captured; the age of a permit counts from here.
     pub captured_at: Moment,
+}
+
+impl ReadSet {
+    /// As it stands in the receipt: everything, in the order of the names.
+    pub fn items(&self) -> Vec<ReadItem> {
+        let mut items: Vec<_> = self.watched.iter().chain(&self.state).cloned().collect();
+        items.sort_by(|a, b| a.name.cmp(&b.name));
+        items
+    }
 }

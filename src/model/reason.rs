@@ -58,6 +58,8 @@ pub enum ReasonClass {
     NotDeclared,
     /// Policy said no.
     Verdict,
+    /// An earlier request with the same idempotency key stands in the way.
+    Repeated,
     /// Policy could not say.
     CannotDecide,
     /// The log could not take the receipt.
@@ -76,6 +78,7 @@ impl ReasonClass {
             Self::Unauthenticated => "unauthenticated",
             Self::NotDeclared => "not_declared",
             Self::Verdict => "verdict",
+            Self::Repeated => "repeated",
             Self::CannotDecide => "cannot_decide",
             Self::CannotRecord => "cannot_record",
             Self::Upstream => "upstream",
@@ -206,6 +209,18 @@ reason_codes! {
     PolicyEscalated, "policy_escalated", Verdict, 403, "Policy holds this request for people to decide.";
     PolicyQuarantined, "policy_quarantined", Verdict, 403, "Policy denies this request and isolates the actor.";
 
+    // People gave no permit.
+    Frozen, "frozen", Verdict, 403, "An operator has frozen this; nothing is sent until it is unfrozen.";
+    ActorQuarantined, "actor_quarantined", Verdict, 403, "The actor is isolated on this surface until an operator releases it.";
+    HoldRefused, "hold_refused", Verdict, 403, "An operator has refused exactly this request.";
+
+    // The idempotency key has been used.
+    IdempotencyRunning, "idempotency_running", Repeated, 409, "A request with this Idempotency-Key is being carried out.";
+    IdempotencyKeyReused, "idempotency_key_reused", Repeated, 422, "This Idempotency-Key belongs to another request.";
+    IdempotencyUnknown, "idempotency_unknown", Repeated, 409, "Whether the request with this Idempotency-Key took effect is not known; it is not sent again.";
+    IdempotencyAnswerNotKept, "idempotency_answer_not_kept", Repeated, 409, "The request with this Idempotency-Key was carried out; its answer was not kept.";
+    IdempotencyReplayed, "idempotency_replayed", Repeated, 409, "The kept answer was given once more; nothing was sent. Only in the log.";
+
     // Policy could not say: SILENCE.
     EvaluationError, "evaluation_error", CannotDecide, 503, "Policy could not be evaluated.";
     EvaluationTimeout, "evaluation_timeout", CannotDecide, 503, "Policy could not be evaluated in time.";
@@ -213,6 +228,9 @@ reason_codes! {
     EvaluationResultInvalid, "evaluation_result_invalid", CannotDecide, 503, "Policy gave a reason that is neither a code nor an object with one.";
     EvaluationOverloaded, "evaluation_overloaded", CannotDecide, 503, "Too many evaluations are running.";
     ReadSetMoved, "read_set_moved", CannotDecide, 503, "What the decision rests on kept changing.";
+    BudgetUnusable, "budget_unusable", CannotDecide, 503, "What the request would take of a budget, or the budget's sums, cannot be told exactly.";
+    FactUnavailable, "fact_unavailable", CannotDecide, 503, "A fact that policy needs is missing or too old.";
+    StateFull, "state_full", CannotDecide, 503, "There is no room for more claims, budgets or holds.";
     LedgerUnavailable, "ledger_unavailable", CannotRecord, 503, "The decision could not be recorded.";
     LedgerFull, "ledger_full", CannotRecord, 503, "The log has no room for new decisions.";
     EntryTooLarge, "entry_too_large", CannotRecord, 503, "The receipt would be over 65,535 bytes.";

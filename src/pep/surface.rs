@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use http::Method;
 
-use crate::authority::Identities;
-use crate::canonical::Rules;
+use crate::authority::{BudgetRule, Facts, Identities};
 use crate::canonical::target::CanonicalTarget;
 use crate::canonical::template::PathTemplate;
+use crate::canonical::{ExecutionRequest, Rules};
+use crate::limits;
 use crate::model::{ActionName, PackageName, SurfaceName};
 use crate::upstream::Upstream;
 
@@ -22,6 +23,57 @@ pub struct Surface {
     pub upstream: Upstream,
     /// From the capture of the read set to the first byte.
     pub permit_age_max: Duration,
+    pub authority: Authority,
+}
+
+/// What a surface declares about the state that its decisions rest on and change.
+#[derive(Clone, Debug)]
+pub struct Authority {
+    /// What each request draws on, and policy sees the sums of.
+    pub budgets: Arc<[BudgetRule]>,
+    pub facts: Facts,
+    /// `None`: keys are passed on, and claim nothing.
+    pub idempotency: Option<Idempotency>,
+    pub holds: Holds,
+}
+
+/// One execution for one `Idempotency-Key`, for an actor on this surface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Idempotency {
+    /// How long a key is taken, from its PERMIT on.
+    pub keep: Duration,
+    /// The largest answer that is kept for repeated requests, bytes of its body; 0 keeps none.
+    pub answer_bytes_max: usize,
+}
+
+/// Requests that policy holds for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holds {
+    /// How long approvals count, from the ESCALATE on.
+    pub expire_after: Duration,
+    /// The longest `Prefer: wait=N` that is honoured.
+    pub wait_max: Duration,
+}
+
+impl Default for Authority {
+    fn default() -> Self {
+        let holds = Holds {
+            expire_after: Duration::from_secs(limits::HOLD_EXPIRE_MINUTES_DEFAULT * 60),
+            wait_max: Duration::from_secs(limits::HOLD_WAIT_SECONDS_DEFAULT),
+        };
+        Self { budgets: Arc::new([]), facts: Facts::none(), idempotency: None, holds }
+    }
+}
+
+impl Surface {
+    /// Bytes of the largest answer that is kept for requests with the same key; `None` if none is kept for this one.
+    /// What must not reach the disk does not do so as an answer either.
+    pub(super) fn keep_max(&self, execution: &ExecutionRequest) -> Option<usize> {
+        let claims = self.authority.idempotency?;
+        let request = &execution.request;
+        let is_kept = request.idempotency_key().is_some() && request.redaction().is_none();
+        (is_kept && claims.answer_bytes_max > 0).then_some(claims.answer_bytes_max)
+    }
 }
 
 pub struct Route {

@@ -26,18 +26,9 @@ pub(super) struct Input {
 impl Input {
     pub(super) fn of(question: &Question) -> Self {
         let Question { execution, context, now, .. } = question;
-        let ExecutionRequest { surface, action, actor, request, .. } = execution;
-        let mut members = vec![
-            member("surface", Json::string(surface.as_str())),
-            member("action", Json::string(action.as_str())),
-            member("actor", actor_of(actor)),
-            member("request", request_of(request)),
-            member("context", context_of(context)),
-            member("time", time_of(*now)),
-        ];
-        if let Some(key) = request.idempotency_key() {
-            members.push(member("idempotency_key", Json::string(key.as_str())));
-        }
+        let mut members = subject_members(execution);
+        members.push(member("context", context_of(context)));
+        members.push(member("time", time_of(*now)));
         Self::from_tree(object(members))
     }
 
@@ -45,6 +36,25 @@ impl Input {
         let bytes = Bytes::from(canonical_bytes(&tree));
         Self { tree, bytes }
     }
+}
+
+/// What the request alone determines of the input: everything but `context` and `time`.
+pub fn subject(execution: &ExecutionRequest) -> Json {
+    object(subject_members(execution))
+}
+
+fn subject_members(execution: &ExecutionRequest) -> Vec<(Arc<str>, Json)> {
+    let ExecutionRequest { surface, action, actor, request, .. } = execution;
+    let mut members = vec![
+        member("surface", Json::string(surface.as_str())),
+        member("action", Json::string(action.as_str())),
+        member("actor", actor_of(actor)),
+        member("request", request_of(request)),
+    ];
+    if let Some(key) = request.idempotency_key() {
+        members.push(member("idempotency_key", Json::string(key.as_str())));
+    }
+    members
 }
 
 fn canonical_bytes(tree: &Json) -> Vec<u8> {

@@ -175,14 +175,20 @@ impl Pdp {
         bind(question, input, &active.bundle, finding)
     }
 
-    /// A refusal without asking policy: what the evaluation would rest on is missing or stale.
-    pub fn silence(&self, question: Question, code: ReasonCode) -> Evaluated<Refusal> {
+    /// A refusal without asking policy: what the evaluation would rest on is missing or stale, or people have decided
+    /// already. Never a PERMIT.
+    pub fn refuse(&self, question: Question, decision: Decision, code: ReasonCode) -> Evaluated<Refusal> {
         let active = self.active();
         let input = Input::of(&question);
-        let finding = Finding::silence(code, String::new());
+        let finding = Finding { decision, ..Finding::silence(code, String::new()) };
         let evaluation = evaluation(&question, input, &active.bundle, &finding);
-        let refusal = Refusal::new(Decision::Silence, finding.reasons, code);
+        let refusal = Refusal::new(decision, finding.reasons, code);
         Evaluated::new(question.execution, question.read_set, evaluation, refusal)
+    }
+
+    /// [`Pdp::refuse`] with SILENCE.
+    pub fn silence(&self, question: Question, code: ReasonCode) -> Evaluated<Refusal> {
+        self.refuse(question, Decision::Silence, code)
     }
 
     /// What the active bundle says to a recorded (or made up) input. For replay and dry runs: a finding

@@ -261,7 +261,11 @@ pub(super) fn question(package: &str) -> super::Question {
             approvals: Json::Array(Vec::new()),
             attempt: 2,
         },
-        read_set: crate::model::ReadSet { items: Vec::new(), captured_at: Clock::system().monotonic() },
+        read_set: crate::model::ReadSet {
+            watched: Vec::new(),
+            state: Vec::new(),
+            captured_at: Clock::system().monotonic(),
+        },
         now: crate::clock::WallTime::from_unix_ns(1_763_643_600_123_456_789),
     }
 }

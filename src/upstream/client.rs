@@ -1,7 +1,8 @@
 //! Requests of the gateway's own, such as those of sinks: nobody's request, so nothing of the airlock.
 //!
-//! In: an [`Endpoint`] and whole bodies of the gateway's making. Out: the status of the answer. One connection, used
-//! again as long as it stands; one request at a time. Bytes of an execution request never come here: those are
+//! In: an [`Endpoint`] and whole bodies of the gateway's making, or a question for a JSON document. Out: the status of
+//! the answer, or the document. One request at a time; posts use one connection as long as it stands, each question has
+//! its own. No redirect is followed and no proxy is asked. Bytes of an execution request never come here: those are
 //! readable only in `permit`.
 
 use std::io;
@@ -9,10 +10,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue};
-use http::{Request, StatusCode};
+use http::header::{
+    ACCEPT, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, HeaderName,
+    HeaderValue, TRANSFER_ENCODING,
+};
+use http::{Request, StatusCode, Version};
 use http_body::Body;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -50,8 +54,40 @@ pub struct OwnCredential {
     pub secret: Credential,
 }
 
+/// Why there is no document.
+#[derive(Debug, thiserror::Error)]
+pub enum NoDocument {
+    #[error("no whole answer in time")]
+    Late,
+    #[error("{}", with_sources(.0))]
+    Unreachable(io::Error),
+    /// Redirects among them: a document comes from where config says.
+    #[error("the answer is {0}, not 200")]
+    Status(StatusCode),
+    #[error("the answer's media type is not application/json")]
+    MediaType,
+    #[error("the answer has a content coding")]
+    Encoded,
+    #[error("the answer's length is not marked, or it is not HTTP/1.1")]
+    Undelimited,
+    #[error("the document has more than {0} bytes")]
+    TooLarge(usize),
+}
+
+/// hyper tells what it was doing, and only its source tells what went wrong.
+fn with_sources(error: &io::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
+
 pub struct Client {
-    endpoint: Endpoint,
+    endpoint: Arc<Endpoint>,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     credential: Option<(HeaderName, HeaderValue)>,
     /// Idle, after a whole exchange.
@@ -59,7 +95,8 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn new(endpoint: Endpoint) -> Result<Self, InvalidRoots> {
+    pub fn new(endpoint: impl Into<Arc<Endpoint>>) -> Result<Self, InvalidRoots> {
+        let endpoint = endpoint.into();
         let tls = match &endpoint.scheme {
             Scheme::Plain => None,
             Scheme::Tls(roots) => Some(lease::connector(roots, &endpoint.host)?),
@@ -104,6 +141,43 @@ impl Client {
         Ok(status)
     }
 
+    /// Asks for a JSON document (RFC 8259) of at most so many bytes.
+    pub async fn json_document(&self, bytes_max: usize) -> Result<Bytes, NoDocument> {
+        let asked = timeout(self.endpoint.timeout, self.ask(bytes_max));
+        asked.await.unwrap_or(Err(NoDocument::Late))
+    }
+
+    async fn ask(&self, bytes_max: usize) -> Result<Bytes, NoDocument> {
+        let unreachable = |error: hyper::Error| NoDocument::Unreachable(io::Error::other(error));
+        // A connection of its own: the next question comes after any server has closed an idle one.
+        let mut sender = self.connect().await.map_err(NoDocument::Unreachable)?;
+        let mut request = Request::get(&*self.endpoint.target)
+            .header(HOST, &*self.endpoint.authority)
+            .header(ACCEPT, "application/json")
+            .header(CACHE_CONTROL, "no-cache")
+            .header(CONNECTION, "close")
+            .body(Full::default())
+            .map_err(|error| NoDocument::Unreachable(io::Error::other(error)))?;
+        if let Some((name, value)) = &self.credential {
+            request.headers_mut().insert(name, value.clone());
+        }
+        let (head, body) = sender.send_request(request).await.map_err(unreachable)?.into_parts();
+        if head.status != StatusCode::OK {
+            return Err(NoDocument::Status(head.status));
+        }
+        check_is_json(&head.headers)?;
+        // Without one of these a document that was cut off would look whole.
+        let is_delimited = body.size_hint().exact().is_some() || head.headers.contains_key(TRANSFER_ENCODING);
+        if head.version != Version::HTTP_11 || !is_delimited {
+            return Err(NoDocument::Undelimited);
+        }
+        match Limited::new(body, bytes_max).collect().await {
+            Ok(whole) => Ok(whole.to_bytes()),
+            Err(error) if error.is::<LengthLimitError>() => Err(NoDocument::TooLarge(bytes_max)),
+            Err(error) => Err(NoDocument::Unreachable(io::Error::other(error))),
+        }
+    }
+
     async fn connect(&self) -> io::Result<SendRequest<Full<Bytes>>> {
         let tcp = lease::dial(&self.endpoint.host, self.endpoint.port).await?;
         match &self.tls {
@@ -111,6 +185,19 @@ impl Client {
             Some((connector, name)) => handshake(connector.connect(name.clone(), tcp).await?).await,
         }
     }
+}
+
+/// Exactly `application/json`, at most with the one charset it can have, and nothing that would have to be unpacked.
+fn check_is_json(headers: &HeaderMap) -> Result<(), NoDocument> {
+    if headers.contains_key(CONTENT_ENCODING) {
+        return Err(NoDocument::Encoded);
+    }
+    let mut types = headers.get_all(CONTENT_TYPE).iter();
+    let (Some(only), None) = (types.next(), types.next()) else { return Err(NoDocument::MediaType) };
+    let text = only.to_str().map_err(|_| NoDocument::MediaType)?.to_ascii_lowercase();
+    let (essence, parameter) = text.split_once(';').map_or((&*text, None), |(e, p)| (e, Some(p.trim())));
+    let is_utf8 = matches!(parameter, None | Some("charset=utf-8" | "charset=\"utf-8\""));
+    if essence.trim() == "application/json" && is_utf8 { Ok(()) } else { Err(NoDocument::MediaType) }
 }
 
 /// Reads an answer's body for nobody. `false`: it did not end, or not within its bound.

@@ -80,8 +80,10 @@ impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::conditions::Conditions;
     use super::super::sealed_io::{SealedIo, SealedMessage};
     use super::*;
+    use crate::authority::Versions;
     use bytes::Bytes;
     use rustls_pki_types::{PrivateKeyDer, ServerName};
     use std::sync::atomic::AtomicUsize;
@@ -160,7 +162,8 @@ mod tests {
         left.store(taken, Ordering::SeqCst);
         let (mut io, seal) = SealedIo::new(tls, departed);
         let body = Bytes::from(vec![b'x'; 60_000]);
-        seal.arm(SealedMessage::new(Zeroizing::new(b"head".to_vec()), body.clone()));
+        let conditions = Conditions::while_unset(&Versions::new(), "freezes");
+        seal.arm(SealedMessage::new(Zeroizing::new(b"head".to_vec()), body.clone(), conditions));
         let whole = [&b"head"[..], &body].concat();
         io.write_all(&whole).await.expect_err("the socket breaks");
         let sent = seal.revoke();

@@ -14,8 +14,10 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
+use super::conditions::CREDENTIAL_EXPIRED;
+use super::kept::{Keeping, KeptAnswer};
 use super::lease::Lease;
-use super::permit::PermittedRequest;
+use super::permit::{PermittedRequest, SUPERSEDED};
 use crate::canonical::ExecutionRequest;
 use crate::clock::{Clock, Moment};
 use crate::ledger::{OpenPermit, Outcome, OutcomeRecorded, Receipt, ResponseSeen, Sent};
@@ -68,6 +70,17 @@ pub struct Answer {
     /// The answer's end is where its head says, by every reading of it.
     has_one_end: bool,
     idle_max: Duration,
+    /// For requests with the same idempotency key, as far as it came.
+    keeping: Option<Keeping>,
+}
+
+/// What an answer that has come to its end, or was given up, means.
+#[derive(Debug)]
+pub struct Concluded {
+    pub status: OutcomeStatus,
+    pub recorded: OutcomeRecorded,
+    /// The answer, if it is kept for requests with the same idempotency key.
+    pub kept: Option<KeptAnswer>,
 }
 
 /// The answer's body ended before it was whole.
@@ -96,8 +109,14 @@ impl InFlight {
         Self { exchange, sending, receipt, execution }
     }
 
-    /// Waits for the head of the answer, at most `head_max` from now.
-    pub async fn answer(self, head_max: Duration, idle_max: Duration) -> Result<Answer, Box<NoAnswer>> {
+    /// Waits for the head of the answer, at most `head_max` from now. An answer whose body has at most `keep_max` bytes
+    /// is kept.
+    pub async fn answer(
+        self,
+        head_max: Duration,
+        idle_max: Duration,
+        keep_max: Option<usize>,
+    ) -> Result<Answer, Box<NoAnswer>> {
         let Self { exchange, mut sending, receipt, execution } = self;
         let (code, cause) = match timeout(head_max, &mut sending).await {
             Ok(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
@@ -120,6 +139,7 @@ impl InFlight {
                     is_whole: false,
                     has_one_end,
                     idle_max,
+                    keeping: keep_max.map(Keeping::new),
                 });
             }
             Ok(Err(error)) if error.is_parse() => (ReasonCode::UpstreamMalformed, error.to_string()),
@@ -128,7 +148,8 @@ impl InFlight {
         };
         let is_violation = exchange.is_violated();
         let (status, code) = exchange.give_up(code);
-        let may_decide_again = status == OutcomeStatus::NotSent && !is_violation;
+        let may_decide_again =
+            status == OutcomeStatus::NotSent && !is_violation && code != ReasonCode::CredentialInvalid;
         let again = may_decide_again.then(|| Box::new(execution));
         Err(Box::new(NoAnswer { status, code, receipt, again, is_violation, cause }))
     }
@@ -158,9 +179,14 @@ impl Answer {
             Err(_elapsed) => Err(Cut::Silent),
             Ok(Some(Err(error))) => Err(Cut::Broken(error)),
             Ok(Some(Ok(frame))) => {
-                if let Some(data) = frame.data_ref() {
-                    self.digester.update(data);
-                    self.size += data.len() as u64;
+                match frame.data_ref() {
+                    Some(data) => {
+                        self.digester.update(data);
+                        self.size += data.len() as u64;
+                        self.keeping = self.keeping.take().and_then(|keeping| keeping.with(data));
+                    }
+                    // Trailers.
+                    None => self.keeping = None,
                 }
                 Ok(Some(frame))
             }
@@ -173,7 +199,7 @@ impl Answer {
 
     /// Records the outcome. The connection is used again only if the exchange was whole in both directions, and
     /// no byte of this answer can still be on its way.
-    pub fn conclude(mut self) -> (OutcomeStatus, OutcomeRecorded) {
+    pub fn conclude(mut self) -> Concluded {
         let response = ResponseSeen {
             status_code: self.parts.status.as_u16(),
             size: self.size,
@@ -188,7 +214,15 @@ impl Answer {
             }
             status => (status, None),
         };
-        let recorded = self.exchange.close(status, cause, Some(response));
+        let announced_len = self.announced_len();
+        let keeping = match status {
+            OutcomeStatus::Confirmed | OutcomeStatus::Failed => self.keeping.take(),
+            OutcomeStatus::NotSent | OutcomeStatus::Indeterminate => None,
+        };
+        let kept = keeping.map(|k| k.finish(self.parts.status, &self.parts.headers, announced_len));
+        let evidence = kept.as_ref().and_then(KeptAnswer::to_bytes);
+        let kept = kept.filter(|_| evidence.is_some());
+        let recorded = self.exchange.close_with(status, cause, Some(response), evidence);
         if self.is_whole
             && sent_whole
             && self.has_one_end
@@ -196,7 +230,7 @@ impl Answer {
         {
             lease.give_back();
         }
-        (status, recorded)
+        Concluded { status, recorded, kept }
     }
 }
 
@@ -236,20 +270,38 @@ impl Exchange {
         cause: Option<&'static str>,
         response: Option<ResponseSeen>,
     ) -> OutcomeRecorded {
+        self.close_with(status, cause, response, None)
+    }
+
+    fn close_with(
+        &mut self,
+        status: OutcomeStatus,
+        cause: Option<&'static str>,
+        response: Option<ResponseSeen>,
+        answer: Option<Bytes>,
+    ) -> OutcomeRecorded {
         let sent = (self.revoke() == self.message_len).then(|| self.whole.clone());
         let duration = self.clock.monotonic().since(self.started);
         let permit =
             self.permit.take().expect("an exchange is closed once: closing takes it by value or in drop");
-        permit.close(Outcome { status, cause, sent, response, answer: None, duration })
+        permit.close(Outcome { status, cause, sent, response, answer, duration })
     }
 
     /// No answer came. If no byte had left, and none can any more, that is certain; else nothing is.
     fn give_up(mut self, code: ReasonCode) -> (OutcomeStatus, ReasonCode) {
-        let (status, code) = match self.revoke() {
-            0 => (OutcomeStatus::NotSent, ReasonCode::UpstreamNotSent),
-            _ => (OutcomeStatus::Indeterminate, code),
+        let superseded = self.lease.as_ref().and_then(|lease| lease.seal.superseded());
+        let (status, code, cause) = match (self.revoke(), superseded) {
+            (0, Some(moved)) if *moved == *CREDENTIAL_EXPIRED => {
+                (OutcomeStatus::NotSent, ReasonCode::CredentialInvalid, SUPERSEDED)
+            }
+            (0, Some(_)) => (OutcomeStatus::NotSent, ReasonCode::ReadSetMoved, SUPERSEDED),
+            (0, None) => {
+                let code = ReasonCode::UpstreamNotSent;
+                (OutcomeStatus::NotSent, code, code.as_str())
+            }
+            (_, _) => (OutcomeStatus::Indeterminate, code, code.as_str()),
         };
-        self.close(status, Some(code.as_str()), None);
+        self.close(status, Some(cause), None);
         (status, code)
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! [`seal`] is the one constructor of [`PermittedRequest`]. It takes a PERMIT whose receipt is durable, checks in
 //! one step without an await that everything the decision read is still so and that the permit is young
-//! enough, puts the credential into its slot, and hands out a value that can only be forwarded, once.
+//! enough, puts the credential into its slot, and hands out a value that can only be forwarded, once. The same
+//! conditions go with the message: its first byte leaves only if they still hold (`conditions`, `sealed_io`).
 
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use http::{HeaderName, HeaderValue, Request, Uri};
 use http_body_util::Full;
 use zeroize::Zeroizing;
 
+use super::conditions::Conditions;
 use super::exchange::InFlight;
 use super::lease::Lease;
 use super::sealed_io::SealedMessage;
@@ -38,12 +40,12 @@ pub struct PermittedRequest {
 pub struct Moved {
     pub execution: ExecutionRequest,
     pub receipt: Receipt,
-    /// What moved: the name of a read item, `permit_age`, or [`CREDENTIAL_EXPIRED`].
+    /// What moved: the name of a read item, `permit_age`, or [`super::CREDENTIAL_EXPIRED`].
     pub name: std::sync::Arc<str>,
 }
 
-/// The actor's credential ran out between proving it and sending: deciding again would not help.
-pub const CREDENTIAL_EXPIRED: &str = "credential_expired";
+/// Cause of the outcome of a permit that was not used, because something it rests on had changed.
+pub(super) const SUPERSEDED: &str = "superseded";
 
 /// From "receipt durable" to "may be sent". Panics if a slot's credential is not there, which config rules out.
 pub fn seal(
@@ -54,23 +56,15 @@ pub fn seal(
     clock: &Clock,
 ) -> Result<PermittedRequest, Box<Moved>> {
     let (evaluated, receipt, permit) = recorded.into_parts();
-    let read_set = evaluated.read_set();
-    let age = clock.monotonic().since(read_set.captured_at);
-    let is_expired = evaluated.execution().actor.valid_until.is_some_and(|end| clock.wall() >= end);
-    let moved = match versions.validate(read_set) {
-        Err(moved) => Some(moved.name),
-        Ok(()) if is_expired => Some(CREDENTIAL_EXPIRED.into()),
-        Ok(()) if age > permit_age_max => Some("permit_age".into()),
-        Ok(()) => None,
-    };
-    if let Some(name) = moved {
+    let conditions = Conditions::of(&evaluated, versions, permit_age_max, clock);
+    if let Err(name) = conditions.check() {
         permit.close(Outcome {
             status: OutcomeStatus::NotSent,
-            cause: Some("superseded"),
+            cause: Some(SUPERSEDED),
             sent: None,
             response: None,
             answer: None,
-            duration: age,
+            duration: conditions.age(),
         });
         return Err(Box::new(Moved { execution: evaluated.into_execution(), receipt, name }));
     }
@@ -82,11 +76,15 @@ pub fn seal(
     let whole = Sent { digest, size: (wire.head.len() + wire.body.len()) as u64 };
     let (head, fields) = fill_slot(wire, credentials);
     let request = http_request(wire, fields);
-    let message = SealedMessage::new(head, wire.body.clone());
+    let message = SealedMessage::new(head, wire.body.clone(), conditions);
     Ok(PermittedRequest { message, request, whole, permit, receipt, execution, clock: clock.clone() })
 }
 
 impl PermittedRequest {
+    pub fn execution(&self) -> &ExecutionRequest {
+        &self.execution
+    }
+
     /// Arms the lease's seal with these bytes and starts the exchange.
     pub fn forward(self, lease: Lease) -> InFlight {
         InFlight::start(self, lease)

@@ -5,6 +5,9 @@
 //! have all left it is unarmed again. What hyper does above it does not matter: a byte that policy did not
 //! judge has no way out.
 //!
+//! Before the first byte of a message its [`Conditions`] are looked at once more, and the write happens while none of
+//! them can change. If one has, the message is withdrawn whole: the seal is unarmed, and says why.
+//!
 //! [`Seal::revoke`] takes the permission back and says how many bytes had left. Zero is proof that nothing
 //! was sent *and nothing will be*: any later write is refused. That proof is what `not_sent` rests on.
 
@@ -17,17 +20,20 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use zeroize::Zeroizing;
 
+use super::conditions::Conditions;
 use super::departed::Departed;
 
 /// The exact bytes of one permitted request, credential in place. Wiped when dropped, as far as they hold it.
 pub(super) struct SealedMessage {
     head: Zeroizing<Vec<u8>>,
     body: Bytes,
+    /// Of its first byte.
+    conditions: Conditions,
 }
 
 impl SealedMessage {
-    pub(super) fn new(head: Zeroizing<Vec<u8>>, body: Bytes) -> Self {
-        Self { head, body }
+    pub(super) fn new(head: Zeroizing<Vec<u8>>, body: Bytes, conditions: Conditions) -> Self {
+        Self { head, body, conditions }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -56,6 +62,8 @@ struct State {
     written: usize,
     /// A write that was not the next slice of the message was asked for. The connection is done for.
     violated: bool,
+    /// What had moved when the first byte of the message was about to leave.
+    superseded: Option<Arc<str>>,
 }
 
 impl Seal {
@@ -69,6 +77,7 @@ impl Seal {
         let mut state = self.state();
         assert!(state.armed.is_none() && !state.violated, "a lease is armed once at a time");
         state.written = 0;
+        state.superseded = None;
         state.armed = Some(message);
     }
 
@@ -89,6 +98,11 @@ impl Seal {
     pub(super) fn is_violated(&self) -> bool {
         self.state().violated
     }
+
+    /// What had moved, if the message was withdrawn at its first byte.
+    pub(super) fn superseded(&self) -> Option<Arc<str>> {
+        self.state().superseded.clone()
+    }
 }
 
 impl State {
@@ -108,6 +122,21 @@ impl State {
             at += slice.len();
         }
         Ok(())
+    }
+
+    /// The write itself: the first one of a message only while its conditions hold.
+    fn write<T>(&mut self, write: impl FnOnce() -> Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        let message = self.armed.as_ref().filter(|_| self.written == 0);
+        let Some(message) = message else { return write() };
+        match message.conditions.start(write) {
+            Ok(written) => written,
+            Err(moved) => {
+                self.superseded = Some(moved);
+                self.armed = None;
+                let text = "write refused: what the permit rests on has moved";
+                Poll::Ready(Err(io::Error::new(io::ErrorKind::PermissionDenied, text)))
+            }
+        }
     }
 
     fn advance(&mut self, n: usize) {
@@ -150,7 +179,8 @@ impl<T> SealedIo<T> {
         let mut state = self.seal.state();
         state.check(slices)?;
         let before = self.departed.bytes();
-        let result = ready!(write(Pin::new(&mut self.io)));
+        let io = Pin::new(&mut self.io);
+        let result = ready!(state.write(|| write(io)));
         match &result {
             Ok(n) => state.advance(*n),
             Err(_) if self.departed.bytes() != before => state.broke_off(),
@@ -197,10 +227,16 @@ impl<T: AsyncRead + Unpin> AsyncRead for SealedIo<T> {
 mod tests {
     use super::super::departed::Counted;
     use super::*;
+    use crate::authority::Versions;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
     fn message(head: &str, body: &str) -> SealedMessage {
-        SealedMessage::new(Zeroizing::new(head.into()), Bytes::copy_from_slice(body.as_bytes()))
+        message_while(&Versions::new(), head, body)
+    }
+
+    fn message_while(versions: &Versions, head: &str, body: &str) -> SealedMessage {
+        let conditions = Conditions::while_unset(versions, "freezes");
+        SealedMessage::new(Zeroizing::new(head.into()), Bytes::copy_from_slice(body.as_bytes()), conditions)
     }
 
     fn sealed() -> (SealedIo<Counted<DuplexStream>>, Seal, DuplexStream) {
@@ -277,6 +313,32 @@ mod tests {
         io.write(b"dbody").await.expect_err("revoked");
         assert_eq!(seal.revoke(), 3);
         assert_eq!(arrived(io, far).await, "hea");
+    }
+
+    #[tokio::test]
+    async fn a_message_whose_conditions_have_moved_never_starts_and_is_no_violation() {
+        let versions = Versions::new();
+        let (mut io, seal, far) = sealed();
+        seal.arm(message_while(&versions, "head", "body"));
+        versions.set("freezes", "17");
+        let refused = io.write(b"headbody").await.expect_err("moved");
+        assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
+        assert_eq!((seal.superseded().as_deref(), seal.is_violated()), (Some("freezes"), false));
+        assert_eq!(seal.revoke(), 0);
+        io.write(b"headbody").await.expect_err("withdrawn");
+        assert_eq!(arrived(io, far).await, "");
+    }
+
+    #[tokio::test]
+    async fn a_message_that_has_started_goes_on_whatever_moves() {
+        let versions = Versions::new();
+        let (mut io, seal, far) = sealed();
+        seal.arm(message_while(&versions, "head", "body"));
+        io.write_all(b"h").await.expect("nothing has moved");
+        versions.set("freezes", "17");
+        io.write_all(b"eadbody").await.expect("it has started");
+        assert_eq!((seal.revoke(), seal.superseded()), (8, None));
+        assert_eq!(arrived(io, far).await, "headbody");
     }
 
     #[tokio::test]

@@ -181,7 +181,11 @@ impl Ask {
             },
             package: self.package.parse().expect("a name"),
             context: Context { approvals: Json::Array(approvals.into_iter().collect()), ..Context::empty(1) },
-            read_set: ReadSet { items: Vec::new(), captured_at: Clock::system().monotonic() },
+            read_set: ReadSet {
+                watched: Vec::new(),
+                state: Vec::new(),
+                captured_at: Clock::system().monotonic(),
+            },
             now: WallTime::parse_rfc3339(self.at).expect("a time"),
         }
     }

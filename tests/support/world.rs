@@ -382,6 +382,12 @@ impl World {
         self.addresses.expect("running").1
     }
 
+    /// What an operator does, of a gateway in this process. When it returns, it is done.
+    pub fn administer(&self, administration: interlock::ledger::Administration) {
+        let Running::Inside { runtime, gateway } = &self.running else { panic!("a gateway in this process") };
+        runtime.block_on(gateway.ledger().record_admin(administration)).expect("recorded");
+    }
+
     fn wait_until_ready(&mut self) {
         assert!(self.becomes_ready(), "the gateway becomes ready: {}", self.program_log());
     }

@@ -689,8 +689,8 @@ pub fn freezes_have_one_version_and_an_order<H: Harness>() {
     let world = World::<H>::new();
     let pay = request("10");
     let version = |world: &World<H>| {
-        let read = world.harness.versions().capture(&Clock::manual(at(0)));
-        let item = read.items.iter().find(|item| &*item.name == "freezes").expect("there from the start");
+        let read = world.harness.versions().capture(&Clock::manual(at(0)), &["freezes".into()]);
+        let item = read.watched.iter().find(|item| &*item.name == "freezes").expect("there from the start");
         item.version.to_string()
     };
     let scope = |world: &World<H>| match world.read(&pay, 0).restriction {
@@ -698,7 +698,7 @@ pub fn freezes_have_one_version_and_an_order<H: Harness>() {
         Some(Restriction::Quarantined { .. }) => panic!("nobody is in quarantine"),
         None => None,
     };
-    let before = world.harness.versions().capture(&Clock::manual(at(0)));
+    let before = world.harness.versions().capture(&Clock::manual(at(0)), &["freezes".into()]);
     let of_actor = Of { actor: Some(pay.actor.clone()), ..Of::default() };
     let of_surface = Of { surface: Some(name("payments")), ..Of::default() };
     let elsewhere = Of { surface: Some(name("exports")), ..Of::default() };
@@ -734,7 +734,7 @@ pub fn a_quarantine_stands_until_it_is_released<H: Harness>() {
     };
     let quarantine =
         |n| Change::Quarantined { surface: name("payments"), actor: pay.actor.clone(), by: id(n), at: at(0) };
-    let before = world.harness.versions().capture(&Clock::manual(at(0)));
+    let before = world.harness.versions().capture(&Clock::manual(at(0)), &["freezes".into()]);
     world.append(quarantine(1));
     world.append(quarantine(2));
     assert_eq!(by(&world), Some(Some(id(1))), "the first cause stands");
