@@ -165,7 +165,7 @@ impl Made {
         self.frames.push((leaves, evidence));
     }
 
-    /// A frame of so many permits, and one of their outcomes.
+    /// A frame of so many permits, and one of their outcomes and what was said of them later.
     fn permits(&mut self, count: u64) {
         let first = self.edge.size().0;
         let inputs: Vec<_> = (0..count)
@@ -192,19 +192,17 @@ impl Made {
             }
             self.about(outcome, first + n)
         });
-        let outcomes = outcomes.collect();
+        let mut settled: Vec<_> = outcomes.collect();
         let answers = (0..count).filter(|n| kept(*n)).map(|_| KEPT_ANSWER.to_vec()).collect();
-        self.frame(outcomes, answers);
-        let later = (0..count).filter(|n| unknown(*n)).map(|n| {
+        settled.extend((0..count).filter(|n| unknown(*n)).map(|n| {
             let by = if n % 2 == 0 { "outcome_by_operator" } else { "outcome_by_upstream_log" };
             let mut outcome = golden(by);
             outcome["settles"] = json!([]);
             self.about(outcome, first + n)
-        });
-        let mut later: Vec<_> = later.collect();
+        }));
         let admin = ["admin", "admin_of_quarantine", "admin_of_approval"][(first % 3) as usize];
-        later.push(self.of_epoch(golden(admin)));
-        self.frame(later, Vec::new());
+        settled.push(self.of_epoch(golden(admin)));
+        self.frame(settled, answers);
     }
 
     /// An outcome of the decision at this index.

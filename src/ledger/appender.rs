@@ -237,9 +237,8 @@ impl Appender {
             }
         };
         let left = self.tail.segment_length - spot.offset - frame_bytes;
-        if leaves.iter().any(Leaf::needs_spare) {
-            self.ensure_spare()?;
-        } else if leaves.iter().any(|l| l.duty == Duty::Wanted) && left < self.owed_bytes() {
+        let is_wanted = leaves.iter().any(|l| l.duty == Duty::Wanted);
+        if leaves.iter().any(Leaf::needs_spare) || is_wanted && left < self.owed_bytes() {
             self.ensure_spare()?;
         }
         Ok(spot)

@@ -12,11 +12,12 @@ use super::restart::{self, RestartPoint};
 use super::seal::{Progress, Sealer};
 use super::simulated::{Failure, Simulated, Target};
 use super::storage::Storage;
-use super::tests::{activation, clock, confirmed, rejection, settings, signer, start};
+use super::tests::{activation, administration, clock, confirmed, rejection, settings, signer, start};
 use super::*;
 use crate::merkle::note::Signer;
 use crate::merkle::tree::leaf_hash;
 use crate::model::LeafIndex;
+use crate::model::entry::AdminAction;
 use crate::verify::walk::{Step, Walk};
 use crate::verify::{Form, Source, Verdict, verify_log};
 
@@ -536,4 +537,37 @@ async fn a_frame_damaged_before_others_refuses_the_start_and_names_both() {
     let file = "frames/00000000000000000000.frames";
     assert!(error.contains(&format!("{file} at offset 0: ")), "{error}");
     assert!(error.contains(&format!("the log goes on in {file} at offset 4096")), "{error}");
+}
+
+#[tokio::test]
+async fn what_operators_do_is_recorded_on_a_full_disk_until_only_what_is_owed_has_room() {
+    let storage = Arc::new(Simulated::new());
+    storage.set_room(3);
+    let (ledger, _) = open(&storage).expect("opens");
+    let mut permits = Vec::new();
+    while let Ok(done) = ledger.decide(Decision::Permit).await {
+        permits.push(done.open.expect("a permit"));
+    }
+    let mut refused = None;
+    // Decisions that are turned away do not end it.
+    while ledger.decide(Decision::Deny).await.is_ok() {}
+    let mut recorded = 0;
+    while refused.is_none() && recorded < 1_000 {
+        match ledger.record_admin(administration(AdminAction::Freeze)).await {
+            Ok(_) => recorded += 1,
+            Err(error) => refused = Some(error),
+        }
+    }
+    assert_eq!((refused, ledger.health()), (Some(Unrecorded::Full), Health::Full));
+    assert_eq!(recorded, 64 - permits.len() - crate::limits::STOP_FRAMES_MAX, "the rest is owed");
+    assert_eq!(ledger.record_policy(activation()).await.err(), Some(Unrecorded::Full));
+    for permit in permits {
+        // The answer finds no room to spare, and the outcome is written without it.
+        let outcome = Outcome { answer: Some(Bytes::from_static(b"{}")), ..confirmed() };
+        permit.close(outcome).durable().await.expect("an outcome fits");
+    }
+    assert_eq!(ledger.close(Duration::ZERO).await, Closed::Clean);
+    let report = verify_log(&*storage, signer().verifier()).expect("readable");
+    let only_policy = |what: &str| what.contains("under policy");
+    assert!(report.problems.iter().all(|problem| only_policy(&problem.what)), "{report}");
 }

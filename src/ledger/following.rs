@@ -65,7 +65,7 @@ impl Follower for Recorder {
 }
 
 /// What the log says, read from its frames alone.
-fn truth(storage: &Simulated) -> (Vec<String>, u64) {
+fn truth(storage: &impl Source) -> (Vec<String>, u64) {
     let mut walk = Walk::new(storage, signer().verifier().name()).expect("readable");
     let (mut lines, mut size) = (Vec::new(), 0);
     while let Step::Frame(frame, _) = walk.step().expect("readable") {
@@ -169,7 +169,7 @@ async fn live(storage: &Arc<Simulated>, permits: u32) -> bool {
     let Ok((ledger, recorder)) = open(storage) else { return false };
     let left_open = all_changes(&ledger, storage, permits).await;
     let (heard, size) = recorder.state();
-    let (lines, leaves) = truth(storage);
+    let (lines, leaves) = truth(&**storage);
     match &left_open {
         Ok(_) => assert_eq!((&heard, size), (&lines, leaves), "the follower has what the log says"),
         Err(_) => assert!(lines.starts_with(&heard) && leaves >= size, "what it heard of is durable"),
@@ -181,13 +181,13 @@ async fn live(storage: &Arc<Simulated>, permits: u32) -> bool {
 /// A start gives the state that the log says, and goes on with it.
 async fn stands(storage: &Arc<Simulated>, when: &str) {
     let (ledger, recorder) = open(storage).unwrap_or_else(|e| panic!("{when}: {e}"));
-    assert_eq!(recorder.state(), truth(storage), "{when}");
+    assert_eq!(recorder.state(), truth(&**storage), "{when}");
     ledger
         .record_admin(administration(AdminAction::Unfreeze))
         .await
         .unwrap_or_else(|e| panic!("{when}: {e}"));
     assert_eq!(ledger.close(Duration::ZERO).await, Closed::Clean, "{when}");
-    assert_eq!(recorder.state(), truth(storage), "{when}");
+    assert_eq!(recorder.state(), truth(&**storage), "{when}");
     in_background(&ledger, storage);
 }
 
@@ -256,7 +256,7 @@ async fn a_start_folds_from_the_newest_pair_that_fits_and_says_the_same_without_
             // The walk to compare with reads all of it.
             assert_eq!(storage.was_read(segment), segment >= from, "{when}: {segment}");
         }
-        assert_eq!(recorder.state(), truth(&storage), "{when}");
+        assert_eq!(recorder.state(), truth(&*storage), "{when}");
     };
     same(newest, "untouched");
     storage.change_state(newest, |bytes| *bytes.last_mut().expect("some") ^= 1);
@@ -306,4 +306,53 @@ async fn a_snapshot_that_the_follower_refuses_is_passed_over_and_nobody_who_keep
     drop(super::faults::open(&storage).expect("opens"));
     assert!(!storage.was_read(LeafIndex(0)), "a start without a follower reads from the restart point");
     assert!(leaf_hashes(&storage).len() > 30);
+}
+
+#[tokio::test]
+async fn snapshots_are_written_to_the_disk_by_themselves_and_fsck_names_one_that_is_not_whole() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let opened = || {
+        let recorder = Arc::new(Recorder::default());
+        let start = Start { follower: Arc::clone(&recorder) as Arc<dyn Follower>, ..start() };
+        let (ledger, _) = Ledger::open(settings(dir.path()), signer(), clock(), start).expect("opens");
+        (ledger, recorder)
+    };
+    let (ledger, recorder) = opened();
+    ledger.record_policy(activation()).await.expect("recorded");
+    for _ in 0..8 {
+        decide(&ledger, Decision::Permit, large()).await.expect("recorded");
+    }
+    let states = || -> Vec<_> {
+        let files = std::fs::read_dir(dir.path().join("restart")).expect("readable");
+        let paths = files.map(|file| file.expect("readable").path());
+        let mut states: Vec<_> =
+            paths.filter(|path| path.extension().is_some_and(|e| e == "state")).collect();
+        states.sort();
+        states
+    };
+    for _ in 0..500 {
+        if states().len() >= 2 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(ledger.close(Duration::from_secs(5)).await, Closed::Clean);
+    drop(ledger);
+    let source = crate::verify::Directory::open(dir.path()).expect("a log");
+    assert_eq!(recorder.state(), truth(&source));
+    let check = |repair| fsck(dir.path(), signer().verifier(), repair, clock()).expect("checkable");
+    let checked = check(false);
+    assert!(checked.derived.is_empty(), "{:?}", checked.derived);
+    let newest = states().pop().expect("at least two");
+    let mut bytes = std::fs::read(&newest).expect("readable");
+    *bytes.last_mut().expect("some") ^= 1;
+    crate::ledger::tests::overwrite(&newest, &bytes);
+    let checked = check(true);
+    assert_eq!(checked.derived.len(), 1, "{:?}", checked.derived);
+    assert!(newest.ends_with(&checked.derived[0].file), "{:?}", checked.derived);
+    assert!(!newest.exists());
+    let (ledger, recorder) = opened();
+    let source = crate::verify::Directory::open(dir.path()).expect("a log");
+    assert_eq!(recorder.state(), truth(&source));
+    assert_eq!(ledger.close(Duration::ZERO).await, Closed::Clean);
 }

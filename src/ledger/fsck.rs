@@ -13,7 +13,11 @@ use std::time::Duration;
 
 use super::archive::{self, Index, IndexError, Seen, Term, Tiles};
 use super::restart::{self, RestartPoint};
-use super::storage::{Lock, RESTART_DIR, SEALING_FILE, Unusable, read_bounded, restart_file, restart_index};
+use super::snapshots::{self, STATE_FILE_BYTES_MAX};
+use super::storage::{
+    Lock, RESTART_DIR, SEALING_FILE, Unusable, read_bounded, restart_file, restart_index, state_file,
+    state_index,
+};
 use crate::clock::Clock;
 use crate::limits;
 use crate::merkle::checkpoint::parse_checkpoint;
@@ -86,6 +90,7 @@ pub fn fsck(root: &Path, key: &VerifierKey, repair: bool, clock: Clock) -> Resul
         return Ok(checked);
     }
     let unfit_points = check_restart_points(root, &source, key.name(), &mut checked)?;
+    let unfit_states = check_states(root, &source, key.name(), &mut checked)?;
     let before = checked.derived_count;
     check_archive(root, &source, key.name(), &mut checked)?;
     // Those that stand beside the archive's position, like partial ones.
@@ -101,6 +106,9 @@ pub fn fsck(root: &Path, key: &VerifierKey, repair: bool, clock: Clock) -> Resul
     if repair && checked.derived_count > 0 {
         for first in unfit_points {
             fs::remove_file(root.join(restart_file(first)))?;
+        }
+        for first in unfit_states {
+            fs::remove_file(root.join(state_file(first)))?;
         }
         if archive_is_unfit {
             make_archive_again(root, &source, key, clock)?;
@@ -171,6 +179,47 @@ fn check_restart_points(
     })?;
     for first in points.into_keys() {
         checked.unfit(restart_file(first), "no segment begins there");
+        unfit.push(first);
+    }
+    Ok(unfit)
+}
+
+/// The same for state snapshots: that they are whole, and of this place and history. What they say of the state only the
+/// gateway's own next start can read.
+fn check_states(
+    root: &Path,
+    source: &Directory,
+    log: &LogOrigin,
+    checked: &mut Checked,
+) -> Result<Vec<LeafIndex>, Uncheckable> {
+    let mut states = BTreeSet::new();
+    match fs::read_dir(root.join(RESTART_DIR)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        listed => {
+            for entry in listed? {
+                states.extend(entry?.file_name().to_str().and_then(state_index));
+            }
+        }
+    }
+    if states.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut unfit = Vec::new();
+    restart::derive(source, log, |truth| {
+        if !states.remove(&truth.first) {
+            return Ok(());
+        }
+        let file = state_file(truth.first);
+        let bytes = read_bounded(&root.join(&file), STATE_FILE_BYTES_MAX)?;
+        let place = (truth.first, truth.edge.root());
+        if let Err(why) = snapshots::parse(&bytes, place, log, |_, _| true) {
+            checked.unfit(file, why.to_string());
+            unfit.push(truth.first);
+        }
+        Ok(())
+    })?;
+    for first in states {
+        checked.unfit(state_file(first), "no segment begins there");
         unfit.push(first);
     }
     Ok(unfit)

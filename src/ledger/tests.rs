@@ -132,6 +132,13 @@ pub(super) fn confirmed() -> Outcome {
     }
 }
 
+/// Somebody changes a file behind everybody's back.
+pub(super) fn overwrite(path: &Path, bytes: &[u8]) {
+    use std::io::Write;
+    let file = std::fs::OpenOptions::new().write(true).truncate(true).open(path);
+    file.expect("there").write_all(bytes).expect("written");
+}
+
 /// Of RECEIPTS.md.
 pub(super) const KEPT_ANSWER: &[u8] =
     br#"{"body":"e30=","headers":[["content-type","application/json"]],"status":201}"#;
@@ -521,4 +528,113 @@ fn every_leaf_type_is_written_as_its_golden_file_says_and_canonically() {
         assert_eq!(serde_json_canonicalizer::to_string(&value).expect("canonical"), written, "{name}");
         assert_eq!(Entry::from_bytes_unverified(written.as_bytes()).expect("an entry"), entry, "{name}");
     }
+}
+
+/// The outcomes of a log, whole.
+fn outcomes_in(dir: &Path) -> Vec<OutcomeEntry> {
+    let outcomes = entries_in(dir).into_iter().filter_map(|entry| match entry {
+        Entry::Outcome(outcome) => Some(*outcome),
+        Entry::Admin(_)
+        | Entry::Decision(_)
+        | Entry::Epoch(_)
+        | Entry::Key(_)
+        | Entry::Policy(_)
+        | Entry::Refusal(_) => None,
+    });
+    outcomes.collect()
+}
+
+#[tokio::test]
+async fn an_outcome_settles_what_its_permit_reserved_of_also_when_it_is_dropped() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (ledger, _) = open(dir.path());
+    let reserving = async || {
+        let id = ledger.new_id().expect("random");
+        let mut entry = decision_entry(id, Decision::Permit, ledger.epoch(), b"{}");
+        entry.reserves = ["daily", "monthly"]
+            .map(|budget| Reserve {
+                amount: "12.50".into(),
+                budget: budget.parse().expect("a name"),
+                key: Digest::of(b"key"),
+                until: "2025-11-21T00:00:00.000000Z".into(),
+            })
+            .into();
+        let entry = Entry::Decision(Box::new(entry));
+        let evidence = (Digest::of(b"{}"), Bytes::from_static(b"{}"));
+        let done = ledger.append_decision(entry, (id, Decision::Permit), evidence, None).await;
+        done.expect("recorded").open.expect("a permit")
+    };
+    drop(reserving().await);
+    for status in [OutcomeStatus::Confirmed, OutcomeStatus::Failed, OutcomeStatus::Indeterminate] {
+        let outcome = Outcome { status, ..confirmed() };
+        reserving().await.close(outcome).durable().await.expect("recorded");
+    }
+    assert_eq!(ledger.close(Duration::from_secs(5)).await, Closed::Clean);
+    let settled = outcomes_in(dir.path()).into_iter().map(|outcome| {
+        let names = outcome.settles.iter().map(|settle| (settle.budget.to_string(), settle.settled_as));
+        (outcome.status, names.collect::<Vec<_>>())
+    });
+    let both = |settled_as| vec![("daily".to_owned(), settled_as), ("monthly".to_owned(), settled_as)];
+    let expected = [
+        (OutcomeStatus::NotSent, both(SettledAs::Released)),
+        (OutcomeStatus::Confirmed, both(SettledAs::Spent)),
+        (OutcomeStatus::Failed, both(SettledAs::Released)),
+        (OutcomeStatus::Indeterminate, Vec::new()),
+    ];
+    assert_eq!(settled.collect::<Vec<_>>(), expected);
+}
+
+#[tokio::test]
+async fn evidence_is_read_beside_its_entry_in_every_segment_and_one_that_is_too_large_is_left_out() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (ledger, _) = open(dir.path());
+    ledger.record_policy(activation()).await.expect("recorded");
+    let reader = ledger.reader();
+    let mut kept = Vec::new();
+    for n in 0..12u32 {
+        let input: Bytes = format!("\"{}\"", (n % 10).to_string().repeat(90_000)).into();
+        let answer: Bytes = format!("{{\"status\":{n}}}").into();
+        let done = ledger.decide_on(Decision::Permit, input.clone()).await.expect("recorded");
+        kept.push((done.receipt.index, input));
+        let outcome = Outcome { answer: Some(answer.clone()), ..confirmed() };
+        let receipt = done.open.expect("a permit").close(outcome).durable().await.expect("recorded");
+        // At once, from the segment that is written.
+        let read = reader.evidence_of(receipt.index, &Digest::of(&answer)).expect("readable");
+        assert_eq!(read.as_ref(), Some(&answer));
+        kept.push((receipt.index, answer));
+    }
+    let huge = Bytes::from(vec![b'7'; SEGMENT_BYTES as usize]);
+    let done = ledger.decide(Decision::Permit).await.expect("recorded");
+    let outcome = Outcome { answer: Some(huge.clone()), ..confirmed() };
+    let receipt = done.open.expect("a permit").close(outcome).durable().await.expect("recorded");
+    assert_eq!(reader.evidence_of(receipt.index, &Digest::of(&huge)).expect("readable"), None);
+    let is_sealed = || {
+        let forms = crate::verify::source::segment_files(dir.path()).expect("listed");
+        forms.iter().filter(|(_, form)| *form == crate::verify::Form::Sealed).count() >= 3
+    };
+    for _ in 0..500 {
+        if is_sealed() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(is_sealed(), "the life is too short");
+    let fresh = ledger.reader();
+    for (index, bytes) in kept.iter().rev().chain(&kept) {
+        for reader in [&reader, &fresh] {
+            let read = reader.evidence_of(*index, &Digest::of(bytes)).expect("readable");
+            assert_eq!(read.as_ref(), Some(bytes), "{index}");
+        }
+    }
+    assert_eq!(fresh.evidence_of(kept[0].0, &Digest::of(b"other")).expect("readable"), None);
+    let past = crate::model::LeafIndex(receipt.index.0 + 1);
+    assert!(matches!(fresh.evidence_of(past, &Digest::of(b"{}")), Err(ReadError::NoFrame { .. })));
+    assert_eq!(ledger.close(Duration::ZERO).await, Closed::Clean);
+    assert_eq!(outcomes_in(dir.path()).last().expect("one").answer_digest, None);
+    let report = crate::verify::verify_log(
+        &crate::verify::Directory::open(dir.path()).expect("a log"),
+        signer().verifier(),
+    );
+    let report = report.expect("readable");
+    assert!(report.passed(), "{report}");
 }

@@ -373,7 +373,7 @@ fn contradictions(d: &DecisionEntry) -> impl Iterator<Item = &'static str> {
         (d.hold.is_some() && d.decision != Decision::Escalate, "only an ESCALATE is held"),
         (d.approved_hold == Some(d.id), "a PERMIT uses up the approvals of an earlier hold, and not its own"),
         (!are_reserves(&d.reserves), "its reserves are not one for each budget, with exact amounts"),
-        (!untils(d).all(|until| is_time(until)), "an `until` is not a time in UTC with microseconds"),
+        (!untils(d).all(is_time), "an `until` is not a time in UTC with microseconds"),
         (d.supersedes == Some(d.id), "a decision supersedes an earlier one, and not itself"),
         (
             d.request.digest.is_none() && d.request.disclosures.is_empty(),
@@ -414,7 +414,7 @@ fn is_amount(text: &str) -> bool {
 fn malformed_admin(a: &AdminEntry) -> impl Iterator<Item = &'static str> {
     let (surface, actor, hold) = (a.surface.is_some(), a.actor.is_some(), a.hold.is_some());
     let fits = match a.action {
-        AdminAction::Freeze | AdminAction::Unfreeze => !(surface && actor) && !hold,
+        AdminAction::Freeze | AdminAction::Unfreeze => !(hold || surface && actor),
         AdminAction::Approve | AdminAction::Refuse | AdminAction::Expire => hold && !surface && !actor,
         AdminAction::Quarantine | AdminAction::Release => surface && actor && !hold,
     };

@@ -145,10 +145,20 @@ fn the_formats_document_is_enough_to_check_a_log() {
             permits += 1;
             let outcomes: Vec<_> =
                 log.of_type("outcome").filter(|o| o["decision_id"] == decision["id"]).collect();
-            assert_eq!(outcomes.len(), 1, "{decision}");
+            let by = |o: &Value| o["attestation"].as_str().expect("a text").to_owned();
+            assert_eq!(by(outcomes.first().expect("one")), "gateway", "{decision}");
+            if let Some(later) = outcomes.get(1) {
+                assert!(outcomes[0]["status"] == "indeterminate" && by(later) != "gateway", "{decision}");
+            }
+            assert!(outcomes.len() <= 2, "{decision}");
+            for outcome in outcomes {
+                let answer = outcome["answer_digest"].as_str();
+                assert!(answer.is_none_or(|digest| log.evidence.contains_key(digest)), "{outcome}");
+            }
         }
     }
-    assert_eq!(permits, log.of_type("outcome").count());
+    let of_gateway = log.of_type("outcome").filter(|o| o["attestation"] == "gateway");
+    assert_eq!(permits, of_gateway.count());
     for policy in log.of_type("policy") {
         // Members in RFC 8785 order, as serde_json keeps them.
         let construction = serde_json::json!({
