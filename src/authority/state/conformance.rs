@@ -522,6 +522,7 @@ pub fn sums_that_cannot_be_exact_are_refused<H: Harness>() {
 }
 
 pub fn a_budget_of_n_permits_exactly_n_however_they_interleave<H: Harness>() {
+    #[expect(clippy::large_enum_variant, reason = "five of them")]
     enum Client {
         Idle,
         HasRead(View),
