@@ -18,7 +18,6 @@ const SHORT: Duration = Duration::from_millis(300);
 
 /// Gives every connection to the function, one at a time, with the head of the question.
 fn serve(answer: impl Fn(&mut TcpStream, &str) + Send + 'static) -> u16 {
-    #[expect(clippy::disallowed_methods, reason = "a test's endpoint")]
     let socket = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = socket.local_addr().expect("bound").port();
     std::thread::spawn(move || {
@@ -170,7 +169,6 @@ async fn an_endpoint_that_is_slow_or_gone_or_breaks_off_ends_within_its_time() {
         let unread = read(says(broken.clone()), PATIENCE).await;
         assert!(matches!(unread, Err(Unread::Unreachable(_))), "{:.80}: {unread:?}", broken);
     }
-    #[expect(clippy::disallowed_methods, reason = "a port where nobody listens")]
     let closed = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port();
     assert!(matches!(read(closed, PATIENCE).await, Err(Unread::Unreachable(_))));
 }
