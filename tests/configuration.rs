@@ -833,6 +833,22 @@ fn surface_problem(place: &Place, fields: &str) -> String {
 }
 
 #[test]
+fn the_examples_of_the_document_are_accepted() {
+    let place = Place::new();
+    let docs = std::fs::read_to_string("docs/CONFIGURATION.md").expect("the document");
+    let blocks: Vec<&str> =
+        docs.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert!(blocks.len() >= 2, "only {} examples found: the test does not see them", blocks.len());
+    for block in blocks {
+        let fields: Vec<&str> =
+            block.lines().map(|line| line.strip_prefix("    ").expect("of a surface")).collect();
+        let config = place.read(&with_surface_fields(&fields.join("\n"))).expect(block);
+        let surface = &config.surfaces[0];
+        assert!(surface.facts.len() + surface.budgets.len() == 2, "{block}");
+    }
+}
+
+#[test]
 fn what_is_wrong_with_a_fact_is_told_at_its_place() {
     let place = Place::new();
     place.write("rates.json", "{}", 0o644);
