@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use interlock::authority::{Amount, CalendarUnit, Window};
 use interlock::canonical::{BodyRules, Forward, Required, WhenSent};
 use interlock::clock::{Clock, WallTime};
-use interlock::config::{Config, Invalid, LogFormat, SecretsAre, Surroundings, fields};
+use interlock::config::{Config, FactFrom, Form, Invalid, LogFormat, SecretsAre, Surroundings, fields};
 use interlock::limits;
 use interlock::upstream::Scheme;
 
@@ -747,6 +748,324 @@ fn what_cannot_be_redacted_is_refused_at_its_place() {
     let many = (0..=limits::REDACT_POINTERS_MAX).map(|n| format!("/request/body/a{n}")).collect::<Vec<_>>();
     let problems = place.problems(&redact(&format!("pointers: [{}]", many.join(", "))));
     assert!(problems.iter().any(|p| p.contains("more than 64 places")), "{problems:?}");
+}
+
+/// The base with these fields of its surface, each on a line of its own.
+fn with_surface_fields(fields: &str) -> String {
+    let fields: String = fields.lines().map(|line| format!("    {line}\n")).collect();
+    edit("    identity: { api_key: {} }\n", &format!("    identity: {{ api_key: {{}} }}\n{fields}"))
+}
+
+#[test]
+fn what_a_surface_declares_of_facts_budgets_keys_and_holds_reaches_it() {
+    let place = Place::new();
+    place.write("rates.yaml", "EUR: 1.5\n", 0o644);
+    let text = with_surface_fields(
+        r#"facts:
+  - { name: rates, file: rates.yaml, max_age_ms: 5000, timeout_ms: 500, bytes_max: 100 }
+  - name: people
+    url: "https://facts.example.com:8443/people?all=1"
+    credential: { header: authorization, prefix: "Bearer ", from_env: PAYMENTS_KEY }
+budgets:
+  - name: spend
+    key: [/actor/id, /request/body/currency]
+    amount: /request/body/amount
+    window: { calendar: week, zone: Europe/Berlin }
+    unit: minor-units
+    actions: [charge.create]
+  - { name: calls, window: { sliding: 90m }, unit: calls }
+idempotency: { keep_hours: 48, answer_bytes_max: 0 }
+holds: { expire_minutes: 5, wait_seconds_max: 0 }"#,
+    );
+    let config = place.read(&text).expect("valid");
+    assert!(config.warnings().is_empty(), "{:?}", config.warnings());
+    let surface = &config.surfaces[0];
+    let [rates, people] = &surface.facts[..] else { panic!("two facts") };
+    assert_eq!((rates.name.as_str(), rates.bytes_max), ("rates", 100));
+    assert_eq!((rates.max_age, rates.timeout), (Duration::from_secs(5), Duration::from_millis(500)));
+    let FactFrom::File { path, form } = &rates.from else { panic!("a file") };
+    assert_eq!((path, *form), (&place.path("rates.yaml"), Form::Yaml));
+    let FactFrom::Url(endpoint) = &people.from else { panic!("a URL") };
+    assert_eq!((&*endpoint.authority, &*endpoint.target), ("facts.example.com:8443", "/people?all=1"));
+    assert!(endpoint.credential.is_some() && matches!(endpoint.scheme, Scheme::Tls(_)));
+    assert_eq!(people.max_age, Duration::from_millis(limits::FACT_AGE_MS_MAX_DEFAULT));
+    assert_eq!(endpoint.timeout, Duration::from_millis(limits::FACT_TIMEOUT_MS_MAX_DEFAULT));
+
+    let [spend, calls] = &surface.budgets[..] else { panic!("two budgets") };
+    let key: Vec<&str> = spend.key.iter().map(|pointer| pointer.as_str()).collect();
+    assert_eq!(key, ["/actor/id", "/request/body/currency"]);
+    assert!(matches!(&spend.amount, Amount::At(pointer) if pointer.as_str() == "/request/body/amount"));
+    let Window::Calendar { unit: CalendarUnit::Week, zone } = &spend.window else { panic!("a week") };
+    assert_eq!((zone.name(), &*spend.unit), ("Europe/Berlin", "minor-units"));
+    assert!(spend.is_of("charge.create") && !spend.is_of("charge.read"));
+    assert!(calls.is_of("charge.read") && calls.key.is_empty());
+    assert!(matches!(&calls.amount, Amount::Fixed(amount) if amount.to_string() == "1"));
+    assert_eq!(calls.window, Window::Sliding(Duration::from_secs(90 * 60)));
+
+    let idempotency = surface.idempotency.expect("declared");
+    assert_eq!((idempotency.keep, idempotency.answer_bytes_max), (Duration::from_secs(48 * 3_600), 0));
+    assert_eq!(
+        (surface.holds.expire_after, surface.holds.wait_max),
+        (Duration::from_secs(300), Duration::ZERO)
+    );
+
+    let plain = &place.read(BASE).expect("valid").surfaces[0];
+    assert!(plain.facts.is_empty() && plain.budgets.is_empty() && plain.idempotency.is_none());
+    assert_eq!(plain.holds.expire_after, Duration::from_secs(60 * 60));
+    assert_eq!(plain.holds.wait_max, Duration::from_secs(60));
+    let defaults =
+        place.read(&with_surface_fields("idempotency: {}")).expect("valid").surfaces[0].idempotency;
+    let defaults = defaults.expect("declared");
+    assert_eq!((defaults.keep, defaults.answer_bytes_max), (Duration::from_secs(24 * 3_600), 64 * 1024));
+}
+
+/// The one problem of the base with this field of its surface, and the text it is about.
+fn surface_problem(place: &Place, fields: &str) -> String {
+    let text = with_surface_fields(fields);
+    let problems = place.problems(&text);
+    assert_eq!(problems.len(), 1, "{fields}: {problems:#?}");
+    let (at, message) = problems[0].split_once(' ').expect("a place and a message");
+    let (line, column) = at.split_once(':').expect("line and column");
+    let (line, column): (usize, usize) = (line.parse().expect("a line"), column.parse().expect("a column"));
+    let rest: String = text.lines().nth(line - 1).expect("the line").chars().skip(column - 1).collect();
+    let word: String = rest.chars().take_while(|c| !matches!(c, ',' | '}' | ']' | ' ')).collect();
+    format!("{} | {message}", word.trim_end_matches(':'))
+}
+
+#[test]
+fn the_examples_of_the_document_are_accepted() {
+    let place = Place::new();
+    let docs = std::fs::read_to_string("docs/CONFIGURATION.md").expect("the document");
+    let blocks: Vec<&str> =
+        docs.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert!(blocks.len() >= 2, "only {} examples found: the test does not see them", blocks.len());
+    for block in blocks {
+        let fields: Vec<&str> =
+            block.lines().map(|line| line.strip_prefix("    ").expect("of a surface")).collect();
+        let config = place.read(&with_surface_fields(&fields.join("\n"))).expect(block);
+        let surface = &config.surfaces[0];
+        assert!(surface.facts.len() + surface.budgets.len() == 2, "{block}");
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_fact_is_told_at_its_place() {
+    let place = Place::new();
+    place.write("rates.json", "{}", 0o644);
+    for (fact, expected) in [
+        (
+            "file: rates.json, max_age: 1",
+            "max_age | unknown field `max_age` in a fact; did you mean `max_age_ms`?",
+        ),
+        ("max_age_ms: 1000, timeout_ms: 100", "{ | a fact needs the field `file` or `url`"),
+        (
+            "file: rates.json, url: \"https://a/\"",
+            "\"https://a/\" | a fact has one source: `file` or `url`, not both",
+        ),
+        ("file: rates.toml", "rates.toml | the name of a fact's file must end in `.json`, `.yaml` or `.yml`"),
+        ("file: rates.json, roots: native", "roots | `roots` is of no use with a file"),
+        (
+            "file: rates.json, max_age_ms: 99",
+            "99 | `max_age_ms` must be a whole number from 100 to 86400000, not `99`",
+        ),
+        (
+            "file: rates.json, max_age_ms: 3000",
+            "max_age_ms | a read may take `timeout_ms` (2000) and begins after half of `max_age_ms` (3000): \
+             the value would be too old before it ends",
+        ),
+        ("url: \"ftp://a/\"", "\"ftp://a/\" | `url` must begin with `https://` or `http://`"),
+        (
+            "url: \"https://u:p@a/\"",
+            "\"https://u:p@a/\" | `url` must end after host and port: no user, path, query or fragment (`@`)",
+        ),
+        ("url: \"http://localhost/\", roots: native", "roots | `roots` is of no use with an http URL"),
+        (
+            "url: \"https://a/\", credential: { header: x-key }",
+            "{ | `credential` needs `from_env` or `from_file`; a secret never stands in this file",
+        ),
+    ] {
+        let told = surface_problem(&place, &format!("facts:\n  - {{ name: rates, {fact} }}"));
+        assert_eq!(told, expected, "{fact}");
+    }
+    let two = "facts:\n  - { name: rates, file: rates.json }\n  - { name: rates, file: rates.json }";
+    assert_eq!(surface_problem(&place, two), "{ | another fact of this surface is called `rates`");
+    let large = "facts:\n".to_owned()
+        + &(0..5)
+            .map(|n| format!("  - {{ name: f{n}, file: rates.json, bytes_max: 1048576 }}\n"))
+            .collect::<String>();
+    let told = surface_problem(&place, &large);
+    assert!(told.contains("the `bytes_max` of all facts are 5242880 together, more than 4194304"), "{told}");
+}
+
+#[test]
+fn a_fact_cannot_be_redacted_because_its_digest_is_in_every_receipt() {
+    let place = Place::new();
+    place.write("rates.json", "{}", 0o644);
+    let text = |pointer: &str| {
+        with_surface_fields(&format!(
+            "facts: [{{ name: rates, file: rates.json }}]\nredact: {{ pointers: [{pointer}] }}"
+        ))
+        .replace("./log.key }", "./log.key, salts: ./salts }")
+    };
+    for pointer in ["/context", "/context/facts", "/context/facts/rates/EUR", "/context/*/rates"] {
+        let problems = place.problems(&text(pointer));
+        assert!(
+            problems.len() == 1 && problems[0].contains("the digest of the fact `rates`"),
+            "{pointer}: {problems:?}"
+        );
+    }
+    place.read(&text("/context/approvals")).expect("something else");
+}
+
+#[test]
+fn a_file_of_a_fact_that_is_not_there_yet_is_a_warning() {
+    let place = Place::new();
+    let text = with_surface_fields("facts: [{ name: rates, file: rates.json, bytes_max: 10 }]");
+    let warned = |needle: &str| {
+        let config = place.read(&text).expect("valid");
+        let [warning] = config.warnings() else { panic!("one: {:?}", config.warnings()) };
+        assert!(warning.message.contains(needle), "{}", warning.message);
+        assert!(warning.message.ends_with("until it can be read, this surface refuses every request"));
+    };
+    warned("No such file");
+    place.write("rates.json", "{\"a\":1,\"a\":2}", 0o644);
+    warned("has more than `bytes_max` bytes");
+    place.write("rates.json", "[1, 2", 0o644);
+    warned("is not accepted");
+    let clear = with_surface_fields("facts: [{ name: rates, url: \"http://facts.example.com/\" }]");
+    let config = place.read(&clear).expect("valid");
+    assert!(config.warnings()[0].message.contains("can change the fact"));
+}
+
+#[test]
+fn what_is_wrong_with_a_budget_is_told_at_its_place() {
+    let place = Place::new();
+    let day = "window: { calendar: day, zone: UTC }";
+    let create = "actions: [charge.create]";
+    for (budget, expected) in [
+        (
+            format!("{day}, amounts: 1"),
+            "amounts | unknown field `amounts` in a budget; did you mean `amount`?",
+        ),
+        (format!("{day}, amount: 0"), "0 | `amount` must be a pointer"),
+        (format!("{day}, amount: -1"), "-1 | `amount` must be a pointer"),
+        (format!("{day}, amount: 1e3"), "1e3 | `amount` must be a pointer"),
+        (format!("{day}, amount: 0.0000000001"), "0.0000000001 | `amount` must be a pointer"),
+        (
+            format!("{day}, amount: /context/facts/rates"),
+            "/context/facts/rates | `/context/facts/rates`: the pointer of a budget begins with",
+        ),
+        (
+            format!("{day}, key: [/time/unix_ns]"),
+            "/time/unix_ns | `/time/unix_ns`: the pointer of a budget begins with",
+        ),
+        (format!("{day}, key: [actor]"), "actor | `actor`: a pointer begins with `/`"),
+        (format!("{day}, key: [/actor/id, /actor/id]"), "/actor/id | `/actor/id` appears twice"),
+        ("window: { calendar: day }".into(), "{ | a calendar window needs the field `zone`, such as `UTC`"),
+        (
+            "window: { calendar: days, zone: UTC }".into(),
+            "days | expected one of `hour`, `day`, `week`, `month`, not `days`; did you mean `day`?",
+        ),
+        (
+            "window: { calendar: day, zone: Europe/Berlim }".into(),
+            "Europe/Berlim | `Europe/Berlim` is not in the IANA time zone database; did you mean `Europe/Berlin`?",
+        ),
+        ("window: { sliding: 24h, zone: UTC }".into(), "zone | `zone` is of no use with a sliding window"),
+        (
+            "window: { sliding: 24h, calendar: day }".into(),
+            "24h | a window is `calendar` or `sliding`, not both",
+        ),
+        ("window: {}".into(), "{ | `window` needs the field `calendar` or `sliding`"),
+        (
+            "window: { sliding: 30s }".into(),
+            "30s | `sliding` must be a whole number of minutes, hours or days",
+        ),
+        (
+            "window: { sliding: 010m }".into(),
+            "010m | `sliding` must be a whole number of minutes, hours or days",
+        ),
+        ("window: { sliding: 0h }".into(), "0h | `sliding` must be a whole number of minutes, hours or days"),
+        ("window: { sliding: 367d }".into(), "367d | a sliding window has at most 366 days, not `367d`"),
+        (format!("{day}, actions: []"), "[ | expected at least one action"),
+        (
+            format!("{day}, actions: [charge.creat]"),
+            "charge.creat | no route of this surface has the action `charge.creat`; did you mean `charge.create`?",
+        ),
+        (
+            format!("{day}, amount: /request/body/amount"),
+            "/request/body/amount | `/request/body/amount`: the action `charge.read` has no body that policy sees; name the actions that count in `actions`",
+        ),
+        (
+            format!("{day}, key: [/request/params/ids]"),
+            "/request/params/ids | `/request/params/ids`: the action `charge.create` has no path parameter `ids`",
+        ),
+        (
+            format!("{day}, key: [/request/headers/x-a]"),
+            "/request/headers/x-a | `/request/headers/x-a`: the action `charge.create` forwards no header `x-a`",
+        ),
+        (
+            format!("{day}, key: [/idempotency_key], {create}"),
+            "/idempotency_key | `/idempotency_key`: the action `charge.create` does not require an idempotency key",
+        ),
+    ] {
+        let told = surface_problem(&place, &format!("budgets:\n  - {{ name: spend, unit: EUR, {budget} }}"));
+        assert!(told.starts_with(expected), "{budget}:\n{told}\n{expected}");
+    }
+    let two = format!("budgets:\n  - {{ name: a, unit: x, {day} }}\n  - {{ name: a, unit: x, {day} }}");
+    assert_eq!(surface_problem(&place, &two), "{ | another budget of this surface is called `a`");
+    let unit = surface_problem(&place, &format!("budgets: [{{ name: a, unit: \"two words\", {day} }}]"));
+    assert!(unit.ends_with("`unit` must be 1 to 32 visible ASCII characters"), "{unit}");
+}
+
+#[test]
+fn a_budget_does_not_keep_what_is_redacted() {
+    let place = Place::new();
+    let text = |redacted: &str, budget: &str| {
+        with_surface_fields(&format!(
+            "redact: {{ pointers: [{redacted}] }}\nbudgets:\n  - {{ name: a, unit: x, {budget}, \
+             window: {{ sliding: 1h }}, actions: [charge.create] }}"
+        ))
+        .replace("./log.key }", "./log.key, salts: ./salts }")
+    };
+    for (redacted, budget) in [
+        ("/request/body/iban", "key: [/request/body/iban]"),
+        ("/request/body", "key: [/request/body/iban]"),
+        ("/request/body/iban/country", "key: [/request/body/iban]"),
+        ("/request/body/*/iban", "key: [/request/body/to/iban]"),
+        ("/request/body/amount", "amount: /request/body/amount"),
+        // What would give a redacted place away is kept out with it.
+        ("/request/params/id", "key: [/request/path]"),
+        ("/request/body/iban", "key: [/request/digest]"),
+    ] {
+        let problems = place.problems(&text(redacted, budget));
+        let told = "out of the log, and a budget would keep what is there";
+        assert!(problems.len() == 1 && problems[0].ends_with(told), "{redacted}, {budget}: {problems:?}");
+    }
+    place.read(&text("/request/body/iban", "key: [/request/body/currency]")).expect("another place");
+}
+
+#[test]
+fn times_of_keys_and_holds_have_bounds() {
+    let place = Place::new();
+    for (fields, expected) in [
+        ("idempotency: { keep_hours: 0 }", "0 | `keep_hours` must be a whole number from 1 to 2160, not `0`"),
+        (
+            "idempotency: { answer_bytes_max: 1048577 }",
+            "1048577 | `answer_bytes_max` must be a whole number from 0 to 1048576, not `1048577`",
+        ),
+        ("idempotency: { keep_days: 1 }", "keep_days | unknown field `keep_days` in `idempotency`"),
+        (
+            "holds: { expire_minutes: 10081 }",
+            "10081 | `expire_minutes` must be a whole number from 1 to 10080, not `10081`",
+        ),
+        (
+            "holds: { wait_seconds: 1 }",
+            "wait_seconds | unknown field `wait_seconds` in `holds`; did you mean `wait_seconds_max`?",
+        ),
+    ] {
+        let told = surface_problem(&place, fields);
+        assert!(told.starts_with(expected), "{fields}: {told}");
+    }
 }
 
 fn documented(rule: fields::Rule) -> String {

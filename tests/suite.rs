@@ -16,6 +16,7 @@ mod deployment;
 mod documentation;
 mod environment;
 mod exploits;
+mod facts;
 mod http2;
 mod interop;
 mod keys;

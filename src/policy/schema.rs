@@ -73,12 +73,51 @@ fn request() -> Json {
 
 fn context() -> Json {
     let members = [
-        ("facts", open("Declared facts by name.")),
-        ("budgets", open("Declared budgets by name: spent and in flight.")),
-        ("approvals", list(open("Who approved this request (`by`), and when (`at`)."))),
+        ("facts", open("Declared facts by name: each is the whole document of its source.")),
+        ("budgets", budgets()),
+        ("approvals", list(approval())),
         ("attempt", whole("Evaluations of this request so far, counting this one.")),
     ];
     closed("What authority knows.", members, &["facts", "budgets", "approvals", "attempt"])
+}
+
+fn budgets() -> Json {
+    let members = [
+        ("spent", amount("What confirmed requests drew in this window.")),
+        (
+            "in_flight",
+            amount("What is reserved: permitted requests without an outcome, or with an unknown one."),
+        ),
+    ];
+    let budget = closed("Before this request.", members, &["spent", "in_flight"]);
+    Json::object([
+        ("description", Json::string("Declared budgets of this action by name.")),
+        ("type", Json::string("object")),
+        ("additionalProperties", budget),
+    ])
+}
+
+fn approval() -> Json {
+    let role = Json::object([
+        ("description", Json::string("In which role.")),
+        ("enum", Json::Array(["approver", "operator", "administrator"].map(Json::string).to_vec())),
+    ]);
+    let members = [
+        ("by", text("The operator.")),
+        ("role", role),
+        ("at", text("When: UTC, six fractional digits.")),
+        ("reason", text("Why.")),
+    ];
+    closed("One operator's word for exactly this request.", members, &["by", "role", "at", "reason"])
+}
+
+fn amount(description: &str) -> Json {
+    let zero = Json::Number(Number::new(0.0).expect("zero is finite"));
+    Json::object([
+        ("description", Json::string(description)),
+        ("type", Json::string("number")),
+        ("minimum", zero),
+    ])
 }
 
 fn time() -> Json {
