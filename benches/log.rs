@@ -187,6 +187,7 @@ async fn one(ledger: &Ledger, pdp: &Pdp, clock: &Clock) {
         cause: None,
         sent: Some(Sent { digest: request.digest(), size: request.size() }),
         response: Some(ResponseSeen { status_code: 200, size: 2, body_digest: Digest::of(b"ok") }),
+        answer: None,
         duration: Duration::from_millis(3),
     };
     open.close(outcome).durable().await.expect("recorded");

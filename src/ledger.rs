@@ -70,8 +70,8 @@ pub use open::{OpenError, Opened, Settings, Start};
 pub use positions::Positions;
 pub use reader::{ReadError, Reader, Search, Snapshot};
 pub use recorded::{
-    Guard, Obliges, OpenPermit, Outcome, OutcomeRecorded, Receipt, Recorded, Recording, Rejection,
-    ResponseSeen, Sent, Unrecorded,
+    Administration, Attestation, Attested, Guard, Obliges, OpenPermit, Outcome, OutcomeRecorded, Receipt,
+    Recorded, Recording, Rejection, ResponseSeen, Sent, Unrecorded,
 };
 pub use recovery::Unrecoverable;
 pub use signers::{InvalidSigners, Signers};
@@ -153,6 +153,9 @@ impl Ledger {
     ) -> Result<Recorded<V>, Unrecorded> {
         let shared = &self.0.shared;
         let (id, guard) = (recording.id, recording.guard.take());
+        if recording.reserves.len() > limits::RESERVES_MAX {
+            return Err(Unrecorded::TooLarge);
+        }
         let entry = entries::decision(&evaluated, recording, shared.epoch, shared.clock.wall());
         let decision = entry.decision;
         let input = evaluated.evaluation().input.clone();
@@ -203,7 +206,8 @@ impl Ledger {
             statistics::Counters::add(&shared.counters.suppressed, 1);
             return Ok(None);
         };
-        let written = self.append(note(entries::refusal_bytes(entry.clone())), Kind::Note).await;
+        let written =
+            self.append(note(entries::refusal_bytes(entry.clone())), Kind::Note, Effect::default()).await;
         match written {
             Ok(done) => Ok(Some(done.receipt)),
             Err(error) => {
@@ -218,12 +222,35 @@ impl Ledger {
     pub async fn record_policy(&self, activation: PolicyActivation) -> Result<Receipt, Unrecorded> {
         let shared = &self.0.shared;
         let (bytes, evidence) = entries::policy(activation, shared.epoch, shared.clock.wall());
-        let leaf = Leaf::new(bytes, evidence, Duty::Owed);
-        Ok(self.append(leaf, Kind::Note).await?.receipt)
+        let leaf = Leaf::new(bytes, evidence, Duty::Wanted);
+        Ok(self.append(leaf, Kind::Event, Effect::default()).await?.receipt)
     }
 
-    async fn append(&self, leaf: Leaf, kind: Kind) -> Result<Done, Unrecorded> {
-        let answer = self.0.shared.push(leaf, kind, Effect::default())?;
+    /// What an operator did. When this returns, whoever follows the log has heard of it. Written also when the disk is
+    /// full, until the room is left that open permits need for their outcomes.
+    pub async fn record_admin(&self, administration: Administration) -> Result<Receipt, Unrecorded> {
+        let shared = &self.0.shared;
+        let entry = entries::admin(administration, shared.epoch, shared.clock.wall());
+        self.append_event(Entry::Admin(Box::new(entry))).await
+    }
+
+    /// What became of a PERMIT whose outcome is `indeterminate`, by the word of somebody else. The caller sees to it that
+    /// it is, and that nobody has said so before: a second word makes a log that does not verify. Written like
+    /// [`Ledger::record_admin`].
+    pub async fn record_attestation(&self, attestation: Attestation) -> Result<Receipt, Unrecorded> {
+        let shared = &self.0.shared;
+        let entry = entries::attested(attestation, shared.epoch, shared.clock.wall());
+        self.append_event(Entry::Outcome(Box::new(entry))).await
+    }
+
+    async fn append_event(&self, entry: Entry) -> Result<Receipt, Unrecorded> {
+        let effect = Effect { change: change_of(&entry), guard: None };
+        let leaf = Leaf::new(entries::bytes(&entry), Vec::new(), Duty::Wanted);
+        Ok(self.append(leaf, Kind::Event, effect).await?.receipt)
+    }
+
+    async fn append(&self, leaf: Leaf, kind: Kind, effect: Effect) -> Result<Done, Unrecorded> {
+        let answer = self.0.shared.push(leaf, kind, effect)?;
         // A committer that panics drops the sender: what became of the leaf is not known.
         answer.await.unwrap_or(Err(Unrecorded::Poisoned))
     }

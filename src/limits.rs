@@ -44,6 +44,15 @@ pub const NOTE_SIGNATURES_MAX: usize = 16;
 pub const NOTE_BYTES_MAX: usize = 64 * 1024;
 /// Decisions and rejections waiting for the committer; outcomes are bounded by the permits in flight.
 pub const QUEUED_DECISIONS_MAX: usize = 8_192;
+/// Policy activations, and what operators did, waiting for the committer.
+pub const QUEUED_EVENTS_MAX: usize = 1_024;
+/// Answers waiting to be kept beside their outcomes; past this an outcome is written without.
+pub const QUEUED_ANSWERS_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Frames that a stop may need when the disk is full.
+pub const STOP_FRAMES_MAX: usize = 4;
+/// What one decision may take of budgets: its outcome names each, alone in a frame of one block.
+pub const RESERVES_MAX: usize = 16;
+const _: () = assert!(RESERVES_MAX * (NAME_BYTES_MAX + 48) + 2_048 <= FRAME_ALIGNMENT_BYTES);
 /// After the disk was found full, how long before room is looked for again.
 pub const ROOM_RETRY_MS: u64 = 250;
 /// The `checkpoint` file is rewritten at most once in this time, except at close.

@@ -35,6 +35,8 @@ pub struct Leaf {
     /// What the leaf names by digest, in the order in which it names it.
     pub evidence: Vec<(Digest, Bytes)>,
     pub duty: Duty,
+    /// Of an owed leaf with evidence: its bytes without, for when there is no room to spare.
+    pub lean: Option<Vec<u8>>,
 }
 
 /// Whether a leaf may be turned away.
@@ -42,13 +44,32 @@ pub struct Leaf {
 pub enum Duty {
     /// A decision or refusal: needs room to spare.
     Optional,
-    /// An outcome, activation, start or stop: uses the room that decisions kept free.
+    /// A policy activation, what an operator did: written when the disk is full, as long as what is owed keeps its room.
+    Wanted,
+    /// An outcome, start or stop: uses the room that the others kept free.
     Owed,
 }
 
 impl Leaf {
     pub fn new(bytes: Vec<u8>, evidence: Vec<(Digest, Bytes)>, duty: Duty) -> Self {
-        Self { hash: leaf_hash(&bytes), bytes, evidence, duty }
+        Self { hash: leaf_hash(&bytes), bytes, evidence, duty, lean: None }
+    }
+
+    /// Owed, with evidence that is left out where there is no room for it: then these are the leaf's bytes.
+    pub fn with_spare_evidence(bytes: Vec<u8>, evidence: (Digest, Bytes), lean: Vec<u8>) -> Self {
+        Self { lean: Some(lean), ..Self::new(bytes, vec![evidence], Duty::Owed) }
+    }
+
+    /// Leaves out the evidence that is written only where there is room. Whether there was any.
+    pub fn make_lean(&mut self) -> bool {
+        let Some(lean) = self.lean.take() else { return false };
+        *self = Self::new(lean, Vec::new(), self.duty);
+        true
+    }
+
+    /// Whether it is written only while a whole spare segment is left over.
+    pub fn needs_spare(&self) -> bool {
+        self.duty == Duty::Optional || self.lean.is_some()
     }
 
     /// Bytes it takes in a frame.
@@ -104,6 +125,8 @@ pub struct Appender {
     clock: Clock,
     segment_bytes: u64,
     tail: Tail,
+    /// Outcomes that may still have to be written.
+    owed: usize,
     /// When room was last looked for in vain, and what was said.
     refused: Option<(Moment, std::io::ErrorKind)>,
 }
@@ -117,7 +140,7 @@ impl Appender {
         tail: Tail,
     ) -> Result<Self, SigningFailed> {
         let frame_key = signers.frame_key()?;
-        Ok(Self { storage, signers, frame_key, clock, segment_bytes, tail, refused: None })
+        Ok(Self { storage, signers, frame_key, clock, segment_bytes, tail, owed: 0, refused: None })
     }
 
     pub fn edge(&self) -> &RightEdge {
@@ -133,6 +156,11 @@ impl Appender {
         self.ensure_spare()
     }
 
+    /// Without a spare, what is only wanted leaves room for so many outcomes, each alone in its frame.
+    pub fn keep_room_for(&mut self, outcomes: usize) {
+        self.owed = outcomes;
+    }
+
     fn origin(&self) -> &LogOrigin {
         self.signers.origin()
     }
@@ -144,8 +172,7 @@ impl Appender {
     /// Appends 1 to [`limits::FRAME_ENTRIES_MAX`] leaves as one frame.
     pub fn append(&mut self, leaves: &[Leaf]) -> Result<Appended, NotAppended> {
         let sections: usize = leaves.iter().map(Leaf::cost).sum();
-        let optional = leaves.iter().any(|l| l.duty == Duty::Optional);
-        let spot = self.make_room(frame::padded_length(sections) as u64, optional)?;
+        let spot = self.make_room(frame::padded_length(sections) as u64, leaves)?;
 
         let first = LeafIndex(self.tail.edge.size().0);
         let mut edge = self.tail.edge.clone();
@@ -195,8 +222,8 @@ impl Appender {
         self.signers.sign(&checkpoint).map(Into::into).map_err(|_| NotAppended::NotSigned)
     }
 
-    /// Where a frame of this length goes. With `optional` leaves in it, a spare is left over afterwards.
-    fn make_room(&mut self, frame_bytes: u64, optional: bool) -> Result<Spot, NotAppended> {
+    /// Where a frame of this length goes, and what its leaves ask for to be left over afterwards.
+    fn make_room(&mut self, frame_bytes: u64, leaves: &[Leaf]) -> Result<Spot, NotAppended> {
         assert!(frame_bytes <= self.segment_bytes, "batches are bounded by the segment");
         let fitting = self.tail.spot.filter(|s| s.offset + frame_bytes <= self.tail.segment_length);
         let spot = match fitting {
@@ -206,10 +233,18 @@ impl Appender {
                 self.promote_spare()?
             }
         };
-        if optional {
+        let left = self.tail.segment_length - spot.offset - frame_bytes;
+        if leaves.iter().any(Leaf::needs_spare) {
+            self.ensure_spare()?;
+        } else if leaves.iter().any(|l| l.duty == Duty::Wanted) && left < self.owed_bytes() {
             self.ensure_spare()?;
         }
         Ok(spot)
+    }
+
+    /// Of outcomes alone in their frames, and of the leaves of a stop.
+    fn owed_bytes(&self) -> u64 {
+        ((self.owed + limits::STOP_FRAMES_MAX) * limits::FRAME_ALIGNMENT_BYTES) as u64
     }
 
     fn promote_spare(&mut self) -> Result<Spot, NotAppended> {

@@ -128,18 +128,7 @@ impl Committer {
     fn commit(&mut self, mut batch: Vec<Pending>) -> Result<(), NotAppended> {
         let drained = self.shared.clock.monotonic();
         let mut leaves: Vec<Leaf> = batch.iter_mut().map(|p| take_leaf(&mut p.leaf)).collect();
-        let appended = match self.appender.append(&leaves) {
-            Err(NotAppended::NoRoom(error)) if leaves.iter().any(|l| l.duty == Duty::Optional) => {
-                tracing::warn!(%error, "the log has no room for decisions");
-                self.set_health(Health::Full);
-                self.turn_away_optional(&mut batch, &mut leaves);
-                if leaves.is_empty() {
-                    return Ok(());
-                }
-                self.appender.append(&leaves)?
-            }
-            appended => appended?,
-        };
+        let Some(appended) = self.append_what_fits(&mut batch, &mut leaves)? else { return Ok(()) };
         self.set_health(if self.appender.has_spare() { Health::Accepting } else { Health::Full });
         self.shared.publisher.offer(Arc::clone(&appended.checkpoint));
         self.shared.archive.offer(Arc::clone(&appended.checkpoint));
@@ -162,13 +151,46 @@ impl Committer {
         drop(guards);
     }
 
-    fn turn_away_optional(&self, batch: &mut Vec<Pending>, leaves: &mut Vec<Leaf>) {
-        leaves.retain(|l| l.duty == Duty::Owed);
-        let (owed, optional): (Vec<_>, Vec<_>) =
-            std::mem::take(batch).into_iter().partition(|p| p.kind.duty() == Duty::Owed);
-        *batch = owed;
-        self.shared.permits_closed(optional.iter().filter(|p| p.kind.opens_permit()).count());
-        for item in optional {
+    /// `None` if nothing of the batch is left.
+    fn append_what_fits(
+        &mut self,
+        batch: &mut Vec<Pending>,
+        leaves: &mut Vec<Leaf>,
+    ) -> Result<Option<Appended>, NotAppended> {
+        self.appender.keep_room_for(self.shared.lock().open_permits);
+        loop {
+            let error = match self.appender.append(leaves) {
+                Err(NotAppended::NoRoom(error)) => error,
+                appended => return appended.map(Some),
+            };
+            self.set_health(Health::Full);
+            if leaves.iter().any(Leaf::needs_spare) {
+                tracing::warn!(%error, "the log has no room for decisions");
+                self.turn_away(Duty::Optional, batch, leaves);
+                for (item, leaf) in batch.iter_mut().zip(leaves.iter_mut()) {
+                    if leaf.make_lean() {
+                        item.effect.without_answer();
+                    }
+                }
+            } else if leaves.iter().any(|l| l.duty == Duty::Wanted) {
+                tracing::warn!(%error, "the log has room only for what it owes");
+                self.turn_away(Duty::Wanted, batch, leaves);
+            } else {
+                return Err(NotAppended::NoRoom(error));
+            }
+            if leaves.is_empty() {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn turn_away(&self, duty: Duty, batch: &mut Vec<Pending>, leaves: &mut Vec<Leaf>) {
+        leaves.retain(|l| l.duty != duty);
+        let (kept, turned_away): (Vec<_>, Vec<_>) =
+            std::mem::take(batch).into_iter().partition(|p| p.kind.duty() != duty);
+        *batch = kept;
+        self.shared.permits_closed(turned_away.iter().filter(|p| p.kind.opens_permit()).count());
+        for item in turned_away {
             // Nothing was written, so a caller that no longer waits has lost nothing.
             let _ = item.reply.send(Err(Unrecorded::Full));
         }
@@ -192,13 +214,13 @@ impl Committer {
         for ((index, item), leaf) in (first.0..).map(LeafIndex).zip(batch).zip(leaves) {
             let (id, decision) = match item.kind {
                 Kind::Decision(id, decision) => (Some(id), Some(decision)),
-                Kind::Note | Kind::Outcome => (None, None),
+                Kind::Note | Kind::Event | Kind::Outcome => (None, None),
             };
             let open = match item.kind {
                 Kind::Decision(id, Decision::Permit) => {
-                    Some(OpenPermit::new(Arc::clone(&self.shared), id, index))
+                    Some(OpenPermit::new(Arc::clone(&self.shared), id, index, item.budgets))
                 }
-                Kind::Decision(..) | Kind::Note | Kind::Outcome => None,
+                Kind::Decision(..) | Kind::Note | Kind::Event | Kind::Outcome => None,
             };
             let batch = Arc::clone(&committed);
             let receipt = Receipt { id, index, size, leaf_hash: leaf.hash, decision, batch };
@@ -269,7 +291,7 @@ const PATIENCE_STEP: Duration = Duration::from_millis(10);
 
 /// The leaf moves into the frame; its place in the batch keeps kind and reply.
 fn take_leaf(leaf: &mut Leaf) -> Leaf {
-    let hash = leaf.hash;
-    let duty = leaf.duty;
-    Leaf { bytes: std::mem::take(&mut leaf.bytes), hash, evidence: std::mem::take(&mut leaf.evidence), duty }
+    let Leaf { hash, duty, .. } = *leaf;
+    let (bytes, evidence) = (std::mem::take(&mut leaf.bytes), std::mem::take(&mut leaf.evidence));
+    Leaf { bytes, hash, evidence, duty, lean: leaf.lean.take() }
 }

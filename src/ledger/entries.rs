@@ -7,17 +7,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Start;
-use super::recorded::{Obliges, Outcome, Recording, Rejection};
+use super::recorded::{Administration, Attestation, Obliges, Outcome, Recording, Rejection};
 use super::withhold;
 use crate::canonical::ExecutionRequest;
 use crate::clock::WallTime;
 use crate::merkle::tree::RightEdge;
 use crate::model::entry::{
-    ActorEntry, ClaimEntry, DecisionEntry, Entry, EntryType, EpochEntry, EpochEvent, EvaluationEntry,
-    EvaluationStatus, KeyEntry, KeyEvent, Mode, OutcomeEntry, PolicyEntry, PolicyFile, PolicyReference,
-    PreviousTree, RefusalEntry, RequestEntry, ResponseEntry, SPEC, SentEntry,
+    ActorEntry, AdminEntry, ClaimEntry, DecisionEntry, Entry, EntryType, EpochEntry, EpochEvent,
+    EvaluationEntry, EvaluationStatus, KeyEntry, KeyEvent, Mode, OutcomeEntry, PolicyEntry, PolicyFile,
+    PolicyReference, PreviousTree, RefusalEntry, RequestEntry, ResponseEntry, SPEC, SentEntry, Settle,
+    SettledAs,
 };
-use crate::model::{Actor, Digest, Epoch, LeafIndex, ReceiptId, Settled};
+use crate::model::{Actor, BudgetName, Digest, Epoch, LeafIndex, OutcomeStatus, ReceiptId, Settled};
 use crate::policy::{BundleFile, Evaluated};
 use crate::verify::strict_canonical;
 
@@ -101,7 +102,7 @@ pub fn outcome(
     now: WallTime,
 ) -> OutcomeEntry {
     OutcomeEntry {
-        answer_digest: None,
+        answer_digest: outcome.answer.as_ref().map(|answer| Digest::of(answer)),
         attestation: Settled::Gateway,
         attested_by: None,
         cause: outcome.cause.map(Into::into),
@@ -126,6 +127,55 @@ pub fn outcome(
         status: outcome.status,
         time: now.rfc3339().into(),
         entry_type: EntryType::Outcome,
+    }
+}
+
+/// What an outcome does to what was reserved. While it is not known, nothing.
+pub fn settles(status: OutcomeStatus, budgets: &[BudgetName]) -> Vec<Settle> {
+    let settled_as = match status {
+        OutcomeStatus::Confirmed => SettledAs::Spent,
+        OutcomeStatus::NotSent | OutcomeStatus::Failed => SettledAs::Released,
+        OutcomeStatus::Indeterminate => return Vec::new(),
+    };
+    budgets.iter().map(|budget| Settle { budget: budget.clone(), settled_as }).collect()
+}
+
+pub fn attested(attestation: Attestation, epoch: Epoch, now: WallTime) -> OutcomeEntry {
+    let Attestation { decision_id, decision_index, status, by, budgets } = attestation;
+    let status = status.status();
+    OutcomeEntry {
+        answer_digest: None,
+        attestation: if by.operator.is_some() { Settled::Operator } else { Settled::UpstreamLog },
+        attested_by: Some(by),
+        cause: None,
+        decision_id,
+        decision_index,
+        // Nobody measured it.
+        duration_us: 0,
+        epoch,
+        response: None,
+        sent: None,
+        settles: settles(status, &budgets),
+        spec: SPEC.into(),
+        status,
+        time: now.rfc3339().into(),
+        entry_type: EntryType::Outcome,
+    }
+}
+
+pub fn admin(administration: Administration, epoch: Epoch, now: WallTime) -> AdminEntry {
+    let Administration { action, by, surface, actor, hold, reason } = administration;
+    AdminEntry {
+        action,
+        actor,
+        by,
+        epoch,
+        hold,
+        reason,
+        spec: SPEC.into(),
+        surface,
+        time: now.rfc3339().into(),
+        entry_type: EntryType::Admin,
     }
 }
 

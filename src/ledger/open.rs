@@ -275,6 +275,7 @@ fn first_leaves(
             cause: Some("recovered"),
             sent: None,
             response: None,
+            answer: None,
             // How long it took, or whether it did, was lost with the process.
             duration: Duration::ZERO,
         };

@@ -18,7 +18,7 @@ use super::statistics::Counters;
 use crate::clock::Clock;
 use crate::limits;
 use crate::model::entry::Entry;
-use crate::model::{Change, Decision, Epoch, ReceiptId};
+use crate::model::{BudgetName, Change, Decision, Epoch, ReceiptId};
 use crate::redaction::EpochKey;
 
 /// A durable, signed leaf. Dropping it unseen drops its permit, which then records `not_sent`.
@@ -36,8 +36,10 @@ pub type Answer = oneshot::Receiver<Result<Done, Unrecorded>>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Decision(ReceiptId, Decision),
-    /// A refusal or a policy activation.
+    /// A refusal.
     Note,
+    /// A policy activation, what an operator did, an outcome that somebody else vouches for.
+    Event,
     Outcome,
 }
 
@@ -45,6 +47,7 @@ impl Kind {
     pub const fn duty(self) -> Duty {
         match self {
             Self::Decision(..) | Self::Note => Duty::Optional,
+            Self::Event => Duty::Wanted,
             Self::Outcome => Duty::Owed,
         }
     }
@@ -63,6 +66,28 @@ pub struct Effect {
     pub guard: Option<Guard>,
 }
 
+impl Effect {
+    /// Of a PERMIT: the budgets it takes of, which its outcome settles.
+    fn budgets(&self) -> Vec<BudgetName> {
+        match &self.change {
+            Some(Change::Permitted(permitted)) => {
+                permitted.reserves.iter().map(|reserve| reserve.budget.clone()).collect()
+            }
+            Some(
+                Change::Held(_) | Change::Quarantined { .. } | Change::Settled(_) | Change::Administered(_),
+            )
+            | None => Vec::new(),
+        }
+    }
+
+    /// The leaf is written without its evidence.
+    pub fn without_answer(&mut self) {
+        if let Some(Change::Settled(settlement)) = &mut self.change {
+            settlement.answer = None;
+        }
+    }
+}
+
 /// What the leaf changes in the state that follows the log.
 pub fn change_of(entry: &Entry) -> Option<Change> {
     // Our own leaves have times that can be read.
@@ -74,7 +99,22 @@ pub struct Pending {
     pub leaf: Leaf,
     pub effect: Effect,
     pub kind: Kind,
+    /// Of a PERMIT: what its outcome settles.
+    pub budgets: Vec<BudgetName>,
     pub reply: Reply,
+}
+
+impl Pending {
+    /// Leaves out evidence for which there is no room.
+    fn make_lean(&mut self) {
+        if self.leaf.make_lean() {
+            self.effect.without_answer();
+        }
+    }
+
+    fn answer_bytes(&self) -> usize {
+        if self.leaf.lean.is_some() { self.leaf.cost() } else { 0 }
+    }
 }
 
 /// How the ledger is coming to its end.
@@ -92,6 +132,10 @@ pub struct Queue {
     pub items: VecDeque<Pending>,
     /// Those of them that may be turned away.
     pub optional: usize,
+    /// Those that are wanted.
+    pub events: usize,
+    /// Bytes of those with evidence that may be left out.
+    pub answer_bytes: usize,
     /// PERMITs queued or recorded, whose outcome is not durable.
     pub open_permits: usize,
     pub stage: Stage,
@@ -133,6 +177,8 @@ impl Shared {
             queue: Mutex::new(Queue {
                 items: VecDeque::new(),
                 optional: 0,
+                events: 0,
+                answer_bytes: 0,
                 open_permits: 0,
                 stage: Stage::Running,
             }),
@@ -156,21 +202,34 @@ impl Shared {
 
     /// Queues a leaf; the answer comes when it is durable and signed.
     pub fn push(&self, leaf: Leaf, kind: Kind, effect: Effect) -> Result<Answer, Unrecorded> {
-        if leaf.bytes.len() > limits::ENTRY_BYTES_MAX
-            || leaf.cost() > self.leaf_cost_max
-            || leaf.evidence.iter().any(|(_, bytes)| bytes.len() > limits::EVIDENCE_BYTES_MAX)
-        {
+        assert!(leaf.duty == kind.duty(), "a leaf and its kind agree on what may become of it");
+        let (reply, answer) = oneshot::channel();
+        let budgets = effect.budgets();
+        let mut item = Pending { leaf, effect, kind, budgets, reply };
+        if self.is_too_large(&item.leaf) {
+            item.make_lean();
+        }
+        if self.is_too_large(&item.leaf) {
             return Err(Unrecorded::TooLarge);
         }
-        let (reply, answer) = oneshot::channel();
         let mut queue = self.lock();
         queue.admit(kind, self.permits_max)?;
-        queue.items.push_back(Pending { leaf, effect, kind, reply });
+        if queue.answer_bytes + item.answer_bytes() > limits::QUEUED_ANSWERS_BYTES_MAX {
+            item.make_lean();
+        }
+        queue.answer_bytes += item.answer_bytes();
+        queue.items.push_back(item);
         Counters::set(&self.counters.queued, queue.items.len() as u64);
         Counters::set(&self.counters.open_permits, queue.open_permits as u64);
         drop(queue);
         self.changed.notify_one();
         Ok(answer)
+    }
+
+    fn is_too_large(&self, leaf: &Leaf) -> bool {
+        leaf.bytes.len() > limits::ENTRY_BYTES_MAX
+            || leaf.cost() > self.leaf_cost_max
+            || leaf.evidence.iter().any(|(_, bytes)| bytes.len() > limits::EVIDENCE_BYTES_MAX)
     }
 
     /// Takes what one frame can hold off the front. `bytes_max` bounds all but the last.
@@ -181,6 +240,8 @@ impl Shared {
             let Some(item) = queue.items.pop_front() else { break };
             bytes += item.leaf.cost();
             queue.optional -= usize::from(item.kind.duty() == Duty::Optional);
+            queue.events -= usize::from(item.kind.duty() == Duty::Wanted);
+            queue.answer_bytes -= item.answer_bytes();
             batch.push(item);
         }
         Counters::set(&self.counters.queued, queue.items.len() as u64);
@@ -205,7 +266,7 @@ impl Shared {
         let mut queue = self.lock();
         queue.stage = Stage::Ended;
         let waiting = std::mem::take(&mut queue.items);
-        queue.optional = 0;
+        (queue.optional, queue.events, queue.answer_bytes) = (0, 0, 0);
         Counters::set(&self.counters.queued, 0);
         drop(queue);
         self.health.send_replace(health);
@@ -219,8 +280,16 @@ impl Shared {
 impl Queue {
     fn admit(&mut self, kind: Kind, permits_max: usize) -> Result<(), Unrecorded> {
         match (self.stage, kind.duty()) {
-            (Stage::Ended, _) | (Stage::Closing, Duty::Optional) => return Err(Unrecorded::Poisoned),
+            (Stage::Ended, _) | (Stage::Closing, Duty::Optional | Duty::Wanted) => {
+                return Err(Unrecorded::Poisoned);
+            }
             (Stage::Running, _) | (Stage::Closing, Duty::Owed) => {}
+        }
+        if kind.duty() == Duty::Wanted {
+            if self.events >= limits::QUEUED_EVENTS_MAX {
+                return Err(Unrecorded::Busy);
+            }
+            self.events += 1;
         }
         if kind.duty() == Duty::Optional {
             if self.optional >= limits::QUEUED_DECISIONS_MAX {

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::appender::{Duty, Leaf};
 use super::entries;
 use super::queue::{Answer, Effect, Kind, Shared, change_of};
@@ -13,10 +15,10 @@ use crate::merkle::proof::prove_inclusion;
 use crate::merkle::tlog_proof::TlogProof;
 #[cfg(test)]
 use crate::merkle::tree::RightEdge;
-use crate::model::entry::{Entry, HoldEntry, Reserve};
+use crate::model::entry::{AdminAction, AttestedBy, Entry, HoldEntry, OperatorEntry, OutcomeEntry, Reserve};
 use crate::model::{
-    Actor, Decision, Digest, LeafIndex, OutcomeStatus, Place, PolicyReason, ReasonCode, ReceiptId,
-    SurfaceName, TreeSize,
+    Actor, ActorId, BudgetName, Decision, Digest, LeafIndex, OutcomeStatus, Place, PolicyReason, ReasonCode,
+    ReceiptId, SurfaceName, TreeSize,
 };
 use crate::policy::{Evaluated, Permit, Refusal};
 use crate::redaction::Salter;
@@ -206,6 +208,8 @@ pub struct OpenPermit {
     shared: Arc<Shared>,
     id: ReceiptId,
     index: LeafIndex,
+    /// What was reserved of, in the order of the leaf.
+    budgets: Vec<BudgetName>,
     recorded_at: Moment,
     bytes_may_have_left: bool,
     closed: bool,
@@ -215,9 +219,15 @@ pub struct OpenPermit {
 
 impl OpenPermit {
     /// Made by the committer alone, once a PERMIT is durable and signed.
-    pub(super) fn new(shared: Arc<Shared>, id: ReceiptId, index: LeafIndex) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        id: ReceiptId,
+        index: LeafIndex,
+        budgets: Vec<BudgetName>,
+    ) -> Self {
         let recorded_at = shared.clock.monotonic();
-        Self { shared, id, index, recorded_at, bytes_may_have_left: false, closed: false, salter: None }
+        let (bytes_may_have_left, closed) = (false, false);
+        Self { shared, id, index, budgets, recorded_at, bytes_may_have_left, closed, salter: None }
     }
 
     /// Its outcome leaves out what the decision left out.
@@ -243,17 +253,31 @@ impl OpenPermit {
         OutcomeRecorded(self.queue(outcome))
     }
 
-    fn queue(&self, outcome: Outcome) -> Result<Answer, Unrecorded> {
+    fn queue(&self, mut outcome: Outcome) -> Result<Answer, Unrecorded> {
         let now = self.shared.clock.wall();
+        // What the decision keeps out of the log, an answer could bring in.
+        let answer = outcome.answer.take().filter(|_| self.salter.is_none());
+        let settles = entries::settles(outcome.status, &self.budgets);
         let entry = entries::outcome(outcome, self.id, self.index, self.shared.epoch, now);
-        let entry = match &self.salter {
-            Some(salter) => withhold::outcome(entry, salter),
-            None => entry,
+        let lean = match &self.salter {
+            Some(salter) => withhold::outcome(OutcomeEntry { settles, ..entry }, salter),
+            None => OutcomeEntry { settles, ..entry },
         };
-        let entry = Entry::Outcome(Box::new(entry));
-        let effect = Effect { change: change_of(&entry), guard: None };
-        let leaf = Leaf::new(entries::bytes(&entry), Vec::new(), Duty::Owed);
-        self.shared.push(leaf, Kind::Outcome, effect)
+        let bytes = |entry: &OutcomeEntry| entries::outcome_bytes(entry.clone());
+        let (entry, leaf) = match answer {
+            Some(answer) => {
+                let digest = Digest::of(&answer);
+                let entry = OutcomeEntry { answer_digest: Some(digest), ..lean.clone() };
+                let leaf = Leaf::with_spare_evidence(bytes(&entry), (digest, answer), bytes(&lean));
+                (entry, leaf)
+            }
+            None => {
+                let leaf = Leaf::new(bytes(&lean), Vec::new(), Duty::Owed);
+                (lean, leaf)
+            }
+        };
+        let change = change_of(&Entry::Outcome(Box::new(entry)));
+        self.shared.push(leaf, Kind::Outcome, Effect { change, guard: None })
     }
 }
 
@@ -265,7 +289,8 @@ impl Drop for OpenPermit {
         let status =
             if self.bytes_may_have_left { OutcomeStatus::Indeterminate } else { OutcomeStatus::NotSent };
         let duration = self.shared.clock.monotonic().since(self.recorded_at);
-        let abandoned = Outcome { status, cause: Some("abandoned"), sent: None, response: None, duration };
+        let (sent, response, answer) = (None, None, None);
+        let abandoned = Outcome { status, cause: Some("abandoned"), sent, response, answer, duration };
         if self.queue(abandoned).is_err() {
             // The ledger has ended: the next start finds the permit open and settles it.
             tracing::warn!(receipt = %self.id, "a permit was abandoned after the ledger ended");
@@ -293,7 +318,49 @@ pub struct Outcome {
     pub cause: Option<&'static str>,
     pub sent: Option<Sent>,
     pub response: Option<ResponseSeen>,
+    /// The answer to keep for requests with the same idempotency key: evidence beside the leaf, which names it. Left out
+    /// where it does not fit, and where the decision keeps values out of the log; the outcome is written all the same.
+    pub answer: Option<Bytes>,
     pub duration: Duration,
+}
+
+/// What somebody else vouches for after an outcome that is `indeterminate`.
+#[derive(Clone, Debug)]
+pub struct Attestation {
+    pub decision_id: ReceiptId,
+    pub decision_index: LeafIndex,
+    pub status: Attested,
+    /// An operator, or without one the upstream's own log.
+    pub by: AttestedBy,
+    /// Of which the decision reserved.
+    pub budgets: Vec<BudgetName>,
+}
+
+/// What can be known later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attested {
+    Confirmed,
+    Failed,
+}
+
+impl Attested {
+    pub const fn status(self) -> OutcomeStatus {
+        match self {
+            Self::Confirmed => OutcomeStatus::Confirmed,
+            Self::Failed => OutcomeStatus::Failed,
+        }
+    }
+}
+
+/// What an operator did, or the gateway itself when a hold expired. Which members an action has, [`AdminAction`] says.
+#[derive(Clone, Debug)]
+pub struct Administration {
+    pub action: AdminAction,
+    pub by: OperatorEntry,
+    pub surface: Option<SurfaceName>,
+    pub actor: Option<ActorId>,
+    pub hold: Option<ReceiptId>,
+    pub reason: Arc<str>,
 }
 
 #[derive(Clone, Debug)]

@@ -127,6 +127,7 @@ pub(super) fn confirmed() -> Outcome {
         cause: None,
         sent: Some(Sent { digest: Digest::of(b"message"), size: 120 }),
         response: Some(ResponseSeen { status_code: 201, size: 2, body_digest: Digest::of(b"{}") }),
+        answer: None,
         duration: Duration::from_micros(1_500),
     }
 }

@@ -240,7 +240,7 @@ impl Exchange {
         let duration = self.clock.monotonic().since(self.started);
         let permit =
             self.permit.take().expect("an exchange is closed once: closing takes it by value or in drop");
-        permit.close(Outcome { status, cause, sent, response, duration })
+        permit.close(Outcome { status, cause, sent, response, answer: None, duration })
     }
 
     /// No answer came. If no byte had left, and none can any more, that is certain; else nothing is.

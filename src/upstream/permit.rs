@@ -69,6 +69,7 @@ pub fn seal(
             cause: Some("superseded"),
             sent: None,
             response: None,
+            answer: None,
             duration: age,
         });
         return Err(Box::new(Moved { execution: evaluated.into_execution(), receipt, name }));
