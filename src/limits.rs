@@ -271,6 +271,8 @@ pub const ADMIN_BODY_MS_MAX: u64 = 5_000;
 pub const ADMIN_HANDSHAKE_MS_MAX: u64 = 10_000;
 /// Why an operator acts, and what a reconciliation rests on: bytes of UTF-8.
 pub const OPERATOR_TEXT_BYTES_MAX: usize = 1_000;
+/// Holds, freezes, quarantines or outcomes in one answer.
+pub const ADMIN_LISTED_MAX: usize = 1_000;
 /// Connections to a Unix socket that wait to be accepted.
 pub const ADMIN_BACKLOG: u32 = 64;
 /// How often the gateway looks for holds that have expired.

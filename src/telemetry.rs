@@ -42,6 +42,10 @@ pub struct Metrics {
     pub policy_activated_at: Gauge,
     pub sink_lag: IntGaugeVec,
     pub sink_failures: IntCounterVec,
+    admin_requests: IntCounterVec,
+    pub holds_open: IntGauge,
+    pub outcomes_unknown: IntGauge,
+    pub restrictions: IntGaugeVec,
 }
 
 /// Something an operator should be woken for.
@@ -172,6 +176,14 @@ impl Metrics {
             pool: gauges("upstream_connections", "Connections to upstreams.", &["surface", "state"])?,
             policy_activated_at: activated,
             sink_lag: gauges("sink_lag_leaves", "Leaves that a sink does not have yet.", &["sink"])?,
+            admin_requests: counters(
+                "admin_requests_total",
+                "Requests of operators, and of those who proved to be none.",
+                &["role", "result"],
+            )?,
+            holds_open: gauge("holds_open", "Requests that are held for people.")?,
+            outcomes_unknown: gauge("outcomes_unknown", "Indeterminate outcomes that nobody has resolved.")?,
+            restrictions: gauges("restrictions", "Freezes and quarantines in force.", &["kind"])?,
             sink_failures: counters("sink_failures_total", "Deliveries to a sink that failed.", &["sink"])?,
             registry,
         };
@@ -214,6 +226,11 @@ impl Metrics {
 
     pub fn alarm(&self, alarm: Alarm) {
         self.alarms.with_label_values(&[alarm.as_str()]).inc();
+    }
+
+    /// `role` and `result` are from closed lists.
+    pub fn operated(&self, role: &'static str, result: &'static str) {
+        self.admin_requests.with_label_values(&[role, result]).inc();
     }
 
     pub fn evaluated(&self, took: Duration) {

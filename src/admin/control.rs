@@ -12,11 +12,12 @@ use tokio::sync::Mutex;
 use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 
+use super::board::{Board, OpenHold};
 use super::endpoint::Asked;
 use super::log::LogApi;
 use super::operators::Operator;
 use super::problem::Refusal;
-use crate::authority::{Approval, Fold, OpenHold, Scope};
+use crate::authority::Scope;
 use crate::clock::Clock;
 use crate::ledger::{Administration, Attestation, Ledger, Receipt, Unrecorded};
 use crate::limits;
@@ -25,7 +26,7 @@ use crate::model::{ActorId, Decision, ReceiptId, SurfaceName};
 
 /// Shared by the listener's connections and the task that lets holds expire.
 pub struct Control {
-    pub fold: Arc<Fold>,
+    pub board: Arc<dyn Board>,
     pub ledger: Ledger,
     pub log: LogApi,
     /// Those of the config.
@@ -69,13 +70,13 @@ impl Done {
 
 impl Control {
     pub fn new(
-        fold: Arc<Fold>,
+        board: Arc<dyn Board>,
         ledger: Ledger,
         log: LogApi,
         surfaces: Vec<SurfaceName>,
         clock: Clock,
     ) -> Self {
-        Self { fold, ledger, log, surfaces, clock, turn: Arc::default() }
+        Self { board, ledger, log, surfaces, clock, turn: Arc::default() }
     }
 
     /// In turn, and to its end.
@@ -145,7 +146,7 @@ impl Control {
                 self.record(of_actor(AdminAction::Release, operator.entry(), surface, actor, reason)).await
             }
             Asked::Resolve { decision, status, evidence, reason } => {
-                if !self.fold.unknown().iter().any(|outcome| outcome.id == decision) {
+                if !self.board.unknown().iter().any(|outcome| outcome.id == decision) {
                     // Tells an id that is none from one that is known.
                     self.log.decision(decision).await?;
                     return Err(Refusal::NotIndeterminate);
@@ -166,7 +167,7 @@ impl Control {
 
     /// One that can still be decided on, by this operator.
     async fn open_hold(&self, id: ReceiptId, operator: &Operator) -> Result<OpenHold, Refusal> {
-        let Some(hold) = self.fold.hold(id) else {
+        let Some(hold) = self.board.hold(id) else {
             // It was one, if its decision says so.
             let (_, decision) = self.log.decision(id).await.map_err(|refusal| match refusal {
                 Refusal::NoSuchReceipt => Refusal::HoldUnknown,
@@ -183,7 +184,7 @@ impl Control {
         if hold.refused.is_some() {
             return Err(Refusal::HoldOver { how: "was refused" });
         }
-        if hold.used_by.is_some() {
+        if hold.is_used {
             return Err(Refusal::HoldOver { how: "is used: its request was permitted" });
         }
         if operator.is_agent(hold.actor.as_str()) {
@@ -193,11 +194,11 @@ impl Control {
     }
 
     fn is_frozen(&self, scope: &Scope) -> bool {
-        self.fold.freezes().iter().any(|freeze| freeze.scope == *scope)
+        self.board.freezes().iter().any(|freeze| freeze.scope == *scope)
     }
 
     fn is_quarantined(&self, surface: &SurfaceName, actor: &ActorId) -> bool {
-        self.fold.quarantines().iter().any(|q| q.surface == *surface && q.actor == *actor)
+        self.board.quarantines().iter().any(|q| q.surface == *surface && q.actor == *actor)
     }
 
     fn is_declared(&self, surface: &SurfaceName) -> Result<(), Refusal> {
@@ -213,11 +214,11 @@ impl Control {
     /// do not count after their time in any case.
     pub async fn expire(&self) {
         let now = self.clock.wall();
-        if !self.fold.holds().iter().any(|hold| hold.until <= now) {
+        if !self.board.holds().iter().any(|hold| hold.until <= now) {
             return;
         }
         let _turn = self.turn.lock().await;
-        for hold in self.fold.holds().iter().filter(|hold| hold.until <= now) {
+        for hold in self.board.holds().iter().filter(|hold| hold.until <= now) {
             let by = OperatorEntry { id: GATEWAY.into(), role: Role::Administrator };
             let expired = of_hold(AdminAction::Expire, by, hold, "its time is over".into());
             match self.ledger.record_admin(expired).await {
@@ -260,8 +261,7 @@ impl Asked {
 }
 
 fn of_hold(action: AdminAction, by: OperatorEntry, hold: &OpenHold, reason: Arc<str>) -> Administration {
-    let (surface, actor) = (Some(hold.surface.clone()), Some(hold.actor.clone()));
-    Administration { action, by, surface, actor, hold: Some(hold.id), reason }
+    Administration { action, by, surface: None, actor: None, hold: Some(hold.id), reason }
 }
 
 fn of_scope(action: AdminAction, by: OperatorEntry, scope: Scope, reason: Arc<str>) -> Administration {

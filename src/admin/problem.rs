@@ -181,6 +181,15 @@ impl Refusal {
         }
     }
 
+    /// The stable word for it.
+    pub fn reason(&self) -> &'static str {
+        self.parts().1
+    }
+
+    pub fn status(&self) -> StatusCode {
+        self.parts().0
+    }
+
     pub fn response(&self) -> Response<ResponseBody> {
         let (status, reason, title) = self.parts();
         let (parameter, detail) = self.details();
