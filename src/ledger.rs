@@ -13,6 +13,7 @@ mod appender;
 mod archive;
 mod committer;
 mod entries;
+mod evidence;
 mod export;
 mod follow;
 mod fsck;

@@ -78,6 +78,8 @@ pub const ARCHIVE_CLOSE_MS_MAX: u64 = 5_000;
 /// How long the end of its thread is waited for: it may hang in a file, and nobody's receipt depends on it.
 pub const ARCHIVE_END_MS_MAX: u64 = ARCHIVE_CLOSE_MS_MAX + 2_000;
 pub const INDEX_CACHE_BYTES: usize = 16 * 1024 * 1024;
+/// Segments whose frames a reader of evidence remembers: 16 bytes a frame, and at most one frame a block.
+pub const SEGMENTS_MAPPED_MAX: usize = 8;
 /// Leaves, and bytes of them, that one question to the reader gives back.
 pub const READ_ENTRIES_MAX: usize = 4_096;
 pub const READ_BYTES_MAX: usize = 8 * 1024 * 1024;

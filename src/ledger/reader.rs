@@ -15,6 +15,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::archive::{Index, IndexError, Seen, Term, TileError, Tiles, View, key_digest};
+use super::evidence::EvidenceReader;
 use super::queue::Shared;
 use crate::clock::WallTime;
 use crate::limits;
@@ -24,7 +25,7 @@ use crate::merkle::tile::{self, Fringe, TILE_HEIGHT, TILE_WIDTH, TileKind, TileP
 use crate::merkle::tlog_proof::TlogProof;
 use crate::merkle::tree::{empty_root, leaf_hash};
 use crate::model::entry::EntryType;
-use crate::model::{ActorId, Digest, IdempotencyKey, LeafIndex, ReceiptId, TreeSize};
+use crate::model::{ActorId, Digest, IdempotencyKey, LeafIndex, ReceiptId, Settled, TreeSize};
 
 /// The log at one signed size. While nothing is archived it is the empty log.
 #[derive(Clone)]
@@ -103,6 +104,10 @@ pub enum ReadError {
     OtherRoot { index: LeafIndex },
     #[error("entry {index} of the archive cannot be read")]
     Entry { index: LeafIndex },
+    #[error("the frame of entry {index} cannot be read: {source}")]
+    Frames { index: LeafIndex, source: std::io::Error },
+    #[error("there is no frame of entry {index} where it should be")]
+    NoFrame { index: LeafIndex },
 }
 
 /// What to look for. Members that are absent exclude nothing.
@@ -125,6 +130,7 @@ pub struct Search {
 pub struct Reader {
     shared: Arc<Shared>,
     tiles: Tiles,
+    evidence: Arc<EvidenceReader>,
 }
 
 impl fmt::Debug for Reader {
@@ -135,7 +141,7 @@ impl fmt::Debug for Reader {
 
 impl Reader {
     pub(super) fn new(shared: Arc<Shared>, dir: &Path) -> Self {
-        Self { shared, tiles: Tiles::new(dir) }
+        Self { shared, tiles: Tiles::new(dir), evidence: Arc::new(EvidenceReader::new(dir)) }
     }
 
     /// The newest. Of size 0 until something is archived.
@@ -146,6 +152,12 @@ impl Reader {
     /// Told of each newer snapshot; those in between may be skipped.
     pub fn subscribe(&self) -> watch::Receiver<Arc<Snapshot>> {
         self.shared.archive.subscribe()
+    }
+
+    /// The evidence of this digest beside the entry at this index, which must be durable; `None` if there is none in its
+    /// frame. Read from the frames, so it needs no snapshot: what is given out has the digest that was asked for.
+    pub fn evidence_of(&self, index: LeafIndex, digest: &Digest) -> Result<Option<Bytes>, ReadError> {
+        self.evidence.read(index, digest)
     }
 
     /// Leaves that are durable and cannot be read yet.
@@ -210,11 +222,29 @@ impl Reader {
         self.first_with(at, &Term::id(&id), 0, is_it)
     }
 
-    /// The outcome of the decision at this index, if it has one yet.
+    /// The outcome of the decision at this index, if it has one yet: the gateway's own.
     pub fn outcome(
         &self,
         at: &Snapshot,
         decision: LeafIndex,
+    ) -> Result<Option<(LeafIndex, Bytes)>, ReadError> {
+        self.outcome_by(at, decision, |by| by == Settled::Gateway)
+    }
+
+    /// What an operator or the upstream's own log said later, where the outcome is `indeterminate`.
+    pub fn attested_outcome(
+        &self,
+        at: &Snapshot,
+        decision: LeafIndex,
+    ) -> Result<Option<(LeafIndex, Bytes)>, ReadError> {
+        self.outcome_by(at, decision, |by| by != Settled::Gateway)
+    }
+
+    fn outcome_by(
+        &self,
+        at: &Snapshot,
+        decision: LeafIndex,
+        is_by: impl Fn(Settled) -> bool,
     ) -> Result<Option<(LeafIndex, Bytes)>, ReadError> {
         let text = format!("\"decision_index\":{decision},");
         let is_it = |entry: &Bytes, seen: &mut dyn FnMut() -> Result<Seen, ReadError>| {
@@ -222,7 +252,9 @@ impl Reader {
                 return Ok(false);
             }
             let glance = seen()?.glance;
-            Ok(glance.entry_type == EntryType::Outcome && glance.decision_index == Some(decision))
+            Ok(glance.entry_type == EntryType::Outcome
+                && glance.decision_index == Some(decision)
+                && is_by(glance.attestation.unwrap_or(Settled::Gateway)))
         };
         // An outcome is later than its decision.
         self.first_with(at, &Term::outcome_of(decision), decision.0 / TILE_WIDTH as u64, is_it)

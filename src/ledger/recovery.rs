@@ -25,7 +25,7 @@ use crate::merkle::frame::Frame;
 use crate::merkle::note::{NoteError, parse_note_unverified};
 use crate::merkle::tree::{RightEdge, leaf_hash};
 use crate::model::entry::{EntryType, EpochEvent, KeyEvent};
-use crate::model::{Decision, Digest, Epoch, LeafIndex, ReceiptId, TreeSize};
+use crate::model::{Decision, Digest, Epoch, LeafIndex, ReceiptId, Settled, TreeSize};
 use crate::verify::Form;
 use crate::verify::walk::{Damage, Spot, Step, Walk};
 
@@ -107,6 +107,8 @@ pub struct Glance {
     pub id: Option<ReceiptId>,
     pub decision: Option<Decision>,
     pub decision_index: Option<LeafIndex>,
+    /// Of an outcome; by the gateway, if it says nothing.
+    pub attestation: Option<Settled>,
     pub event: Option<Event>,
     pub vkey: Option<Arc<str>>,
     pub vkeys: Option<Vec<Arc<str>>>,
@@ -145,9 +147,17 @@ impl Fold {
             },
             EntryType::Outcome => {
                 let of = seen.decision_index.ok_or("an outcome without `decision_index`")?;
-                self.open
-                    .remove(&of)
-                    .ok_or_else(|| format!("an outcome of entry {of}, which is no open permit"))?;
+                match seen.attestation {
+                    Some(Settled::Gateway) | None => {
+                        let open = self.open.remove(&of);
+                        open.ok_or_else(|| format!("an outcome of entry {of}, which is no open permit"))?;
+                    }
+                    // After the gateway's own; which one that was is the verifier's question.
+                    Some(Settled::Operator | Settled::UpstreamLog) if self.open.contains_key(&of) => {
+                        return Err(format!("an attested outcome of entry {of}, which is still open"));
+                    }
+                    Some(Settled::Operator | Settled::UpstreamLog) => {}
+                }
             }
             EntryType::Epoch => {
                 self.ends_with_stop = seen.event == Some(Event::Epoch(EpochEvent::Stop));

@@ -219,6 +219,13 @@ pub struct Header {
     evidence_bytes: usize,
 }
 
+impl Header {
+    /// Index after the last entry.
+    pub fn end(&self) -> LeafIndex {
+        LeafIndex(self.first.0 + self.count as u64)
+    }
+}
+
 /// Reads and bounds a header. `bytes` holds at least [`HEADER_BYTES`], or the frame is short.
 pub fn decode_header(bytes: &[u8]) -> Result<Header, FrameError> {
     let mut r = Reader(bytes);

@@ -9,7 +9,7 @@ use super::index::Term;
 use crate::clock::WallTime;
 use crate::ledger::recovery::{Event, Glance};
 use crate::model::entry::EntryType;
-use crate::model::{Decision, Digest, Epoch, LeafIndex, ReceiptId};
+use crate::model::{Decision, Digest, Epoch, LeafIndex, ReceiptId, Settled};
 
 /// Bytes of an idempotency key's digest that stand in the index.
 const KEY_DIGEST_BYTES: usize = 16;
@@ -33,6 +33,7 @@ struct Members<'e> {
     id: Option<ReceiptId>,
     decision: Option<Decision>,
     decision_index: Option<LeafIndex>,
+    attestation: Option<Settled>,
     event: Option<Event>,
     vkey: Option<Arc<str>>,
     vkeys: Option<Vec<Arc<str>>>,
@@ -57,10 +58,20 @@ pub struct Seen {
 impl Seen {
     pub fn of(entry: &[u8]) -> Result<Self, serde_json::Error> {
         let members: Members<'_> = serde_json::from_slice(entry)?;
-        let Members { entry_type, epoch, id, decision, decision_index, event, vkey, vkeys, .. } = members;
-        let Members { time, actor, idempotency_key, .. } = members;
+        let Members { entry_type, epoch, id, decision, decision_index, attestation, .. } = members;
+        let Members { event, vkey, vkeys, time, actor, idempotency_key, .. } = members;
         Ok(Self {
-            glance: Glance { entry_type, epoch, id, decision, decision_index, event, vkey, vkeys },
+            glance: Glance {
+                entry_type,
+                epoch,
+                id,
+                decision,
+                decision_index,
+                attestation,
+                event,
+                vkey,
+                vkeys,
+            },
             time: time.and_then(|text| WallTime::parse_rfc3339(&text.0)),
             actor: actor.map(|actor| actor.id.into()),
             key: idempotency_key.map(|key| key_digest(&key.0)),
