@@ -41,7 +41,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-pub use board::{Board, Freeze, OpenHold, Quarantine, UnknownOutcome};
+pub use board::{Board, Freeze, Nothing, OpenHold, Quarantine, UnknownOutcome};
 pub use control::Control;
 pub use door::Door;
 pub use log::LogApi;
@@ -322,7 +322,9 @@ impl Admin {
         let (leaf, input) = self.log.decision_with_input(id).await?;
         let shown = serde_json::to_vec(&listing::HoldShown::from(&hold)).expect("strings and lists");
         let mut body = Vec::with_capacity(leaf.len() + input.len() + shown.len() + 64);
-        for (name, value) in [(&b"{\"decision\":"[..], &leaf[..]), (b",\"hold\":", &shown), (b",\"input\":", &input)] {
+        for (name, value) in
+            [(&b"{\"decision\":"[..], &leaf[..]), (b",\"hold\":", &shown), (b",\"input\":", &input)]
+        {
             body.extend_from_slice(name);
             body.extend_from_slice(value);
         }
@@ -368,8 +370,7 @@ impl Admin {
         let board = &self.control.board;
         self.metrics.holds_open.set(saturating(board.holds().len() as u64));
         self.metrics.outcomes_unknown.set(saturating(board.unknown().len() as u64));
-        let restrictions =
-            [("freeze", board.freezes().len()), ("quarantine", board.quarantines().len())];
+        let restrictions = [("freeze", board.freezes().len()), ("quarantine", board.quarantines().len())];
         for (kind, count) in restrictions {
             self.metrics.restrictions.with_label_values(&[kind]).set(saturating(count as u64));
         }

@@ -54,3 +54,22 @@ pub struct UnknownOutcome {
     pub id: ReceiptId,
     pub decision: LeafIndex,
 }
+
+pub struct Nothing;
+impl Board for Nothing {
+    fn holds(&self) -> Vec<OpenHold> {
+        Vec::new()
+    }
+    fn hold(&self, _: ReceiptId) -> Option<OpenHold> {
+        None
+    }
+    fn freezes(&self) -> Vec<Freeze> {
+        Vec::new()
+    }
+    fn quarantines(&self) -> Vec<Quarantine> {
+        Vec::new()
+    }
+    fn unknown(&self) -> Vec<UnknownOutcome> {
+        Vec::new()
+    }
+}

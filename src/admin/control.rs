@@ -157,8 +157,7 @@ impl Control {
                     operator: Some(operator.entry()),
                 };
                 let budgets = leaf.reserves.into_iter().map(|reserve| reserve.budget).collect();
-                let attestation =
-                    Attestation { decision_id: decision, decision_index, status, by, budgets };
+                let attestation = Attestation { decision_id: decision, decision_index, status, by, budgets };
                 let recorded = self.ledger.record_attestation(attestation).await;
                 recorded.map(|receipt| Done::recorded(&receipt)).map_err(Refusal::Unrecorded)
             }

@@ -104,8 +104,16 @@ mod tests {
             assert!(door().admits(&parts(&[("host", host)])).is_ok(), "{host}");
         }
         for host in [
-            "evil.test", "localhost.evil.test", "ops.test.evil", "192.0.2.8", "localhost:", "localhost:80x", "[::2]",
-            "::1", "", "127.0.0.1.evil.test",
+            "evil.test",
+            "localhost.evil.test",
+            "ops.test.evil",
+            "192.0.2.8",
+            "localhost:",
+            "localhost:80x",
+            "[::2]",
+            "::1",
+            "",
+            "127.0.0.1.evil.test",
         ] {
             let refused = door().admits(&parts(&[("host", host)]));
             assert!(matches!(refused, Err(Refusal::HostNotHere)), "{host}");

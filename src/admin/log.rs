@@ -142,8 +142,18 @@ impl LogApi {
         }
     }
 
-    /// Its exact bytes.
-    pub async fn decision_leaf(&self, id: ReceiptId) -> Result<(LeafIndex, Bytes), Refusal> {
+    /// Its exact bytes, and those of the policy input that it was made on, as they were recorded.
+    pub async fn decision_with_input(&self, id: ReceiptId) -> Result<(Bytes, Bytes), Refusal> {
+        let (index, leaf) = self.decision_leaf(id).await?;
+        let Ok(Entry::Decision(decision)) = Entry::from_bytes_unverified(&leaf) else {
+            return Err(Refusal::NoSuchReceipt);
+        };
+        let digest = decision.evaluation.input_digest;
+        let input = self.read(move |reader| reader.evidence_of(index, &digest)).await?;
+        Ok((leaf, input.ok_or(Refusal::EvidenceMissing)?))
+    }
+
+    async fn decision_leaf(&self, id: ReceiptId) -> Result<(LeafIndex, Bytes), Refusal> {
         let at = self.up_to_date().await;
         let found = self.read(move |reader| reader.find(&at, id)).await?;
         found.ok_or(Refusal::NoSuchReceipt)

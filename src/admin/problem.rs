@@ -1,7 +1,7 @@
 //! Why a request to the admin listener is not answered with what was asked for: problem+json (RFC 9457).
 
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
 use super::operators::role_name;
@@ -122,9 +122,11 @@ impl Refusal {
                 "operators_not_configured",
                 "The config names no operators, so nobody operates this gateway.",
             ),
-            Self::CrossSite => {
-                (StatusCode::FORBIDDEN, "cross_site", "Nothing here is for web pages, of this site or another.")
-            }
+            Self::CrossSite => (
+                StatusCode::FORBIDDEN,
+                "cross_site",
+                "Nothing here is for web pages, of this site or another.",
+            ),
             Self::HostNotHere => {
                 (StatusCode::MISDIRECTED_REQUEST, "host_not_here", "The host is not a name of this listener.")
             }
@@ -155,19 +157,21 @@ impl Refusal {
                 (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "The body is larger than 16 KiB.")
             }
             Self::BodyLate => (StatusCode::REQUEST_TIMEOUT, "body_late", "The body did not come in time."),
-            Self::Body { .. } => (StatusCode::BAD_REQUEST, "body_invalid", "The body is not what this path takes."),
+            Self::Body { .. } => {
+                (StatusCode::BAD_REQUEST, "body_invalid", "The body is not what this path takes.")
+            }
             Self::HoldUnknown => (StatusCode::NOT_FOUND, "hold_unknown", "No request is held under this id."),
             Self::HoldOver { .. } => (StatusCode::CONFLICT, "hold_over", "The hold is over."),
             Self::ApprovedAlready => {
                 (StatusCode::CONFLICT, "approved_already", "This operator has approved the hold already.")
             }
-            Self::SurfaceUnknown => (StatusCode::NOT_FOUND, "surface_unknown", "The config has no such surface."),
+            Self::SurfaceUnknown => {
+                (StatusCode::NOT_FOUND, "surface_unknown", "The config has no such surface.")
+            }
             Self::NotFrozen => (StatusCode::CONFLICT, "not_frozen", "This is not frozen."),
-            Self::NotQuarantined => (
-                StatusCode::CONFLICT,
-                "not_quarantined",
-                "The actor is not quarantined on the surface.",
-            ),
+            Self::NotQuarantined => {
+                (StatusCode::CONFLICT, "not_quarantined", "The actor is not quarantined on the surface.")
+            }
             Self::NotIndeterminate => (
                 StatusCode::CONFLICT,
                 "not_indeterminate",
@@ -192,7 +196,7 @@ impl Refusal {
 
     pub fn response(&self) -> Response<ResponseBody> {
         let (status, reason, title) = self.parts();
-        let (parameter, detail) = self.details();
+        let Details { parameter, detail, header } = self.details();
         let problem_type = format!("urn:interlock:admin:{reason}");
         let detail = detail.as_deref();
         let problem = Problem { detail, parameter, reason, status: status.as_u16(), title, problem_type };
@@ -202,40 +206,42 @@ impl Refusal {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        match self {
-            Self::CredentialMissing | Self::CredentialInvalid => {
-                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            }
-            Self::TooMany { wait_s } => {
-                headers.insert(RETRY_AFTER, HeaderValue::from(*wait_s));
-            }
-            Self::Unrecorded(Unrecorded::Full | Unrecorded::Busy) => {
-                headers.insert(RETRY_AFTER, HeaderValue::from(1));
-            }
-            Self::Method { allow } => {
-                headers.insert(ALLOW, HeaderValue::from_static(allow));
-            }
-            // What can be done about the others is in no header.
-            _others => {}
+        if let Some((name, value)) = header {
+            headers.insert(name, value);
         }
         response
     }
 
-    /// The parameter at fault, and more for whoever asked. What is for the log alone is logged here.
-    fn details(&self) -> (Option<&str>, Option<String>) {
+    /// More for whoever asked. What is for the log alone is logged here.
+    fn details(&self) -> Details<'_> {
+        let nothing = Details::default();
+        let detail = |detail: String| Details { detail: Some(detail), ..Details::default() };
+        let header = |name, value| Details { header: Some((name, value)), ..Details::default() };
         match self {
-            Self::Parameter { name, detail } => (Some(name), Some(detail.clone())),
-            Self::NoTileName(detail) | Self::Body { detail } => (None, Some(detail.clone())),
-            Self::RoleInsufficient { needed } => {
-                (None, Some(format!("It needs the role `{}`.", role_name(*needed))))
+            Self::Parameter { name, detail } => {
+                Details { parameter: Some(name), detail: Some(detail.clone()), header: None }
             }
-            Self::HoldOver { how } => (None, Some(format!("It {how}."))),
-            Self::Method { allow } => (None, Some(format!("It takes {allow}."))),
-            Self::Unrecorded(error) => (None, Some(format!("Because {error}."))),
+            Self::NoTileName(why) | Self::Body { detail: why } => detail(why.clone()),
+            Self::RoleInsufficient { needed } => {
+                detail(format!("It needs the role `{}`.", role_name(*needed)))
+            }
+            Self::HoldOver { how } => detail(format!("It {how}.")),
+            Self::Method { allow } => header(ALLOW, HeaderValue::from_static(allow)),
+            Self::CredentialMissing | Self::CredentialInvalid => {
+                header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+            }
+            Self::TooMany { wait_s } => header(RETRY_AFTER, HeaderValue::from(*wait_s)),
+            Self::Unrecorded(error) => {
+                let header = match error {
+                    Unrecorded::Full | Unrecorded::Busy => Some((RETRY_AFTER, HeaderValue::from(1))),
+                    Unrecorded::TooLarge | Unrecorded::NotRedactable | Unrecorded::Poisoned => None,
+                };
+                Details { detail: Some(format!("Because {error}.")), header, parameter: None }
+            }
             Self::Unreadable(error) => {
                 // Where files lie and what the system said is for the log.
                 tracing::error!(%error, "a read for the admin listener failed");
-                (None, None)
+                nothing
             }
             Self::NoReceiptId
             | Self::NoSuchReceipt
@@ -247,10 +253,7 @@ impl Refusal {
             | Self::NotConfigured
             | Self::CrossSite
             | Self::HostNotHere
-            | Self::CredentialMissing
-            | Self::CredentialInvalid
             | Self::OwnRequest
-            | Self::TooMany { .. }
             | Self::NotJson
             | Self::BodyTooLarge
             | Self::BodyLate
@@ -260,7 +263,14 @@ impl Refusal {
             | Self::NotFrozen
             | Self::NotQuarantined
             | Self::NotIndeterminate
-            | Self::EvidenceMissing => (None, None),
+            | Self::EvidenceMissing => nothing,
         }
     }
+}
+
+#[derive(Default)]
+struct Details<'a> {
+    parameter: Option<&'a str>,
+    detail: Option<String>,
+    header: Option<(HeaderName, HeaderValue)>,
 }

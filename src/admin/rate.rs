@@ -33,8 +33,7 @@ impl Rate {
     pub fn admit(&self, operator: &Arc<str>) -> Result<(), Duration> {
         let now = self.clock.monotonic();
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        let bucket =
-            buckets.entry(operator.clone()).or_insert(Bucket { left_ms: FULL_MS, filled_at: now });
+        let bucket = buckets.entry(operator.clone()).or_insert(Bucket { left_ms: FULL_MS, filled_at: now });
         let passed_ms = u64::try_from(now.since(bucket.filled_at).as_millis()).unwrap_or(FULL_MS);
         if passed_ms > 0 {
             bucket.left_ms = bucket.left_ms.saturating_add(passed_ms).min(FULL_MS);

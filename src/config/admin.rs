@@ -242,7 +242,8 @@ fn read_token(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Option<Tok
     let digest = text_digest(reader, digest, "the SHA-256 of the whole token");
     let text = text?;
     if !text.starts_with(TOKEN_START) {
-        let why = format!("an operator's token starts with `{TOKEN_START}`; `interlock keys operator` makes one");
+        let why =
+            format!("an operator's token starts with `{TOKEN_START}`; `interlock keys operator` makes one");
         reader.error(prefix.at, why);
         return None;
     }
@@ -253,9 +254,7 @@ fn read_token(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Option<Tok
 fn text_digest(reader: &mut Reader<'_>, node: &Node, what: &str) -> Option<Digest> {
     let text = reader.text(node, "64 lowercase hex digits")?;
     let digest = format!("sha-256:{text}").parse::<Digest>();
-    digest
-        .map_err(|_| reader.error(node.at, format!("expected 64 lowercase hex digits: {what}")))
-        .ok()
+    digest.map_err(|_| reader.error(node.at, format!("expected 64 lowercase hex digits: {what}"))).ok()
 }
 
 /// `Some(None)`: none is declared.

@@ -16,7 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use interlock::clock::{Clock, WallTime};
-use interlock::config::{Config, SecretsAre, Surroundings};
+use interlock::config::{AdminListen, Config, SecretsAre, Surroundings};
 use interlock::gateway::{Gateway, Stopped};
 use interlock::ledger::FileSigner;
 use interlock::merkle::note::{Signer, VerifierKey};
@@ -310,7 +310,10 @@ impl World {
         let gateway = runtime
             .block_on(Gateway::start(config, clock))
             .unwrap_or_else(|error| panic!("the gateway starts: {error}"));
-        self.addresses = Some((gateway.address("main").expect("declared"), gateway.admin_address()));
+        let AdminListen::Tcp(admin) = *gateway.admin_address() else {
+            panic!("the admin listener has no port")
+        };
+        self.addresses = Some((gateway.address("main").expect("declared"), admin));
         self.running = Running::Inside { runtime, gateway: Box::new(gateway) };
         self.wait_until_ready();
     }
