@@ -38,7 +38,7 @@ use crate::model::{Digest, LogOrigin};
 pub use keys::EXAMPLE_KEY;
 pub use problem::{Invalid, Problem};
 pub use route::RouteConfig;
-pub use secret::{ReadVariable, process_environment};
+pub use secret::{ReadVariable, process_environment, read_private};
 pub use surface::SurfaceConfig;
 pub use yaml::At;
 
