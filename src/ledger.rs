@@ -32,6 +32,7 @@ mod restart;
 mod seal;
 pub mod salts;
 mod signers;
+mod snapshots;
 mod stat;
 mod statistics;
 mod storage;

@@ -132,6 +132,13 @@ pub const SEAL_RETRY_MS: u64 = 60_000;
 pub const RESTART_BYTES_MAX: usize = 1024 * 1024;
 /// Restart points that are kept, the newest ones.
 pub const RESTARTS_MAX: usize = 8;
+/// A snapshot of the state that follows the log.
+pub const STATE_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// Snapshots that are kept, the newest ones. The newest may be ahead of the checkpoint that a crash leaves.
+pub const STATES_MAX: usize = 3;
+/// Snapshots that wait to be written; of more, the oldest is given up.
+pub const STATES_WAITING_MAX: usize = 2;
+const _: () = assert!(STATES_MAX >= 2 && STATES_MAX <= RESTARTS_MAX);
 const _: () = assert!(SEGMENT_BYTES_MAX.is_multiple_of(SEALED_BLOCK_BYTES as u64));
 const _: () = assert!(PERMITS_IN_FLIGHT_MAX * 80 + 64 * 1024 <= RESTART_BYTES_MAX);
 

@@ -96,6 +96,8 @@ pub struct Tail {
 #[derive(Debug)]
 pub struct Appended {
     pub first: LeafIndex,
+    /// Whether the batch is the first in its segment.
+    pub begins_segment: bool,
     /// The edge that the batch was appended to.
     pub before: RightEdge,
     pub size: TreeSize,
@@ -204,7 +206,8 @@ impl Appender {
         self.tail.chain = chain;
         self.tail.spot = Some(Spot { offset: spot.offset + bytes.len() as u64, ..spot });
         let checkpoint = self.checkpoint()?;
-        Ok(Appended { first, before, size: self.tail.edge.size(), checkpoint, sync })
+        let begins_segment = spot.offset == 0;
+        Ok(Appended { first, begins_segment, before, size: self.tail.edge.size(), checkpoint, sync })
     }
 
     /// Signs the tree as it is on disk.

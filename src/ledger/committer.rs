@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::appender::{Appended, Appender, Duty, Leaf, NotAppended};
 use super::archive::End;
 use super::entries::{self, EpochFacts};
+use super::follow::Following;
 use super::queue::{Done, Effect, Kind, Pending, Shared, Stage};
 use super::recorded::{Batch, OpenPermit, Receipt, Unrecorded};
 use super::statistics::{Counters, Observer};
@@ -43,6 +44,7 @@ pub struct Committer {
     pub appender: Appender,
     pub observer: Arc<dyn Observer>,
     pub start: Start,
+    pub following: Following,
     pub batch_bytes_max: usize,
     /// Filled by [`super::Ledger::close`]; empty when the last handle was dropped instead.
     pub closing: Arc<std::sync::Mutex<Option<Closing>>>,
@@ -146,7 +148,7 @@ impl Committer {
             changes.extend(change.map(|change| (index, change)));
             guards.extend(guard);
         }
-        self.start.follower.apply(changes, appended.size);
+        self.following.tell(appended, changes);
         // What they kept is the follower's now.
         drop(guards);
     }
@@ -207,7 +209,7 @@ impl Committer {
     }
 
     fn release(&self, batch: Vec<Pending>, leaves: &[Leaf], appended: Appended) {
-        let Appended { first, before, size, checkpoint, sync: _ } = appended;
+        let Appended { first, before, size, checkpoint, .. } = appended;
         let tree = BatchTree::new(before, leaves.iter().map(|leaf| leaf.hash).collect());
         let committed = Arc::new(Batch { tree, checkpoint });
         self.shared.permits_closed(batch.iter().filter(|p| p.kind == Kind::Outcome).count());
@@ -280,6 +282,7 @@ impl Committer {
         self.shared.publisher.offer(Arc::clone(&appended.checkpoint));
         self.shared.archive.offer(Arc::clone(&appended.checkpoint));
         Counters::set(&self.shared.counters.leaves, appended.size.0);
+        self.following.tell(&appended, Vec::new());
         Ok(())
     }
 }

@@ -280,7 +280,7 @@ async fn a_start_reads_from_the_newest_restart_point_that_fits_and_says_the_same
     let recovered = |storage: &Simulated| {
         storage.restart_machine();
         let recognized = Signers::from(signer()).recognized().expect("signs");
-        recovery::recover(storage, &recognized, settings("/nowhere".as_ref()).segment_bytes)
+        recovery::recover(storage, &recognized, settings("/nowhere".as_ref()).segment_bytes, &())
     };
     let truth = recovered(&storage).expect("recovers");
     in_background(&storage).expect("nothing fails");

@@ -13,23 +13,24 @@ use super::appender::{Appender, Duty, Leaf, NotAppended};
 use super::archive::{Archiver, End, Feed};
 use super::committer::Committer;
 use super::entries::{self, EpochFacts};
-use super::follow::Follower;
+use super::follow::{Follower, Following};
 use super::full::FullSegments;
-use super::queue::Shared;
+use super::queue::{Shared, change_of};
 use super::recorded::Outcome;
 use super::recovery::{Recovered, Unrecoverable, recover};
 use super::rejections::Rejections;
 use super::salts::{self, SaltsError};
 use super::seal::SealerThread;
 use super::signers::Signers;
+use super::snapshots::StateKeeper;
 use super::statistics::{Counters, Observer};
 use super::storage::{Disk, Storage, Unusable};
 use super::{Handle, Health, Ledger, Threads};
 use crate::clock::Clock;
 use crate::limits;
 use crate::merkle::frame;
-use crate::model::entry::EpochEvent;
-use crate::model::{Digest, Epoch, LogOrigin, OutcomeStatus, TreeSize};
+use crate::model::entry::{Entry, EpochEvent};
+use crate::model::{Change, Digest, Epoch, LeafIndex, LogOrigin, OutcomeStatus, TreeSize};
 
 /// Where the log is and what it is called.
 #[derive(Clone, Debug)]
@@ -122,7 +123,7 @@ impl Ledger {
         let signers = signers.into();
         let not_writable = |why: String| OpenError::NotWritable { dir: dir.clone(), why };
         let recognized = signers.recognized().map_err(|e| not_writable(e.to_string()))?;
-        let recovered = recover(&*storage, &recognized, segment_bytes)
+        let recovered = recover(&*storage, &recognized, segment_bytes, &*start.follower)
             .map_err(|source| OpenError::Unrecoverable { dir: dir.clone(), source })?;
 
         let epoch = Epoch(recovered.fold.last_epoch.map_or(1, |last| last.0 + 1));
@@ -137,16 +138,23 @@ impl Ledger {
             quarantined: recovered.quarantined.clone(),
             recovered_permits: recovered.fold.open.len() as u64,
         };
-        let mut leaves: VecDeque<Leaf> = first_leaves(&recovered, &opened, &signers, &clock, &start);
+        let mut leaves = first_leaves(&recovered, &opened, &signers, &clock, &start);
         let Recovered { tail, fold, .. } = recovered;
         let opened_size = opened.size;
         let frame_key = signers.frame_key().map_err(|e| not_writable(e.to_string()))?;
+        let state_key = signers.frame_key().map_err(|e| not_writable(e.to_string()))?;
+        let keeper = StateKeeper { log: origin.clone(), key: state_key };
         let mut appender = Appender::new(Arc::clone(&storage), signers, clock.clone(), segment_bytes, tail)
             .map_err(|e| not_writable(e.to_string()))?;
+        let sealer = SealerThread::new(storage.directory().is_some());
+        let following = Following { follower: Arc::clone(&start.follower), sealing: sealer.queue() };
         // The start leaf first, then what the last run owes: a crash in between leaves the rest to the next.
         while !leaves.is_empty() {
-            let frame = take_frame(&mut leaves, batch_bytes_max(segment_bytes));
-            appender.append(&frame).map_err(|e| not_writable(e.to_string()))?;
+            let (frame, changes) = take_frame(&mut leaves, batch_bytes_max(segment_bytes));
+            let appended = appender.append(&frame).map_err(|e| not_writable(e.to_string()))?;
+            let changed = (appended.first.0..).map(LeafIndex).zip(changes);
+            let changes = changed.filter_map(|(index, change)| change.map(|change| (index, change)));
+            following.tell(&appended, changes.collect());
         }
         opened.size = appender.edge().size();
         let checkpoint = appender.checkpoint().map_err(|e| not_writable(e.to_string()))?;
@@ -173,7 +181,6 @@ impl Ledger {
         shared.publisher.offer(Arc::clone(&checkpoint));
         shared.archive.offer(checkpoint);
         Counters::set(&shared.counters.leaves, opened.size.0);
-        let sealer = SealerThread::new(storage.directory().is_some());
         let known = (opened_size, fold);
         let full = FullSegments::new(Arc::clone(&storage), origin.clone(), frame_key, sealer.queue(), known);
         let archiver = storage
@@ -183,8 +190,8 @@ impl Ledger {
             storage,
             shared,
             appender,
-            (archiver, sealer),
-            start,
+            (archiver, sealer, keeper),
+            (start, following),
             (dir.clone(), segment_bytes),
         )
         .map_err(|e| not_writable(e.to_string()))?;
@@ -195,8 +202,8 @@ impl Ledger {
         storage: Arc<dyn Storage>,
         shared: Arc<Shared>,
         appender: Appender,
-        (archiver, mut sealer): (Option<Archiver>, SealerThread),
-        start: Start,
+        (archiver, mut sealer, keeper): (Option<Archiver>, SealerThread, StateKeeper),
+        (start, following): (Start, Following),
         (dir, segment_bytes): (PathBuf, u64),
     ) -> std::io::Result<Self> {
         let closing = Arc::new(Mutex::new(None));
@@ -206,10 +213,11 @@ impl Ledger {
             appender,
             observer: Arc::clone(&start.observer),
             start,
+            following,
             batch_bytes_max: batch_bytes_max(segment_bytes),
             closing: Arc::clone(&closing),
         };
-        sealer.start(Arc::clone(&storage), shared.clock.clone())?;
+        sealer.start(Arc::clone(&storage), shared.clock.clone(), keeper)?;
         let publishing = Arc::clone(&shared);
         let publisher = thread::Builder::new()
             .name("ledger-publisher".into())
@@ -257,8 +265,8 @@ fn first_leaves(
     signers: &Signers,
     clock: &Clock,
     start: &Start,
-) -> VecDeque<Leaf> {
-    let owed = |bytes| Leaf::new(bytes, Vec::new(), Duty::Owed);
+) -> VecDeque<(Leaf, Option<Change>)> {
+    let owed = |bytes| (Leaf::new(bytes, Vec::new(), Duty::Owed), None);
     let facts = EpochFacts {
         epoch: opened.epoch,
         now: clock.wall(),
@@ -280,7 +288,8 @@ fn first_leaves(
             duration: Duration::ZERO,
         };
         let entry = entries::outcome(outcome, id, index, opened.epoch, clock.wall());
-        leaves.push_back(owed(entries::outcome_bytes(entry)));
+        let entry = Entry::Outcome(Box::new(entry));
+        leaves.push_back((Leaf::new(entries::bytes(&entry), Vec::new(), Duty::Owed), change_of(&entry)));
     }
     for (event, vkey) in recovered.fold.keys.unsaid(&signers.vkeys(), &signers.compromised()) {
         tracing::info!(?event, %vkey, "signing keys changed");
@@ -289,16 +298,21 @@ fn first_leaves(
     leaves
 }
 
-/// What one frame can hold off the front. The last run may have had larger segments, and more permits open.
-fn take_frame(leaves: &mut VecDeque<Leaf>, bytes_max: usize) -> Vec<Leaf> {
-    let mut frame = Vec::new();
+/// What one frame can hold off the front, and what each leaf changes. The last run may have had larger segments, and more
+/// permits open.
+fn take_frame(
+    leaves: &mut VecDeque<(Leaf, Option<Change>)>,
+    bytes_max: usize,
+) -> (Vec<Leaf>, Vec<Option<Change>>) {
+    let (mut frame, mut changes) = (Vec::new(), Vec::new());
     let mut bytes = 0;
     while bytes < bytes_max && frame.len() < limits::FRAME_ENTRIES_MAX {
-        let Some(leaf) = leaves.pop_front() else { break };
+        let Some((leaf, change)) = leaves.pop_front() else { break };
         bytes += leaf.cost();
         frame.push(leaf);
+        changes.push(change);
     }
-    frame
+    (frame, changes)
 }
 
 /// Half of a segment's blocks hold the outcomes of all open permits, each alone in its frame.

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::appender::Tail;
+use super::follow::{Follower, changes_of};
 use super::key_events::KeysSeen;
 use super::restart::{self, RestartPoint};
 use super::signers::Recognized;
@@ -178,11 +179,12 @@ impl Fold {
 }
 
 /// Reads the log from the newest restart point on, or all of it, and clears a torn end. What no checkpoint covers must
-/// be sealed by a recognized key.
+/// be sealed by a recognized key. The follower then has the state of all that was read; after an error, none.
 pub fn recover(
     storage: &dyn Storage,
     recognized: &Recognized,
     segment_bytes: u64,
+    follower: &dyn Follower,
 ) -> Result<Recovered, Unrecoverable> {
     let signed = match storage.checkpoint().map_err(Unrecoverable::Read)? {
         Some(note) => {
@@ -192,9 +194,10 @@ pub fn recover(
         }
         None => None,
     };
-    let log = Signed { storage, recognized, signed };
-    let read = read(&log)?;
-    make_fit(storage, read, signed, segment_bytes)
+    let log = Signed { storage, recognized, signed, follower };
+    read(&log)
+        .and_then(|read| make_fit(storage, read, signed, segment_bytes))
+        .inspect_err(|_| follower.clear())
 }
 
 /// A log and what was signed of it.
@@ -202,6 +205,7 @@ struct Signed<'l> {
     storage: &'l dyn Storage,
     recognized: &'l Recognized,
     signed: Option<(TreeSize, Digest)>,
+    follower: &'l dyn Follower,
 }
 
 /// A log as it was found.
@@ -219,7 +223,7 @@ struct Read {
 /// Without a checkpoint nothing shows that a restart point is not ahead of what may be built upon.
 fn read(log: &Signed<'_>) -> Result<Read, Unrecoverable> {
     let point = match log.signed {
-        Some((size, _)) => restart::choose(log.storage, log.recognized, size),
+        Some((size, _)) => restart::choose(log.storage, log.recognized, size, log.follower),
         None => Ok(None),
     };
     if let Some(point) = point.map_err(Unrecoverable::Read)? {
@@ -230,12 +234,13 @@ fn read(log: &Signed<'_>) -> Result<Read, Unrecoverable> {
             Err(why) => restart::pass_over(first, &why),
         }
     }
+    log.follower.clear();
     read_from(log, None)
 }
 
 /// Changes nothing.
 fn read_from(log: &Signed<'_>, point: Option<RestartPoint>) -> Result<Read, Unrecoverable> {
-    let Signed { storage, recognized, signed } = *log;
+    let Signed { storage, recognized, signed, follower } = *log;
     let (walk, mut edge, mut fold) = match point {
         Some(RestartPoint { first, edge, chain, fold }) => {
             let start = Spot { segment: first, offset: 0, form: Form::Raw };
@@ -251,6 +256,7 @@ fn read_from(log: &Signed<'_>, point: Option<RestartPoint>) -> Result<Read, Unre
             Step::Frame(frame, spot) => {
                 add_frame(&frame, spot, &mut edge, &mut fold, signed)?;
                 check_seal(&frame, spot, signed, recognized)?;
+                follow(&frame, spot, follower)?;
                 last = Some((spot, frame.padded_bytes));
             }
             Step::End(spot) => break (spot, None),
@@ -323,6 +329,16 @@ fn not_ours(error: CheckpointError, note: &[u8], recognized: &Recognized) -> Unr
             Unrecoverable::Checkpoint(error)
         }
     }
+}
+
+/// The follower hears of a frame as the last run's follower did.
+fn follow(frame: &Frame<'_>, spot: Spot, follower: &dyn Follower) -> Result<(), Unrecoverable> {
+    if !follower.keeps_state() {
+        return Ok(());
+    }
+    let changes = changes_of(frame).map_err(|(index, why)| Unrecoverable::Entry { spot, index, why })?;
+    follower.apply(changes, TreeSize(frame.first.0 + frame.entries.len() as u64));
+    Ok(())
 }
 
 fn add_frame(

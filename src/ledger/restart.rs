@@ -9,8 +9,10 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
+use super::follow::Follower;
 use super::recovery::Fold;
 use super::signers::Recognized;
+use super::snapshots;
 use super::storage::{Storage, restart_file};
 use crate::limits;
 use crate::merkle::frame::FrameKey;
@@ -63,6 +65,10 @@ pub enum Unfit {
     Elsewhere,
     #[error("the segments up to it are not the ones that were there when it was made")]
     Segments,
+    #[error("it is not as long as it says, or has another digest")]
+    Changed,
+    #[error("the state snapshot beside it cannot be used: {0}")]
+    State(String),
 }
 
 impl RestartPoint {
@@ -138,11 +144,13 @@ pub fn keep(storage: &dyn Storage, log: &LogOrigin, key: &FrameKey, point: &Rest
     removed.fold(Ok(()), Result::and)
 }
 
-/// The newest point that can be started from: of this log, by one of its keys, and of leaves that all were signed.
+/// The newest point that can be started from: of this log, by one of its keys, of leaves that all were signed, and with a
+/// snapshot of the follower's state, if that keeps any; then the follower has it.
 pub fn choose(
     storage: &dyn Storage,
     recognized: &Recognized,
     signed: TreeSize,
+    follower: &dyn Follower,
 ) -> io::Result<Option<RestartPoint>> {
     let segments = storage.segments()?;
     let points = storage.restart_points().unwrap_or_else(|error| {
@@ -152,7 +160,12 @@ pub fn choose(
     for first in points.into_iter().rev().filter(|first| first.0 <= signed.0) {
         let point = storage.read_restart(first).map_err(Unfit::Read).and_then(|bytes| {
             let is_tagged = |point: &[u8], tag: &[u8]| recognized.tagged(point, tag);
-            RestartPoint::parse(&bytes, first, &segments, recognized.origin(), is_tagged)
+            let point = RestartPoint::parse(&bytes, first, &segments, recognized.origin(), is_tagged)?;
+            if follower.keeps_state() {
+                restore(storage, recognized, &point, follower)
+                    .map_err(|why| Unfit::State(why.to_string()))?;
+            }
+            Ok(point)
         });
         match point {
             Ok(point) => return Ok(Some(point)),
@@ -160,6 +173,19 @@ pub fn choose(
         }
     }
     Ok(None)
+}
+
+fn restore(
+    storage: &dyn Storage,
+    recognized: &Recognized,
+    point: &RestartPoint,
+    follower: &dyn Follower,
+) -> Result<(), Unfit> {
+    let bytes = storage.read_state(point.first).map_err(Unfit::Read)?;
+    let place = (point.first, point.edge.root());
+    let snapshot =
+        snapshots::parse(&bytes, place, recognized.origin(), |line, tag| recognized.tagged(line, tag))?;
+    follower.restore(snapshot).map_err(Unfit::Form)
 }
 
 /// What a restart point of every segment but the first one would say, read from the frames; up to the first damage.
@@ -199,11 +225,11 @@ pub fn pass_over(first: LeafIndex, why: &dyn std::fmt::Display) {
     tracing::warn!(file = restart_file(first), %why, "a restart point is passed over");
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn unhex(text: &[u8]) -> Option<Vec<u8>> {
+pub fn unhex(text: &[u8]) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(text).ok().filter(|t| t.len() == 64 && t.is_ascii())?;
     (0..32).map(|n| u8::from_str_radix(&text[2 * n..2 * n + 2], 16).ok()).collect()
 }

@@ -12,10 +12,12 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use super::snapshots::{StateJob, StateKeeper};
 use super::storage::Storage;
 use crate::clock::Clock;
 use crate::limits;
@@ -199,6 +201,7 @@ pub struct Sealing {
 #[derive(Debug, Default)]
 struct Slot {
     full: Vec<LeafIndex>,
+    states: VecDeque<StateJob>,
     closing: bool,
 }
 
@@ -209,6 +212,35 @@ impl Sealing {
         self.changed.notify_all();
     }
 
+    /// A state snapshot is to be written. Never waits; while many do, the oldest is given up.
+    pub fn write_state(&self, job: StateJob) {
+        let mut slot = self.lock();
+        if slot.states.len() == limits::STATES_WAITING_MAX {
+            slot.states.pop_front();
+        }
+        slot.states.push_back(job);
+        drop(slot);
+        self.changed.notify_all();
+    }
+
+    /// The snapshot that waits longest.
+    pub fn next_state(&self) -> Option<StateJob> {
+        self.lock().states.pop_front()
+    }
+
+    fn write_states(&self, storage: &dyn Storage, keeper: &StateKeeper) {
+        while let Some(job) = self.next_state() {
+            let first = job.first;
+            // A job owns all it may leave half-done.
+            match catch_unwind(AssertUnwindSafe(|| keeper.keep(storage, job))) {
+                Ok(Ok(())) => tracing::debug!(%first, "the state was written"),
+                // The next start reads more.
+                Ok(Err(error)) => tracing::warn!(%error, %first, "a state snapshot was not written"),
+                Err(_) => tracing::error!(%first, "a state snapshot was not written: it panicked"),
+            }
+        }
+    }
+
     /// The thread ends after the step it is at. What is not done is begun again by the next start.
     pub fn close(&self) {
         self.lock().closing = true;
@@ -217,17 +249,19 @@ impl Sealing {
 
     /// The thread. It works half of the time at most: after each step it rests for as long as that took, so that
     /// it neither holds a core nor the disk while there is a backlog.
-    pub fn run(&self, storage: Arc<dyn Storage>, clock: &Clock) {
+    pub fn run(&self, storage: Arc<dyn Storage>, clock: &Clock, keeper: &StateKeeper) {
         let mut sealer = loop {
             match Sealer::new(Arc::clone(&storage)) {
                 Ok(sealer) => break sealer,
                 Err(error) => tracing::warn!(%error, "segments cannot be sealed"),
             }
+            self.write_states(&*storage, keeper);
             if !self.rest(Duration::from_millis(limits::SEAL_RETRY_MS)) {
                 return;
             }
         };
         while let Some(passed) = self.take() {
+            self.write_states(&*storage, keeper);
             passed.into_iter().for_each(|segment| sealer.add(segment));
             let began = clock.monotonic();
             let rest = match sealer.step() {
@@ -263,12 +297,14 @@ impl Sealing {
     }
 
     fn wait(&self) {
-        drop(self.changed.wait_while(self.lock(), |s| s.full.is_empty() && !s.closing));
+        let idle = |s: &mut Slot| s.full.is_empty() && s.states.is_empty() && !s.closing;
+        drop(self.changed.wait_while(self.lock(), idle));
     }
 
     /// Whether to go on afterwards.
     fn rest(&self, time: Duration) -> bool {
-        let waited = self.changed.wait_timeout_while(self.lock(), time, |s| !s.closing);
+        let resting = |s: &mut Slot| s.states.is_empty() && !s.closing;
+        let waited = self.changed.wait_timeout_while(self.lock(), time, resting);
         !waited.unwrap_or_else(PoisonError::into_inner).0.closing
     }
 }
@@ -290,11 +326,11 @@ impl SealerThread {
         Arc::clone(&self.sealing)
     }
 
-    pub fn start(&mut self, storage: Arc<dyn Storage>, clock: Clock) -> io::Result<()> {
+    pub fn start(&mut self, storage: Arc<dyn Storage>, clock: Clock, keeper: StateKeeper) -> io::Result<()> {
         if self.wanted {
             let sealing = Arc::clone(&self.sealing);
             let named = thread::Builder::new().name("ledger-sealer".into());
-            self.thread = Some(named.spawn(move || sealing.run(storage, &clock))?);
+            self.thread = Some(named.spawn(move || sealing.run(storage, &clock, &keeper))?);
         }
         Ok(())
     }

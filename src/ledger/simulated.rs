@@ -46,6 +46,7 @@ struct Files {
     /// A sealed segment without its name.
     sealing: Option<Vec<u8>>,
     restarts: BTreeMap<LeafIndex, Vec<u8>>,
+    states: BTreeMap<LeafIndex, Vec<u8>>,
 }
 
 #[derive(Debug)]
@@ -146,6 +147,15 @@ impl Simulated {
         let State { seen, durable, .. } = &mut *state;
         for files in [seen, durable] {
             change(files.restarts.get_mut(&first).expect("there is one"));
+        }
+    }
+
+    /// The same with a state snapshot.
+    pub fn change_state(&self, first: LeafIndex, change: impl Fn(&mut Vec<u8>)) {
+        let mut state = self.state();
+        let State { seen, durable, .. } = &mut *state;
+        for files in [seen, durable] {
+            change(files.states.get_mut(&first).expect("there is one"));
         }
     }
 
@@ -495,6 +505,39 @@ impl Storage for Simulated {
         let fate = state.next_background("remove_restart", 0)?;
         state.whole(fate, |f| {
             f.restarts.remove(&first);
+        })
+    }
+
+    fn states(&self) -> io::Result<Vec<LeafIndex>> {
+        Ok(self.state().seen.states.keys().copied().collect())
+    }
+
+    fn read_state(&self, first: LeafIndex) -> io::Result<Vec<u8>> {
+        let state = self.state();
+        Ok(state.seen.states.get(&first).ok_or(io::ErrorKind::NotFound)?.clone())
+    }
+
+    /// As bad as [`Storage::write_restart`] here.
+    fn write_state(&self, first: LeafIndex, bytes: &[u8]) -> io::Result<()> {
+        let mut state = self.state();
+        let (persisted, answer) = match state.next_background("write_state", bytes.len())? {
+            Fate::Works => (0..bytes.len(), Ok(())),
+            Fate::Fails(failure) => (surviving(failure, bytes.len()), Err(failed())),
+        };
+        if !persisted.is_empty() {
+            let State { seen, durable, .. } = &mut *state;
+            for files in [seen, durable] {
+                files.states.insert(first, bytes[persisted.clone()].to_vec());
+            }
+        }
+        answer
+    }
+
+    fn remove_state(&self, first: LeafIndex) -> io::Result<()> {
+        let mut state = self.state();
+        let fate = state.next_background("remove_state", 0)?;
+        state.whole(fate, |f| {
+            f.states.remove(&first);
         })
     }
 }

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{Advice, CWD, FallocateFlags, RenameFlags, fadvise, fallocate, renameat_with};
 
+use super::snapshots::STATE_FILE_BYTES_MAX;
 use crate::limits;
 use crate::model::LeafIndex;
 use crate::verify::source::{
@@ -30,7 +31,7 @@ const FILE_MODE: u32 = 0o640;
 const DIR_MODE: u32 = 0o750;
 
 /// Writes a log. The committer is the only writer of frames, the publisher of the checkpoint, the sealer of sealed
-/// segments, the archiver of restart points.
+/// segments and state snapshots, the archiver of restart points.
 pub trait Storage: Source + Send + Sync + 'static {
     /// Length of the spare segment, if there is one and all of its room is taken.
     fn spare_length(&self) -> io::Result<Option<u64>>;
@@ -71,6 +72,13 @@ pub trait Storage: Source + Send + Sync + 'static {
     /// Puts a restart point in place; a crash leaves none or all of it.
     fn write_restart(&self, first: LeafIndex, bytes: &[u8]) -> io::Result<()>;
     fn remove_restart(&self, first: LeafIndex) -> io::Result<()>;
+    /// First indexes of all state snapshots, ascending.
+    fn states(&self) -> io::Result<Vec<LeafIndex>>;
+    /// At most [`STATE_FILE_BYTES_MAX`] and one byte.
+    fn read_state(&self, first: LeafIndex) -> io::Result<Vec<u8>>;
+    /// Puts a state snapshot in place; a crash leaves none or all of it.
+    fn write_state(&self, first: LeafIndex, bytes: &[u8]) -> io::Result<()>;
+    fn remove_state(&self, first: LeafIndex) -> io::Result<()>;
     /// The log's directory, where what is derived from the log lies beside it. Without one, nothing is derived.
     fn directory(&self) -> Option<&Path>;
 }
@@ -174,6 +182,15 @@ impl Disk {
                 Ok(file)
             }
         }
+    }
+
+    fn list_restart(&self, index: fn(&str) -> Option<LeafIndex>) -> io::Result<Vec<LeafIndex>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(self.root.join(RESTART_DIR))? {
+            found.extend(entry?.file_name().to_str().and_then(index));
+        }
+        found.sort_unstable();
+        Ok(found)
     }
 
     fn spare(&self) -> PathBuf {
@@ -378,12 +395,7 @@ impl Storage for Disk {
     }
 
     fn restart_points(&self) -> io::Result<Vec<LeafIndex>> {
-        let mut found = Vec::new();
-        for entry in fs::read_dir(self.root.join(RESTART_DIR))? {
-            found.extend(entry?.file_name().to_str().and_then(restart_index));
-        }
-        found.sort_unstable();
-        Ok(found)
+        self.list_restart(restart_index)
     }
 
     fn read_restart(&self, first: LeafIndex) -> io::Result<Vec<u8>> {
@@ -401,22 +413,58 @@ impl Storage for Disk {
     fn remove_restart(&self, first: LeafIndex) -> io::Result<()> {
         remove_if_there(&self.root.join(restart_file(first)))
     }
+
+    fn states(&self) -> io::Result<Vec<LeafIndex>> {
+        self.list_restart(state_index)
+    }
+
+    fn read_state(&self, first: LeafIndex) -> io::Result<Vec<u8>> {
+        read_bounded(&self.root.join(state_file(first)), STATE_FILE_BYTES_MAX)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the ledger's storage owns its files")]
+    fn write_state(&self, first: LeafIndex, bytes: &[u8]) -> io::Result<()> {
+        // Of another name than a restart point's: they are written by different threads.
+        let new = self.root.join(RESTART_DIR).join("new.state");
+        write_whole(&new, bytes)?;
+        fs::rename(new, self.root.join(state_file(first)))?;
+        sync_dir(&self.root.join(RESTART_DIR))
+    }
+
+    fn remove_state(&self, first: LeafIndex) -> io::Result<()> {
+        remove_if_there(&self.root.join(state_file(first)))
+    }
 }
 
 /// What `blocks` of a file's status counts, on every system.
 pub const STAT_BLOCK_BYTES: u64 = 512;
 const TORN_SUFFIX: &str = ".torn";
 const RESTART_SUFFIX: &str = ".json";
+const STATE_SUFFIX: &str = ".state";
 
 /// Path of a restart point inside the log's directory.
 pub fn restart_file(first: LeafIndex) -> String {
     format!("{RESTART_DIR}/{:020}{RESTART_SUFFIX}", first.0)
 }
 
+/// Path of a state snapshot inside the log's directory.
+pub fn state_file(first: LeafIndex) -> String {
+    format!("{RESTART_DIR}/{:020}{STATE_SUFFIX}", first.0)
+}
+
 /// The index of a restart point's file, by its name in its directory.
 pub fn restart_index(name: &str) -> Option<LeafIndex> {
+    index_with(name, RESTART_SUFFIX)
+}
+
+/// The index of a state snapshot's file, by its name in its directory.
+pub fn state_index(name: &str) -> Option<LeafIndex> {
+    index_with(name, STATE_SUFFIX)
+}
+
+fn index_with(name: &str, suffix: &str) -> Option<LeafIndex> {
     let first = leading_index(name)?;
-    (name.len() == INDEX_DIGITS + RESTART_SUFFIX.len() && name.ends_with(RESTART_SUFFIX)).then_some(first)
+    (name.len() == INDEX_DIGITS + suffix.len() && name.ends_with(suffix)).then_some(first)
 }
 
 fn leading_index(name: &str) -> Option<LeafIndex> {
