@@ -389,3 +389,31 @@ pub const REPLAY_THREADS_MAX: usize = 256;
 pub const REPLAY_INPUT_DEPTH_MAX: usize = JSON_DEPTH_MAX + 16;
 /// A file of disclosures.
 pub const DISCLOSURES_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+// State (authority).
+/// Idempotency keys that are claimed at one time. Each takes about 0.3 KB; see docs/PERFORMANCE.md.
+pub const CLAIMS_MAX: usize = 5_000_000;
+/// Budget keys that something is reserved or spent of.
+pub const BUDGET_KEYS_MAX: usize = 250_000;
+/// Holds that are open or refused.
+pub const HOLDS_MAX: usize = 10_000;
+/// People whose word on one hold is kept.
+pub const APPROVALS_PER_HOLD_MAX: usize = 64;
+/// What has ended leaves the state when a later leaf changes it: at most so many of each kind for each leaf. More than
+/// one, so that it shrinks.
+pub const ENDED_PER_CHANGE_MAX: usize = 8;
+const _: () = assert!(ENDED_PER_CHANGE_MAX > 1);
+/// A snapshot of the state.
+pub const STATE_BYTES_MAX: usize = 2 * 1024 * 1024 * 1024;
+const _: () = assert!(CLAIMS_MAX * 200 <= STATE_BYTES_MAX / 2);
+/// Key pointers of one budget.
+pub const BUDGET_KEY_POINTERS_MAX: usize = 8;
+pub const BUDGET_POINTER_BYTES_MAX: usize = 1_024;
+pub const BUDGET_POINTER_STEPS_MAX: usize = 32;
+/// Digits after the point of an amount: one long fraction makes the sum of its window as long, and past 15 to 17 digits
+/// policy could not be told the sum.
+pub const BUDGET_FRACTION_DIGITS_MAX: u32 = 9;
+/// A sliding window moves in so many steps: what was spent counts up to one step longer than the window.
+pub const BUDGET_WINDOW_STEPS: u64 = 60;
+/// Of a sliding window, seconds.
+pub const BUDGET_WINDOW_SECONDS_MAX: u64 = 366 * 24 * 60 * 60;

@@ -30,5 +30,5 @@ pub use redaction::{
     DIGESTS, ELEMENT, InvalidPointer, Pointer, Redaction, Step, escape_step, is_reserved, reserved_name,
     unescape_pointer,
 };
-pub use state::{Administered, Change, Claim, Held, InvalidLeaf, Permitted, Settlement};
+pub use state::{Administered, Change, Claim, Held, InvalidLeaf, Permitted, Reserved, Settlement};
 pub use verdict::{Decision, OutcomeStatus, Settled};

@@ -12,9 +12,24 @@
 //! | approvals of a hold | one PERMIT | `not_sent` gives them back; at its time; refusal |
 //! | freeze, quarantine | - | an operator ends it |
 //!
+//! The versions must be captured before [`State::read`]: a freeze is in the fold before its version moves, so whoever
+//! read the state before it has the old version.
+//!
 //! Reading and reserving are two steps with an evaluation between them, so [`State::reserve`] compares: what the
 //! decision read of claim, budgets and hold must still be so, or nothing is taken. Freezes are versions in the read
 //! set: they are looked at again at the first byte (`versions`).
+
+mod budgets;
+mod claims;
+mod fold;
+mod holds;
+mod overlay;
+mod restrictions;
+mod snapshot;
+
+pub use fold::{Fold, Population, UnknownOutcome};
+pub use holds::HoldStatus;
+pub use restrictions::{Restricted, RestrictionStatus};
 
 use std::fmt;
 use std::future::Future;
@@ -96,7 +111,13 @@ pub enum ClaimState {
     /// No outcome yet.
     Running,
     /// Confirmed or failed.
-    Executed { status: OutcomeStatus, decision: LeafIndex, answer: Option<Digest> },
+    Executed {
+        status: OutcomeStatus,
+        decision: LeafIndex,
+        /// Of the outcome's leaf, beside which the answer is kept.
+        outcome: LeafIndex,
+        answer: Option<Digest>,
+    },
     /// `indeterminate`, until it is reconciled.
     Unknown { decision: LeafIndex },
 }
@@ -194,11 +215,22 @@ pub enum NotReserved {
     Full,
 }
 
-/// See the module's text. Implementations share `tests::conformance`.
+/// See the module's text. Implementations share the suite in `conformance`.
 pub trait State: fmt::Debug + Send + Sync {
     /// What is true about this request now. Takes nothing.
     fn read<'s>(&'s self, asked: Asked<'s>) -> Answer<'s, View>;
 
     /// Takes what a PERMIT with this id takes, if everything it read is still so.
     fn reserve<'s>(&'s self, id: ReceiptId, intent: Intent<'s>) -> Answer<'s, Result<Ticket, NotReserved>>;
+
+    /// Remembers which request the hold of this id will be on, if nothing that was read of its approvals moved and no
+    /// other hold on it is about to be opened: of requests that are equal and come at once, one opens a hold. Also the
+    /// way in which a hold is found whose leaf keeps the request's digest out; after a restart such a hold is not found
+    /// again.
+    fn open_hold<'s>(
+        &'s self,
+        id: ReceiptId,
+        asked: Asked<'s>,
+        read: &'s [ReadItem],
+    ) -> Answer<'s, Result<Ticket, NotReserved>>;
 }

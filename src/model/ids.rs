@@ -171,6 +171,11 @@ impl ReceiptId {
     pub const fn as_bytes(&self) -> &[u8; 16] {
         self.0.as_bytes()
     }
+
+    /// `None` if these are not the bytes of a version 7 UUID.
+    pub fn from_bytes(bytes: [u8; 16]) -> Option<Self> {
+        Some(uuid::Uuid::from_bytes(bytes)).filter(|uuid| uuid.get_version_num() == 7).map(Self)
+    }
 }
 
 impl FromStr for ReceiptId {

@@ -5,12 +5,15 @@
 
 use std::sync::Arc;
 
+use rust_decimal::Decimal;
+
 use super::entry::{
-    AdminAction, AdminEntry, DecisionEntry, Entry, HoldEntry, OperatorEntry, OutcomeEntry, Reserve,
+    AdminAction, AdminEntry, DecisionEntry, Entry, EvaluationStatus, HoldEntry, OperatorEntry, OutcomeEntry,
+    Reserve,
 };
 use super::{
-    ActionName, ActorId, Decision, Digest, IdempotencyKey, LeafIndex, OutcomeStatus, ReceiptId, Settled,
-    SurfaceName,
+    ActionName, ActorId, BudgetName, Decision, Digest, IdempotencyKey, LeafIndex, OutcomeStatus, ReceiptId,
+    Settled, SurfaceName,
 };
 use crate::clock::WallTime;
 
@@ -21,7 +24,8 @@ pub enum Change {
     Permitted(Box<Permitted>),
     /// An ESCALATE that opened a hold.
     Held(Box<Held>),
-    /// A QUARANTINE: the actor is isolated on the surface until an operator releases it.
+    /// A QUARANTINE by policy: the actor is isolated on the surface until an operator releases it. One that only says
+    /// that the actor is isolated already changes nothing, or it could undo a release that came between.
     Quarantined { surface: SurfaceName, actor: ActorId, by: ReceiptId, at: WallTime },
     /// An outcome, of the gateway or, later, of an operator or the upstream's own log.
     Settled(Settlement),
@@ -37,7 +41,7 @@ pub struct Permitted {
     /// Of the request; `None` where the leaf keeps it out.
     pub digest: Option<Digest>,
     pub claim: Option<Claim>,
-    pub reserves: Vec<Reserve>,
+    pub reserves: Vec<Reserved>,
     /// The hold whose approvals this PERMIT uses up.
     pub approved_hold: Option<ReceiptId>,
     pub at: WallTime,
@@ -48,6 +52,18 @@ pub struct Permitted {
 pub struct Claim {
     pub key: IdempotencyKey,
     /// From when on the key is free again, unless its outcome is not known.
+    pub until: WallTime,
+}
+
+/// A [`Reserve`] as values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reserved {
+    pub budget: BudgetName,
+    /// As in [`Reserve::key`].
+    pub key: Digest,
+    /// Zero or more.
+    pub amount: Decimal,
+    /// From when on it counts no more.
     pub until: WallTime,
 }
 
@@ -88,7 +104,7 @@ pub struct Administered {
 
 /// A leaf that should change the state says something that no gateway writes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{member}` is not a time of RFC 3339")]
+#[error("`{member}` is missing, or not what a gateway writes there")]
 pub struct InvalidLeaf {
     pub member: &'static str,
 }
@@ -116,6 +132,7 @@ fn of_decision(decision: &DecisionEntry) -> Result<Option<Change>, InvalidLeaf> 
                 }
                 (Some(_), None) | (None, _) => None,
             };
+            let reserves = decision.reserves.iter().map(reserved).collect::<Result<_, _>>()?;
             let changes =
                 claim.is_some() || !decision.reserves.is_empty() || decision.approved_hold.is_some();
             changes.then(|| {
@@ -125,7 +142,7 @@ fn of_decision(decision: &DecisionEntry) -> Result<Option<Change>, InvalidLeaf> 
                     actor,
                     digest: decision.request.digest,
                     claim,
-                    reserves: decision.reserves.clone(),
+                    reserves,
                     approved_hold: decision.approved_hold,
                     at,
                 }))
@@ -143,9 +160,21 @@ fn of_decision(decision: &DecisionEntry) -> Result<Option<Change>, InvalidLeaf> 
             }))),
             Some(_) | None => None,
         },
-        Decision::Quarantine => Some(Change::Quarantined { surface, actor, by: decision.id, at }),
+        Decision::Quarantine => match decision.evaluation.status {
+            EvaluationStatus::Evaluated => Some(Change::Quarantined { surface, actor, by: decision.id, at }),
+            EvaluationStatus::NotEvaluated => None,
+        },
         Decision::Deny | Decision::Silence => None,
     })
+}
+
+fn reserved(reserve: &Reserve) -> Result<Reserved, InvalidLeaf> {
+    let amount = Decimal::from_str_exact(&reserve.amount)
+        .ok()
+        .filter(|amount| *amount >= Decimal::ZERO && amount.to_string() == *reserve.amount)
+        .ok_or(InvalidLeaf { member: "reserves.amount" })?;
+    let until = time(&reserve.until, "reserves.until")?;
+    Ok(Reserved { budget: reserve.budget.clone(), key: reserve.key, amount, until })
 }
 
 fn of_outcome(outcome: &OutcomeEntry) -> Result<Change, InvalidLeaf> {
@@ -160,6 +189,16 @@ fn of_outcome(outcome: &OutcomeEntry) -> Result<Change, InvalidLeaf> {
 }
 
 fn of_admin(admin: &AdminEntry) -> Result<Change, InvalidLeaf> {
+    match admin.action {
+        AdminAction::Freeze | AdminAction::Unfreeze => {}
+        AdminAction::Approve | AdminAction::Refuse | AdminAction::Expire => {
+            admin.hold.ok_or(InvalidLeaf { member: "hold" })?;
+        }
+        AdminAction::Quarantine | AdminAction::Release => {
+            admin.surface.as_ref().ok_or(InvalidLeaf { member: "surface" })?;
+            admin.actor.as_ref().ok_or(InvalidLeaf { member: "actor" })?;
+        }
+    }
     Ok(Change::Administered(Box::new(Administered {
         action: admin.action,
         by: admin.by.clone(),

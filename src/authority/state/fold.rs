@@ -1,0 +1,652 @@
+//! The embedded state: a fold of the ledger's leaves, and what is taken for leaves that are not durable yet.
+//!
+//! Everything in [`Folded`] comes from leaves and their times alone, so equal leaves give equal states; what has ended is
+//! passed over when it is read and leaves memory when a later leaf arrives. The maps are persistent: a snapshot is a
+//! clone that costs nothing, and is written out on another thread while the original goes on.
+//!
+//! One lock, held for some lookups and never while something is waited for. The version of the freezes is set after the
+//! lock is given back: setting it waits for messages whose first byte is just leaving (`versions`).
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use imbl::OrdMap;
+use rust_decimal::Decimal;
+use tokio::sync::watch;
+
+use super::super::budget::add;
+use super::super::versions::{Moved, Versions};
+use super::budgets::{BudgetKey, Budgets, Sums, Taken};
+use super::claims::{Claim, ClaimKey, Claims, Executed, Progress, RequestDigest};
+use super::holds::{Hold, HoldStatus, Holds, RequestKey};
+use super::overlay::{Overlay, Pending};
+use super::restrictions::{Cause, Freeze, Quarantine, RestrictionStatus, Restrictions};
+use super::snapshot;
+use super::{
+    Answer, Approval, Asked, BudgetView, ClaimState, ClaimView, Intent, NotReserved, Scope, State, Ticket,
+    View,
+};
+use crate::clock::WallTime;
+use crate::ledger::Follower;
+use crate::limits;
+use crate::model::entry::{AdminAction, Reserve};
+use crate::model::{
+    Administered, Change, Held, LeafIndex, OutcomeStatus, Permitted, ReadItem, ReceiptId, Settlement,
+    TreeSize,
+};
+
+/// Name and first version of what freezes and quarantines share in a read set.
+const FREEZES: &str = "freezes";
+const NEVER: &str = "none";
+
+/// See the module's text. Cheap to share; every method is quick and none waits.
+pub struct Fold {
+    shared: Arc<Shared>,
+    versions: Versions,
+}
+
+struct Shared {
+    inner: Mutex<Inner>,
+    /// Moves with every change of a hold.
+    hold_changes: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct Inner {
+    folded: Folded,
+    overlay: Overlay,
+    seen: Seen,
+}
+
+/// What leaves said. Equal leaves give equal values.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Folded {
+    /// The last leaf that changed something here.
+    pub applied: Option<LeafIndex>,
+    pub claims: Claims,
+    pub budgets: Budgets,
+    pub holds: Holds,
+    pub restrictions: Restrictions,
+    /// PERMITs that took something and have no final outcome, by leaf.
+    pub open: OrdMap<LeafIndex, Open>,
+    /// Decisions whose outcome is not known, by leaf.
+    pub unknown: OrdMap<LeafIndex, Unknown>,
+}
+
+/// What a PERMIT took.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Open {
+    pub id: ReceiptId,
+    pub claim: Option<ClaimKey>,
+    pub reserves: Vec<Taken>,
+    pub approved_hold: Option<ReceiptId>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unknown {
+    pub id: ReceiptId,
+    pub at: WallTime,
+}
+
+/// An outcome that nobody knows, until it is reconciled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownOutcome {
+    pub decision_id: ReceiptId,
+    pub decision_index: LeafIndex,
+    /// When the outcome was recorded.
+    pub at: WallTime,
+}
+
+/// How much the state holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Population {
+    pub claims: usize,
+    pub budget_keys: usize,
+    pub holds: usize,
+    pub open: usize,
+    pub unknown: usize,
+}
+
+/// Which sums have been read of which key: a version stands for a value, and moves only when the value does.
+#[derive(Default)]
+struct Seen {
+    versions: BTreeMap<BudgetKey, (Sums, u64)>,
+    last: u64,
+}
+
+/// A change that others wait for.
+#[derive(Default)]
+struct Stirred {
+    holds: bool,
+    restrictions: bool,
+}
+
+impl Fold {
+    /// The state of an empty log. Sets the version `freezes` in `versions` from now on.
+    pub fn new(versions: Versions) -> Arc<Self> {
+        versions.set(FREEZES, NEVER);
+        let shared = Shared { inner: Mutex::default(), hold_changes: watch::Sender::new(0) };
+        Arc::new(Self { shared: Arc::new(shared), versions })
+    }
+
+    /// All holds that are open, refused, in use, or past their time without a leaf that says so; oldest first.
+    pub fn holds(&self, now: WallTime) -> Vec<HoldStatus> {
+        let holds = self.shared.lock().folded.holds.clone();
+        holds.statuses(now)
+    }
+
+    pub fn hold(&self, id: ReceiptId, now: WallTime) -> Option<HoldStatus> {
+        self.shared.lock().folded.holds.status(id, now)
+    }
+
+    /// Holds past their time whose expiry is not recorded.
+    pub fn expired_holds(&self, now: WallTime) -> Vec<ReceiptId> {
+        let holds = self.shared.lock().folded.holds.clone();
+        holds.expired(now)
+    }
+
+    /// Freezes, then quarantines, each in the order of what they close.
+    pub fn restrictions(&self) -> Vec<RestrictionStatus> {
+        let restrictions = self.shared.lock().folded.restrictions.clone();
+        restrictions.statuses()
+    }
+
+    /// Decisions whose outcome is not known, oldest first.
+    pub fn unknown(&self) -> Vec<UnknownOutcome> {
+        let unknown = self.shared.lock().folded.unknown.clone();
+        let of = |(index, Unknown { id, at }): (&LeafIndex, &Unknown)| UnknownOutcome {
+            decision_id: *id,
+            decision_index: *index,
+            at: *at,
+        };
+        unknown.iter().map(of).collect()
+    }
+
+    /// Whether the decision of this leaf has an outcome that is not known.
+    pub fn is_unknown(&self, decision: LeafIndex) -> bool {
+        self.shared.lock().folded.unknown.contains_key(&decision)
+    }
+
+    pub fn population(&self) -> Population {
+        let inner = self.shared.lock();
+        let Folded { claims, budgets, holds, open, unknown, .. } = &inner.folded;
+        Population {
+            claims: claims.len(),
+            budget_keys: budgets.len(),
+            holds: holds.len(),
+            open: open.len(),
+            unknown: unknown.len(),
+        }
+    }
+
+    /// Moves whenever a hold was opened, approved, refused, used, given back or has expired. Whoever waits for one hold:
+    /// take this, read the state, wait for a change, read again.
+    pub fn hold_changes(&self) -> watch::Receiver<u64> {
+        self.shared.hold_changes.subscribe()
+    }
+
+    /// What was reserved for the decision is given back when the ticket drops, if it is there still.
+    fn ticket(&self, id: ReceiptId, reserves: Vec<Reserve>) -> Ticket {
+        let shared = Arc::clone(&self.shared);
+        let give_back = move || {
+            let pending = shared.lock().overlay.remove(id);
+            if pending.is_some_and(|pending| pending.approved_hold.is_some() || pending.holds.is_some()) {
+                shared.stir_holds();
+            }
+        };
+        Ticket::new(id, reserves, Box::new(give_back))
+    }
+
+    /// Others learn of it, after the lock was given back.
+    fn stir(&self, stirred: Stirred) {
+        if stirred.restrictions {
+            let changed = self.shared.lock().folded.restrictions.changed;
+            let version = changed.map_or_else(|| NEVER.to_owned(), |index| index.to_string());
+            self.versions.set(FREEZES, &version);
+        }
+        if stirred.holds {
+            self.shared.stir_holds();
+        }
+    }
+
+    fn replace(&self, folded: Folded) {
+        *self.shared.lock() = Inner { folded, ..Inner::default() };
+        self.stir(Stirred { holds: true, restrictions: true });
+    }
+}
+
+impl fmt::Debug for Fold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fold").field("population", &self.population()).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stir_holds(&self) {
+        self.hold_changes.send_modify(|changes| *changes = changes.wrapping_add(1));
+    }
+}
+
+impl State for Fold {
+    fn read<'s>(&'s self, asked: Asked<'s>) -> Answer<'s, View> {
+        Box::pin(std::future::ready(self.shared.lock().view(&asked)))
+    }
+
+    fn reserve<'s>(&'s self, id: ReceiptId, intent: Intent<'s>) -> Answer<'s, Result<Ticket, NotReserved>> {
+        let reserved = self.shared.lock().reserve(id, &intent);
+        Box::pin(std::future::ready(reserved.map(|reserves| self.ticket(id, reserves))))
+    }
+
+    fn open_hold<'s>(
+        &'s self,
+        id: ReceiptId,
+        asked: Asked<'s>,
+        read: &'s [ReadItem],
+    ) -> Answer<'s, Result<Ticket, NotReserved>> {
+        let opened = self.shared.lock().open_hold(id, &asked, read);
+        Box::pin(std::future::ready(opened.map(|()| self.ticket(id, Vec::new()))))
+    }
+}
+
+impl Follower for Fold {
+    fn apply(&self, changes: Vec<(LeafIndex, Change)>, _: TreeSize) {
+        let mut stirred = Stirred::default();
+        let mut inner = self.shared.lock();
+        for (index, change) in changes {
+            inner.apply(index, change, &mut stirred);
+        }
+        drop(inner);
+        self.stir(stirred);
+    }
+
+    fn snapshot(&self) -> Box<dyn FnOnce() -> Vec<u8> + Send> {
+        let folded = self.shared.lock().folded.clone();
+        Box::new(move || snapshot::write(&folded))
+    }
+
+    fn restore(&self, bytes: &[u8]) -> Result<(), String> {
+        match snapshot::read(bytes) {
+            Ok(folded) => {
+                self.replace(folded);
+                Ok(())
+            }
+            Err(why) => {
+                self.clear();
+                Err(why.to_string())
+            }
+        }
+    }
+
+    fn clear(&self) {
+        self.replace(Folded::default());
+    }
+}
+
+fn moved(name: &str) -> NotReserved {
+    NotReserved::Moved(Moved { name: name.into() })
+}
+
+const CLAIM: &str = "claim";
+const APPROVALS: &str = "approvals";
+
+fn item(name: impl Into<Arc<str>>, version: String) -> ReadItem {
+    ReadItem { age_ms: 0, name: name.into(), version: version.into() }
+}
+
+/// Whether each of these was read as it is now.
+fn compare<'i>(
+    current: impl IntoIterator<Item = &'i ReadItem>,
+    read: &[ReadItem],
+) -> Result<(), NotReserved> {
+    let is_same = |own: &ReadItem| read.iter().any(|r| r.name == own.name && r.version == own.version);
+    match current.into_iter().find(|own| !is_same(own)) {
+        Some(changed) => Err(moved(&changed.name)),
+        None => Ok(()),
+    }
+}
+
+fn budget_keys(asked: &Asked<'_>) -> impl Iterator<Item = BudgetKey> {
+    asked.draws.iter().map(|draw| BudgetKey {
+        surface: asked.surface.clone(),
+        budget: draw.budget.clone(),
+        key: draw.key,
+    })
+}
+
+/// A time as a leaf has it.
+fn in_microseconds(time: WallTime) -> WallTime {
+    WallTime::from_unix_ns(time.unix_ns() / 1_000 * 1_000)
+}
+
+impl Inner {
+    fn view(&mut self, asked: &Asked<'_>) -> View {
+        let mut read = Vec::with_capacity(2 + asked.draws.len());
+        let claim = ClaimKey::asked(asked).and_then(|key| self.claim(key, asked));
+        if asked.key.is_some() {
+            read.push(item(CLAIM, claim_version(claim.as_ref())));
+        }
+        let (folded, overlay) = (&self.folded, &self.overlay);
+        let request = RequestKey::asked(asked);
+        let hold = folded.holds.find(request, asked.now, |id| overlay.is_used(id));
+        let version = match (&hold, overlay.opens_hold(request)) {
+            (Some((id, hold)), _) => format!("{id}/{}", hold.changed),
+            (None, Some(opening)) => format!("{opening}/opening"),
+            (None, None) => "none".to_owned(),
+        };
+        read.push(item(APPROVALS, version));
+        let hold = hold.map(|(id, hold)| hold.view(id));
+        let restriction = folded.restrictions.find(asked.surface, asked.actor);
+        let mut budgets = Vec::with_capacity(asked.draws.len());
+        for key in budget_keys(asked) {
+            // Past the bound nothing more can be reserved: the largest sum says so.
+            let sums =
+                self.sums(&key, asked.now).unwrap_or(Sums { spent: Decimal::MAX, in_flight: Decimal::MAX });
+            let Sums { spent, in_flight } = sums;
+            let version = self.version(&key, sums);
+            read.push(item(format!("budget:{}", key.budget), version));
+            budgets.push(BudgetView { budget: key.budget, spent, in_flight });
+        }
+        View { claim, hold, budgets, restriction, read }
+    }
+
+    fn claim(&self, key: ClaimKey, asked: &Asked<'_>) -> Option<ClaimView> {
+        match self.overlay.claim(key) {
+            Some((id, pending)) => {
+                let same_request = RequestDigest::Remembered(pending.digest).is(asked.digest);
+                Some(ClaimView { id, same_request, state: ClaimState::Running })
+            }
+            None => self.folded.claims.find(key, asked.now).map(|claim| claim.view(asked.digest)),
+        }
+    }
+
+    fn sums(&self, key: &BudgetKey, now: WallTime) -> Option<Sums> {
+        self.overlay.add_to(self.folded.budgets.sums(key, now), key, now)
+    }
+
+    fn version(&mut self, key: &BudgetKey, sums: Sums) -> String {
+        // Keys whose sums ended are not read again, perhaps never.
+        let kept = self.folded.budgets.len() + self.overlay.budget_keys().len();
+        self.seen.version(key, sums, kept)
+    }
+
+    fn reserve(&mut self, id: ReceiptId, intent: &Intent<'_>) -> Result<Vec<Reserve>, NotReserved> {
+        let Intent { asked, read, claim_until, approved_hold } = intent;
+        let view = self.view(asked);
+        compare(&view.read, read)?;
+        if view.restriction.is_some() {
+            return Err(moved(FREEZES));
+        }
+        let claim = ClaimKey::asked(asked).filter(|_| claim_until.is_some());
+        if claim.is_some() && view.claim.is_some() {
+            return Err(moved(CLAIM));
+        }
+        if let Some(used) = approved_hold {
+            let is_approved = |hold: &super::HoldView| {
+                hold.id == *used && hold.refused.is_none() && !hold.approvals.is_empty()
+            };
+            view.hold.as_ref().filter(|hold| is_approved(hold)).ok_or_else(|| moved(APPROVALS))?;
+        }
+        if claim.is_some() && !self.folded.claims.has_room(asked.now, self.overlay.claims()) {
+            return Err(NotReserved::Full);
+        }
+        let reserves = self.take(asked)?;
+        let written = |taken: &Taken| Reserve {
+            amount: taken.amount.to_string().into(),
+            budget: taken.key.budget.clone(),
+            key: taken.key.key,
+            until: taken.until.rfc3339().into(),
+        };
+        let leaf = reserves.iter().map(written).collect();
+        let pending =
+            Pending { digest: asked.digest, claim, reserves, approved_hold: *approved_hold, holds: None };
+        self.overlay.insert(id, pending);
+        Ok(leaf)
+    }
+
+    /// What the draws take, if all of it can be counted.
+    fn take(&self, asked: &Asked<'_>) -> Result<Vec<Taken>, NotReserved> {
+        let mut totals: BTreeMap<BudgetKey, Decimal> = BTreeMap::new();
+        let mut reserves = Vec::with_capacity(asked.draws.len());
+        for (key, draw) in budget_keys(asked).zip(asked.draws) {
+            let overflow = || NotReserved::Overflow(key.budget.clone());
+            let before = match totals.get(&key) {
+                Some(total) => *total,
+                None => self.sums(&key, asked.now).and_then(Sums::total).ok_or_else(overflow)?,
+            };
+            let total = add(before, draw.amount).ok_or_else(overflow)?;
+            totals.insert(key.clone(), total);
+            reserves.push(Taken { key, amount: draw.amount, until: in_microseconds(draw.until) });
+        }
+        let is_new = |key: &&BudgetKey| !self.folded.budgets.has(key);
+        let pending = self.overlay.budget_keys().filter(is_new).count();
+        let more = totals.keys().filter(is_new).filter(|key| !self.overlay.has_budget(key)).count();
+        let has_room = more == 0 || self.folded.budgets.has_room(asked.now, pending + more);
+        if has_room { Ok(reserves) } else { Err(NotReserved::Full) }
+    }
+
+    fn open_hold(&mut self, id: ReceiptId, asked: &Asked<'_>, read: &[ReadItem]) -> Result<(), NotReserved> {
+        let view = self.view(asked);
+        compare(view.read.iter().filter(|item| &*item.name == APPROVALS), read)?;
+        let request = RequestKey::asked(asked);
+        if view.hold.is_some() || self.overlay.opens_hold(request).is_some() {
+            return Err(moved(APPROVALS));
+        }
+        if !self.folded.holds.has_room(self.overlay.holds()) {
+            return Err(NotReserved::Full);
+        }
+        let (claim, reserves, approved_hold) = (None, Vec::new(), None);
+        let pending = Pending { digest: asked.digest, claim, reserves, approved_hold, holds: Some(request) };
+        self.overlay.insert(id, pending);
+        Ok(())
+    }
+
+    /// A leaf that was applied already changes nothing.
+    fn apply(&mut self, index: LeafIndex, change: Change, stirred: &mut Stirred) {
+        if self.folded.applied >= Some(index) {
+            return;
+        }
+        self.folded.applied = Some(index);
+        let restrictions = self.folded.restrictions.changed;
+        match change {
+            Change::Permitted(permitted) => {
+                let remembered = self.overlay.remove(permitted.id).map(|pending| pending.digest);
+                stirred.holds |= permitted.approved_hold.is_some();
+                let request = RequestDigest::new(permitted.digest, remembered);
+                self.folded.permit(index, *permitted, request);
+            }
+            Change::Held(held) => {
+                let remembered = self.overlay.remove(held.id).map(|pending| pending.digest);
+                stirred.holds = true;
+                let request = RequestDigest::new(held.digest, remembered);
+                self.folded.hold(index, *held, request);
+            }
+            Change::Quarantined { surface, actor, by, at } => {
+                let quarantine = Quarantine { cause: Cause::Decision(by), at, index };
+                self.folded.restrictions.quarantine(surface, actor, quarantine);
+                self.folded.prune(at);
+            }
+            Change::Settled(settlement) => stirred.holds |= self.folded.settle(index, settlement),
+            Change::Administered(administered) => {
+                stirred.holds |= self.folded.administer(index, *administered);
+            }
+        }
+        stirred.restrictions |= self.folded.restrictions.changed != restrictions;
+    }
+}
+
+fn claim_version(claim: Option<&ClaimView>) -> String {
+    match claim {
+        None => "free".to_owned(),
+        Some(ClaimView { id, state, .. }) => match state {
+            ClaimState::Running => format!("{id}/running"),
+            ClaimState::Unknown { .. } => format!("{id}/unknown"),
+            ClaimState::Executed { .. } => format!("{id}/executed"),
+        },
+    }
+}
+
+/// Versions that are remembered beyond those of keys that something is taken of.
+const SEEN_BESIDE_MAX: usize = 1_024;
+
+impl Seen {
+    /// Of a key with these sums. Equal only to one that was given for equal sums.
+    fn version(&mut self, key: &BudgetKey, sums: Sums, kept: usize) -> String {
+        if sums == Sums::ZERO {
+            self.versions.remove(key);
+            return "0".to_owned();
+        }
+        if let Some((known, version)) = self.versions.get(key)
+            && *known == sums
+        {
+            return version.to_string();
+        }
+        if self.versions.len() > kept + SEEN_BESIDE_MAX {
+            // Whoever read one of them reads again.
+            self.versions.clear();
+        }
+        self.last += 1;
+        self.versions.insert(key.clone(), (sums, self.last));
+        self.last.to_string()
+    }
+}
+
+impl Folded {
+    fn prune(&mut self, at: WallTime) {
+        self.claims.prune(at);
+        self.budgets.prune(at);
+        self.holds.prune(at);
+    }
+
+    fn permit(&mut self, index: LeafIndex, permitted: Permitted, request: RequestDigest) {
+        let Permitted { id, surface, actor, claim, reserves, approved_hold, at, digest: _ } = permitted;
+        self.prune(at);
+        let claim = claim.map(|claim| {
+            let key = ClaimKey::of(&surface, &actor, &claim.key);
+            let progress = Progress::Running;
+            self.claims
+                .insert(key, Claim { id, decision: index, digest: request, until: claim.until, progress });
+            key
+        });
+        let mut taken = Vec::with_capacity(reserves.len());
+        for reserved in reserves {
+            let key = BudgetKey { surface: surface.clone(), budget: reserved.budget, key: reserved.key };
+            let reserve = Taken { key, amount: reserved.amount, until: reserved.until };
+            if self.budgets.reserve(&reserve, at) {
+                taken.push(reserve);
+            }
+        }
+        if let Some(hold) = approved_hold {
+            self.holds.set_used(hold, Some(id), index);
+        }
+        self.open.insert(index, Open { id, claim, reserves: taken, approved_hold });
+    }
+
+    fn hold(&mut self, index: LeafIndex, held: Held, request: RequestDigest) {
+        let Held { id, surface, action, actor, until, at, digest: _ } = held;
+        self.prune(at);
+        let (approvals, refused, used_by) = (Vec::new(), None, None);
+        let (opened, changed) = (index, index);
+        let hold =
+            Hold { surface, action, actor, request, opened, changed, at, until, approvals, refused, used_by };
+        self.holds.insert(id, hold);
+    }
+
+    /// Whether a hold was changed by it.
+    fn settle(&mut self, index: LeafIndex, settlement: Settlement) -> bool {
+        let Settlement { decision_id: id, decision_index, status, attestation: _, answer, at } = settlement;
+        self.prune(at);
+        let open = self.open.get(&decision_index).filter(|open| open.id == id).cloned();
+        if status == OutcomeStatus::Indeterminate {
+            // All that was taken stays taken, until someone knows.
+            self.unknown.insert(decision_index, Unknown { id, at });
+            if let Some(key) = open.and_then(|open| open.claim) {
+                self.claims.progress(key, id, Progress::Unknown);
+            }
+            return false;
+        }
+        self.unknown.remove(&decision_index);
+        let Some(Open { claim, reserves, approved_hold, .. }) = open else { return false };
+        self.open.remove(&decision_index);
+        let is_carried_out = status != OutcomeStatus::NotSent;
+        for taken in &reserves {
+            match status {
+                OutcomeStatus::Confirmed => self.budgets.spend(taken),
+                OutcomeStatus::NotSent | OutcomeStatus::Failed | OutcomeStatus::Indeterminate => {
+                    self.budgets.release(taken);
+                }
+            }
+        }
+        match (claim, is_carried_out) {
+            (Some(key), true) => {
+                let executed = Executed { status, outcome: index, answer };
+                self.claims.progress(key, id, Progress::Executed(executed));
+            }
+            (Some(key), false) => self.claims.free(key, id),
+            (None, _) => {}
+        }
+        match (approved_hold, is_carried_out) {
+            (Some(hold), true) => self.holds.remove(hold),
+            (Some(hold), false) => self.holds.set_used(hold, None, index),
+            (None, _) => false,
+        }
+    }
+
+    /// Whether a hold was changed by it.
+    fn administer(&mut self, index: LeafIndex, administered: Administered) -> bool {
+        let Administered { action, by, surface, actor, hold, reason, at } = administered;
+        self.prune(at);
+        match action {
+            AdminAction::Freeze => {
+                let freeze = Freeze { by: by.id, reason, at, index };
+                for scope in scopes(surface, actor) {
+                    self.restrictions.freeze(scope, freeze.clone());
+                }
+            }
+            AdminAction::Unfreeze => {
+                for scope in scopes(surface, actor) {
+                    self.restrictions.unfreeze(&scope, index);
+                }
+            }
+            AdminAction::Quarantine => {
+                if let (Some(surface), Some(actor)) = (surface, actor) {
+                    let quarantine = Quarantine { cause: Cause::Operator { by: by.id, reason }, at, index };
+                    self.restrictions.quarantine(surface, actor, quarantine);
+                }
+            }
+            AdminAction::Release => {
+                if let (Some(surface), Some(actor)) = (surface, actor) {
+                    self.restrictions.release(surface, actor, index);
+                }
+            }
+            AdminAction::Approve | AdminAction::Refuse | AdminAction::Expire => {
+                let word = Approval { by: by.id, role: by.role, at, reason };
+                return hold.is_some_and(|hold| self.say(action, hold, word, index));
+            }
+        }
+        false
+    }
+
+    fn say(&mut self, action: AdminAction, hold: ReceiptId, word: Approval, index: LeafIndex) -> bool {
+        match action {
+            AdminAction::Approve => self.holds.approve(hold, word, index),
+            AdminAction::Refuse => self.holds.refuse(hold, word, index),
+            AdminAction::Expire => self.holds.remove(hold),
+            AdminAction::Freeze | AdminAction::Unfreeze | AdminAction::Quarantine | AdminAction::Release => {
+                false
+            }
+        }
+    }
+}
+
+/// What a freeze closes: everything, or each that it names.
+fn scopes(surface: Option<crate::model::SurfaceName>, actor: Option<crate::model::ActorId>) -> Vec<Scope> {
+    let named: Vec<Scope> = surface.map(Scope::Surface).into_iter().chain(actor.map(Scope::Actor)).collect();
+    if named.is_empty() { vec![Scope::All] } else { named }
+}
+
+const _: () = assert!(limits::CLAIMS_MAX > limits::PERMITS_IN_FLIGHT_MAX);
