@@ -7,7 +7,6 @@
 //! `door`, at the pace of `rate`, each to the [`endpoint`] of their role. If config names no operators, the log is
 //! open as well, and nothing can be changed.
 
-mod board;
 mod control;
 mod door;
 mod endpoint;
@@ -41,24 +40,24 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-pub use board::{Board, Freeze, Nothing, OpenHold, Quarantine, UnknownOutcome};
 pub use control::Control;
 pub use door::Door;
 pub use log::LogApi;
 pub use operators::{CertificateOf, NotAnOperator, Operator, Operators, TOKEN_START, Token};
 pub use rate::Rate;
 
+use crate::authority::Restricted;
 use crate::ingress::Impatient;
 use crate::ledger::{Health, Ledger};
 use crate::limits;
-use crate::model::SurfaceName;
+use crate::model::{ReceiptId, SurfaceName};
 use crate::policy::Pdp;
 use crate::respond::ResponseBody;
 use crate::sinks;
 use crate::telemetry::Metrics;
 use crate::upstream::Upstream;
 use endpoint::{Change, Endpoint, takes_reads};
-use listing::{Listed, RestrictionsShown};
+use listing::Listed;
 use operators::{Presented, Unproved, role_name};
 use problem::Refusal;
 
@@ -271,25 +270,18 @@ impl Admin {
             return Err(Refusal::RoleInsufficient { needed: endpoint.needed() });
         }
         log::no_parameters(parts.uri.query())?;
-        let board = &self.control.board;
+        let fold = &self.control.fold;
         match endpoint {
             Endpoint::Holds => {
-                let mut holds = board.holds();
-                holds.sort_by_key(|hold| (hold.until, hold.id));
+                let holds = fold.holds(self.control.clock.wall());
                 Ok(json(&Listed::of(&holds, |hold| listing::HoldShown::from(hold))))
             }
             Endpoint::Hold(id) => self.hold(id).await,
             Endpoint::Restrictions => {
-                let (freezes, quarantines) = (board.freezes(), board.quarantines());
-                Ok(json(&RestrictionsShown {
-                    freezes: Listed::of(&freezes, |freeze| freeze.into()),
-                    quarantines: Listed::of(&quarantines, |quarantine| quarantine.into()),
-                }))
+                let restrictions = fold.restrictions();
+                Ok(json(&Listed::of(&restrictions, |status| listing::RestrictionShown::from(status))))
             }
-            Endpoint::Unknown => {
-                let unknown = board.unknown();
-                Ok(json(&Listed::of(&unknown, |outcome| listing::UnknownShown::from(outcome))))
-            }
+            Endpoint::Unknown => self.unknown().await,
             Endpoint::Change(change) => self.change(parts, body, operator, change).await,
         }
     }
@@ -316,9 +308,18 @@ impl Admin {
         Ok(json(&done))
     }
 
+    async fn unknown(&self) -> Result<Response<ResponseBody>, Refusal> {
+        let unknown = self.control.fold.unknown();
+        let shown = unknown.iter().take(limits::ADMIN_LISTED_MAX);
+        let decisions = self.log.decisions(shown.map(|outcome| outcome.decision_index).collect()).await?;
+        let items: Vec<_> =
+            unknown.iter().zip(&decisions).map(|(o, d)| listing::UnknownShown::of(o, d)).collect();
+        Ok(json(&Listed { items, total: unknown.len() }))
+    }
+
     /// With its decision's leaf and what policy was asked, byte for byte as they were recorded.
-    async fn hold(&self, id: crate::model::ReceiptId) -> Result<Response<ResponseBody>, Refusal> {
-        let hold = self.control.board.hold(id).ok_or(Refusal::HoldUnknown)?;
+    async fn hold(&self, id: ReceiptId) -> Result<Response<ResponseBody>, Refusal> {
+        let hold = self.control.fold.hold(id, self.control.clock.wall()).ok_or(Refusal::HoldUnknown)?;
         let (leaf, input) = self.log.decision_with_input(id).await?;
         let shown = serde_json::to_vec(&listing::HoldShown::from(&hold)).expect("strings and lists");
         let mut body = Vec::with_capacity(leaf.len() + input.len() + shown.len() + 64);
@@ -367,11 +368,12 @@ impl Admin {
                 pool.set(saturating(count as u64));
             }
         }
-        let board = &self.control.board;
-        self.metrics.holds_open.set(saturating(board.holds().len() as u64));
-        self.metrics.outcomes_unknown.set(saturating(board.unknown().len() as u64));
-        let restrictions = [("freeze", board.freezes().len()), ("quarantine", board.quarantines().len())];
-        for (kind, count) in restrictions {
+        let fold = &self.control.fold;
+        self.metrics.holds_open.set(saturating(fold.population().holds as u64));
+        self.metrics.outcomes_unknown.set(saturating(fold.population().unknown as u64));
+        let restrictions = fold.restrictions();
+        let frozen = restrictions.iter().filter(|r| matches!(r.what, Restricted::Frozen(_))).count();
+        for (kind, count) in [("freeze", frozen), ("quarantine", restrictions.len() - frozen)] {
             self.metrics.restrictions.with_label_values(&[kind]).set(saturating(count as u64));
         }
         for sink in &self.sinks {

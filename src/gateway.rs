@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, Admin, Control, Door, LogApi, Rate};
-use crate::authority::Versions;
+use crate::authority::{Fold, Versions};
 use crate::clock::Clock;
 use crate::config::{AdminListen, Config, LedgerConfig, ListenerName, SurfaceConfig};
 use crate::ingress::{self, Bounds, Listener};
@@ -108,14 +108,15 @@ impl Gateway {
         for listener in &config.listeners {
             sockets.push(listen(listener.address).await?);
         }
-        let (pdp, ledger) = open(&config, &clock, &metrics).await?;
+        let versions = Versions::new();
+        let fold = Fold::new(versions.clone());
+        let (pdp, ledger) = open(&config, &clock, &metrics, fold.clone()).await?;
         if let Err(error) = record_policy(&pdp, &ledger).await {
             ledger.close(ABANDON_MAX).await;
             return Err(error.into());
         }
         // Nothing below fails, so no part of a gateway is left running.
         metrics.policy_activated_at.set(clock.wall().unix_ms() as f64 / 1_000.0);
-        let versions = Versions::new();
         versions.set("policy", &pdp.revision().to_string());
         versions.set("identity", &config.digest.to_string());
         let gate = Gate {
@@ -144,10 +145,8 @@ impl Gateway {
         let pools: Vec<_> = surfaces.iter().map(|(_, s)| (s.name.clone(), s.upstream.clone())).collect();
         let sinks = sinks.start(&ledger, &Positions::of(&config.ledger.dir), &metrics, &clock);
         let log = LogApi::new(ledger.clone());
-        let board = Arc::new(admin::Nothing);
         let surface_names = pools.iter().map(|(name, _)| name.clone()).collect();
-        let control =
-            Arc::new(Control::new(board, ledger.clone(), log.clone(), surface_names, clock.clone()));
+        let control = Arc::new(Control::new(fold, ledger.clone(), log.clone(), surface_names, clock.clone()));
         let door = Door {
             address: match &admin_address {
                 AdminListen::Tcp(address) => Some(*address),
@@ -286,7 +285,12 @@ async fn record_policy(pdp: &Pdp, ledger: &Ledger) -> Result<ledger::Receipt, Un
 }
 
 /// Policy and log, off the async threads: compiling and recovering take their time.
-async fn open(config: &Config, clock: &Clock, metrics: &Arc<Metrics>) -> Result<(Pdp, Ledger), StartError> {
+async fn open(
+    config: &Config,
+    clock: &Clock,
+    metrics: &Arc<Metrics>,
+    follower: Arc<Fold>,
+) -> Result<(Pdp, Ledger), StartError> {
     let packages: Vec<_> = config.surfaces.iter().map(|s| s.package.clone()).collect();
     let policy_dir = config.policy.dir.clone();
     let policy_settings = policy::Settings {
@@ -309,7 +313,7 @@ async fn open(config: &Config, clock: &Clock, metrics: &Arc<Metrics>) -> Result<
         let pdp = Pdp::start(bundle, policy_settings, clock.clone(), Some(observer.clone()))?;
         let signers = load_signers(&ledger_config)?;
         let binary_digest = binary_digest().map_err(StartError::Binary)?;
-        let start = Start { binary_digest, config_digest, observer, follower: Arc::new(()) };
+        let start = Start { binary_digest, config_digest, observer, follower };
         let (ledger, opened) = Ledger::open(log_settings, signers, clock, start)?;
         tracing::info!(
             epoch = opened.epoch.0,

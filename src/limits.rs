@@ -133,7 +133,7 @@ pub const RESTART_BYTES_MAX: usize = 1024 * 1024;
 /// Restart points that are kept, the newest ones.
 pub const RESTARTS_MAX: usize = 8;
 /// A snapshot of the state that follows the log.
-pub const STATE_BYTES_MAX: usize = 1024 * 1024 * 1024;
+pub const STATE_BYTES_MAX: usize = 2 * 1024 * 1024 * 1024;
 /// Snapshots that are kept, the newest ones. The newest may be ahead of the checkpoint that a crash leaves.
 pub const STATES_MAX: usize = 3;
 /// Snapshots that wait to be written; of more, the oldest is given up.
@@ -281,7 +281,7 @@ pub const ADMIN_HANDSHAKE_MS_MAX: u64 = 10_000;
 /// Why an operator acts, and what a reconciliation rests on: bytes of UTF-8.
 pub const OPERATOR_TEXT_BYTES_MAX: usize = 1_000;
 /// Holds, freezes, quarantines or outcomes in one answer.
-pub const ADMIN_LISTED_MAX: usize = 1_000;
+pub const ADMIN_LISTED_MAX: usize = 200;
 /// Connections to a Unix socket that wait to be accepted.
 pub const ADMIN_BACKLOG: u32 = 64;
 /// How often the gateway looks for holds that have expired.
@@ -403,8 +403,6 @@ pub const APPROVALS_PER_HOLD_MAX: usize = 64;
 /// one, so that it shrinks.
 pub const ENDED_PER_CHANGE_MAX: usize = 8;
 const _: () = assert!(ENDED_PER_CHANGE_MAX > 1);
-/// A snapshot of the state.
-pub const STATE_BYTES_MAX: usize = 2 * 1024 * 1024 * 1024;
 const _: () = assert!(CLAIMS_MAX * 200 <= STATE_BYTES_MAX / 2);
 /// Key pointers of one budget.
 pub const BUDGET_KEY_POINTERS_MAX: usize = 8;

@@ -12,12 +12,11 @@ use tokio::sync::Mutex;
 use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 
-use super::board::{Board, OpenHold};
 use super::endpoint::Asked;
 use super::log::LogApi;
 use super::operators::Operator;
 use super::problem::Refusal;
-use crate::authority::Scope;
+use crate::authority::{Fold, HoldStatus, Restricted, RestrictionStatus, Scope};
 use crate::clock::Clock;
 use crate::ledger::{Administration, Attestation, Ledger, Receipt, Unrecorded};
 use crate::limits;
@@ -26,7 +25,7 @@ use crate::model::{ActorId, Decision, ReceiptId, SurfaceName};
 
 /// Shared by the listener's connections and the task that lets holds expire.
 pub struct Control {
-    pub board: Arc<dyn Board>,
+    pub fold: Arc<Fold>,
     pub ledger: Ledger,
     pub log: LogApi,
     /// Those of the config.
@@ -70,13 +69,13 @@ impl Done {
 
 impl Control {
     pub fn new(
-        board: Arc<dyn Board>,
+        fold: Arc<Fold>,
         ledger: Ledger,
         log: LogApi,
         surfaces: Vec<SurfaceName>,
         clock: Clock,
     ) -> Self {
-        Self { board, ledger, log, surfaces, clock, turn: Arc::default() }
+        Self { fold, ledger, log, surfaces, clock, turn: Arc::default() }
     }
 
     /// In turn, and to its end.
@@ -110,11 +109,14 @@ impl Control {
                 if open.approvals.iter().any(|approval| approval.by == operator.id) {
                     return Err(Refusal::ApprovedAlready);
                 }
-                self.record(of_hold(AdminAction::Approve, operator.entry(), &open, reason)).await
+                if open.approvals.len() >= limits::APPROVALS_PER_HOLD_MAX {
+                    return Err(Refusal::HoldOver { how: "has as many approvals as are counted" });
+                }
+                self.record(of_hold(AdminAction::Approve, operator.entry(), open.id, reason)).await
             }
             Asked::Refuse { hold, reason } => {
                 let open = self.open_hold(hold, operator).await?;
-                self.record(of_hold(AdminAction::Refuse, operator.entry(), &open, reason)).await
+                self.record(of_hold(AdminAction::Refuse, operator.entry(), open.id, reason)).await
             }
             Asked::Freeze { scope, reason } => {
                 if self.is_frozen(&scope) {
@@ -146,12 +148,11 @@ impl Control {
                 self.record(of_actor(AdminAction::Release, operator.entry(), surface, actor, reason)).await
             }
             Asked::Resolve { decision, status, evidence, reason } => {
-                if !self.board.unknown().iter().any(|outcome| outcome.id == decision) {
-                    // Tells an id that is none from one that is known.
-                    self.log.decision(decision).await?;
+                // An id that is none is told from one whose outcome is known.
+                let (decision_index, leaf) = self.log.decision(decision).await?;
+                if !self.fold.is_unknown(decision_index) {
                     return Err(Refusal::NotIndeterminate);
                 }
-                let (decision_index, leaf) = self.log.decision(decision).await?;
                 let by = AttestedBy {
                     evidence: format!("{evidence} ({reason})").into(),
                     operator: Some(operator.entry()),
@@ -165,8 +166,8 @@ impl Control {
     }
 
     /// One that can still be decided on, by this operator.
-    async fn open_hold(&self, id: ReceiptId, operator: &Operator) -> Result<OpenHold, Refusal> {
-        let Some(hold) = self.board.hold(id) else {
+    async fn open_hold(&self, id: ReceiptId, operator: &Operator) -> Result<HoldStatus, Refusal> {
+        let Some(hold) = self.fold.hold(id, self.clock.wall()) else {
             // It was one, if its decision says so.
             let (_, decision) = self.log.decision(id).await.map_err(|refusal| match refusal {
                 Refusal::NoSuchReceipt => Refusal::HoldUnknown,
@@ -177,13 +178,13 @@ impl Control {
             let over = Refusal::HoldOver { how: "expired, was refused, or its approvals were used" };
             return Err(if is_hold { over } else { Refusal::HoldUnknown });
         };
-        if hold.until <= self.clock.wall() {
+        if hold.is_expired {
             return Err(Refusal::HoldOver { how: "expired" });
         }
         if hold.refused.is_some() {
             return Err(Refusal::HoldOver { how: "was refused" });
         }
-        if hold.is_used {
+        if hold.used_by.is_some() {
             return Err(Refusal::HoldOver { how: "is used: its request was permitted" });
         }
         if operator.is_agent(hold.actor.as_str()) {
@@ -193,11 +194,19 @@ impl Control {
     }
 
     fn is_frozen(&self, scope: &Scope) -> bool {
-        self.board.freezes().iter().any(|freeze| freeze.scope == *scope)
+        self.has(|what| matches!(what, Restricted::Frozen(frozen) if frozen == scope))
     }
 
-    fn is_quarantined(&self, surface: &SurfaceName, actor: &ActorId) -> bool {
-        self.board.quarantines().iter().any(|q| q.surface == *surface && q.actor == *actor)
+    fn is_quarantined(&self, on: &SurfaceName, whom: &ActorId) -> bool {
+        let is_it = |what: &Restricted| match what {
+            Restricted::Quarantined { surface, actor, decision: _ } => surface == on && actor == whom,
+            Restricted::Frozen(_) => false,
+        };
+        self.has(is_it)
+    }
+
+    fn has(&self, is_it: impl Fn(&Restricted) -> bool) -> bool {
+        self.fold.restrictions().iter().any(|RestrictionStatus { what, .. }| is_it(what))
     }
 
     fn is_declared(&self, surface: &SurfaceName) -> Result<(), Refusal> {
@@ -213,18 +222,18 @@ impl Control {
     /// do not count after their time in any case.
     pub async fn expire(&self) {
         let now = self.clock.wall();
-        if !self.board.holds().iter().any(|hold| hold.until <= now) {
+        if self.fold.expired_holds(now).is_empty() {
             return;
         }
         let _turn = self.turn.lock().await;
-        for hold in self.board.holds().iter().filter(|hold| hold.until <= now) {
+        for hold in self.fold.expired_holds(now) {
             let by = OperatorEntry { id: GATEWAY.into(), role: Role::Administrator };
             let expired = of_hold(AdminAction::Expire, by, hold, "its time is over".into());
             match self.ledger.record_admin(expired).await {
                 Ok(_) => {}
                 Err(Unrecorded::Full | Unrecorded::Busy | Unrecorded::Poisoned) => return,
                 Err(Unrecorded::TooLarge | Unrecorded::NotRedactable) => {
-                    tracing::error!(hold = %hold.id, "that a hold expired cannot be recorded");
+                    tracing::error!(%hold, "that a hold expired cannot be recorded");
                 }
             }
         }
@@ -259,8 +268,8 @@ impl Asked {
     }
 }
 
-fn of_hold(action: AdminAction, by: OperatorEntry, hold: &OpenHold, reason: Arc<str>) -> Administration {
-    Administration { action, by, surface: None, actor: None, hold: Some(hold.id), reason }
+fn of_hold(action: AdminAction, by: OperatorEntry, hold: ReceiptId, reason: Arc<str>) -> Administration {
+    Administration { action, by, surface: None, actor: None, hold: Some(hold), reason }
 }
 
 fn of_scope(action: AdminAction, by: OperatorEntry, scope: Scope, reason: Arc<str>) -> Administration {

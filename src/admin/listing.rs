@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::board::{Freeze, OpenHold, Quarantine, UnknownOutcome};
 use super::operators::role_name;
-use crate::authority::{Approval, Scope};
+use crate::authority::{Approval, HoldStatus, Restricted, RestrictionStatus, Scope, UnknownOutcome};
 use crate::limits;
+use crate::model::entry::DecisionEntry;
 
 /// A list with an end: there may be more than it shows.
 #[derive(Serialize)]
@@ -46,86 +46,102 @@ pub struct HoldShown {
     approvals: Vec<ApprovalShown>,
     #[serde(skip_serializing_if = "Option::is_none")]
     digest: Option<String>,
+    entry: u64,
+    expired: bool,
     id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     refused: Option<ApprovalShown>,
+    since: String,
     surface: String,
     until: String,
     used: bool,
 }
 
-impl From<&OpenHold> for HoldShown {
-    fn from(hold: &OpenHold) -> Self {
+impl From<&HoldStatus> for HoldShown {
+    fn from(hold: &HoldStatus) -> Self {
         Self {
             action: hold.action.to_string(),
             actor: hold.actor.to_string(),
             approvals: hold.approvals.iter().map(Into::into).collect(),
             digest: hold.digest.map(|digest| digest.to_string()),
+            entry: hold.index.0,
+            expired: hold.is_expired,
             id: hold.id.to_string(),
             refused: hold.refused.as_ref().map(Into::into),
+            since: hold.at.rfc3339(),
             surface: hold.surface.to_string(),
             until: hold.until.rfc3339(),
-            used: hold.is_used,
+            used: hold.used_by.is_some(),
         }
     }
 }
 
 #[derive(Serialize)]
-pub struct RestrictionsShown {
-    pub freezes: Listed<FreezeShown>,
-    pub quarantines: Listed<QuarantineShown>,
-}
-
-#[derive(Serialize)]
-pub struct FreezeShown {
+pub struct RestrictionShown {
     #[serde(skip_serializing_if = "Option::is_none")]
     actor: Option<String>,
-    all: bool,
-    by: Arc<str>,
-    reason: Arc<str>,
+    /// The operator; absent if it was policy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by: Option<Arc<str>>,
+    /// The decision that began a quarantine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decision: Option<String>,
+    entry: u64,
+    /// `freeze` or `quarantine`.
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<Arc<str>>,
+    since: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     surface: Option<String>,
 }
 
-impl From<&Freeze> for FreezeShown {
-    fn from(freeze: &Freeze) -> Self {
-        let (surface, actor) = match &freeze.scope {
-            Scope::All => (None, None),
-            Scope::Surface(surface) => (Some(surface.to_string()), None),
-            Scope::Actor(actor) => (None, Some(actor.to_string())),
+impl From<&RestrictionStatus> for RestrictionShown {
+    fn from(status: &RestrictionStatus) -> Self {
+        let RestrictionStatus { what, by, reason, at, index } = status;
+        let (kind, surface, actor, decision) = match what {
+            Restricted::Frozen(Scope::All) => ("freeze", None, None, None),
+            Restricted::Frozen(Scope::Surface(surface)) => ("freeze", Some(surface), None, None),
+            Restricted::Frozen(Scope::Actor(actor)) => ("freeze", None, Some(actor), None),
+            Restricted::Quarantined { surface, actor, decision } => {
+                ("quarantine", Some(surface), Some(actor), *decision)
+            }
         };
-        let all = freeze.scope == Scope::All;
-        Self { actor, all, by: freeze.by.clone(), reason: freeze.reason.clone(), surface }
-    }
-}
-
-#[derive(Serialize)]
-pub struct QuarantineShown {
-    actor: String,
-    /// The decision that began it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    decision: Option<String>,
-    surface: String,
-}
-
-impl From<&Quarantine> for QuarantineShown {
-    fn from(quarantine: &Quarantine) -> Self {
         Self {
-            actor: quarantine.actor.to_string(),
-            decision: quarantine.by.map(|id| id.to_string()),
-            surface: quarantine.surface.to_string(),
+            actor: actor.map(ToString::to_string),
+            by: by.clone(),
+            decision: decision.map(|id| id.to_string()),
+            entry: index.0,
+            kind,
+            reason: reason.clone(),
+            since: at.rfc3339(),
+            surface: surface.map(ToString::to_string),
         }
     }
 }
 
 #[derive(Serialize)]
 pub struct UnknownShown {
+    action: String,
+    actor: String,
     entry: u64,
     id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idempotency_key: Option<String>,
+    since: String,
+    surface: String,
 }
 
-impl From<&UnknownOutcome> for UnknownShown {
-    fn from(unknown: &UnknownOutcome) -> Self {
-        Self { entry: unknown.decision.0, id: unknown.id.to_string() }
+impl UnknownShown {
+    pub fn of(unknown: &UnknownOutcome, decision: &DecisionEntry) -> Self {
+        Self {
+            action: decision.action.to_string(),
+            actor: decision.actor.id.to_string(),
+            entry: unknown.decision_index.0,
+            id: unknown.decision_id.to_string(),
+            idempotency_key: decision.idempotency_key.as_ref().map(ToString::to_string),
+            since: unknown.at.rfc3339(),
+            surface: decision.surface.to_string(),
+        }
     }
 }

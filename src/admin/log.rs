@@ -153,6 +153,21 @@ impl LogApi {
         Ok((leaf, input.ok_or(Refusal::EvidenceMissing)?))
     }
 
+    /// Of the decisions at these indices, in their order.
+    pub async fn decisions(&self, indices: Vec<LeafIndex>) -> Result<Vec<DecisionEntry>, Refusal> {
+        let at = self.up_to_date().await;
+        let leaves = self.read(move |reader| {
+            let one = |index: &LeafIndex| reader.entries(&at, *index, 1);
+            indices.iter().map(one).collect::<Result<Vec<_>, _>>()
+        });
+        let decisions =
+            leaves.await?.into_iter().flatten().map(|leaf| match Entry::from_bytes_unverified(&leaf) {
+                Ok(Entry::Decision(decision)) => Ok(*decision),
+                Ok(_) | Err(_) => Err(Refusal::NoSuchReceipt),
+            });
+        decisions.collect()
+    }
+
     async fn decision_leaf(&self, id: ReceiptId) -> Result<(LeafIndex, Bytes), Refusal> {
         let at = self.up_to_date().await;
         let found = self.read(move |reader| reader.find(&at, id)).await?;
