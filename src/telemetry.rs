@@ -191,6 +191,12 @@ impl Metrics {
         for alarm in Alarm::ALL {
             metrics.alarms.with_label_values(&[alarm.as_str()]).inc_by(0);
         }
+        for role in ["none", "viewer", "approver", "operator", "administrator"] {
+            metrics.admin_requests.with_label_values(&[role, "denied"]).inc_by(0);
+        }
+        for kind in ["freeze", "quarantine"] {
+            metrics.restrictions.with_label_values(&[kind]).set(0);
+        }
         Ok(metrics)
     }
 

@@ -143,8 +143,13 @@ fn indeterminate(world: &World) -> ReceiptId {
     world.upstream.next(Script::steps([Step::Close]));
     let answer = world.ask("POST", "/v1/things", "permit", r#"{"amount": 10}"#);
     answer.assert_refused(504, "upstream_silent");
-    let receipt = answer.header("interlock-receipt").expect("a receipt").to_owned();
-    receipt.split(';').next().expect("an id").trim().parse().expect("an id")
+    receipt_id(&answer)
+}
+
+/// Of the decision that the answer names.
+fn receipt_id(answer: &Response) -> ReceiptId {
+    let header = answer.header("interlock-receipt").expect("a receipt");
+    header.split('"').nth(1).expect("an id").parse().expect("an id")
 }
 
 #[test]
@@ -173,7 +178,12 @@ fn each_role_does_what_it_may_and_no_more() {
         for (rank, token) in [VIEWER, APPROVER, OPERATOR, ADMINISTRATOR].iter().enumerate() {
             let answer = ask(&world, token, method, path, body);
             match rank >= *least {
-                true => assert_eq!(answer.status, *status, "{path} by {token}: {}", answer.text()),
+                // Somebody before may have done it.
+                true => assert!(
+                    answer.status == *status || answer.status == 409,
+                    "{path} by {token}: {}",
+                    answer.text()
+                ),
                 false => answer.assert_refused(403, "role_insufficient"),
             }
         }
@@ -314,14 +324,7 @@ fn a_hold_is_decided_on_once_by_each_in_time_and_never_by_who_asked() {
     world.wait_for_metric("interlock_holds_open", 2.0);
     approve(APPROVER, &ids[2]).assert_refused(409, "hold_over");
     let denied = world.ask("POST", "/v1/things", "deny", r#"{"amount": 10}"#);
-    let denied: ReceiptId = denied
-        .header("interlock-receipt")
-        .expect("a receipt")
-        .split(';')
-        .next()
-        .expect("an id")
-        .parse()
-        .expect("an id");
+    let denied = receipt_id(&denied);
     approve(APPROVER, &denied).assert_refused(404, "hold_unknown");
     post(&world, APPROVER, "/holds/1/approve", &json!({"reason": "x"}))
         .assert_refused(400, "receipt_id_invalid");
