@@ -43,6 +43,8 @@ mod attacks;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod following;
+#[cfg(test)]
 mod obstacles;
 #[cfg(test)]
 mod rotation;

@@ -50,6 +50,8 @@ pub const QUEUED_EVENTS_MAX: usize = 1_024;
 pub const QUEUED_ANSWERS_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Frames that a stop may need when the disk is full.
 pub const STOP_FRAMES_MAX: usize = 4;
+/// An exact decimal of a reserve as text: the engine's 28 digits, a point, and what a caller writes around them.
+pub const AMOUNT_BYTES_MAX: usize = 64;
 /// What one decision may take of budgets: its outcome names each, alone in a frame of one block.
 pub const RESERVES_MAX: usize = 16;
 const _: () = assert!(RESERVES_MAX * (NAME_BYTES_MAX + 48) + 2_048 <= FRAME_ALIGNMENT_BYTES);
@@ -98,6 +100,8 @@ pub const VERIFY_BATCHES_WAITING: usize = 2;
 pub const VERIFY_THREADS_MAX: usize = 16;
 /// Closed permits that are remembered, for the decisions that name them as superseded.
 pub const CLOSED_PERMITS_REMEMBERED: usize = 1_024;
+/// PERMITs with an outcome that is not known, remembered until somebody vouches for one.
+pub const INDETERMINATE_REMEMBERED: usize = 262_144;
 /// Policy revisions that are remembered of one epoch.
 pub const REVISIONS_REMEMBERED: usize = 4_096;
 /// Keys that a log may have had.

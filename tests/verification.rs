@@ -97,6 +97,9 @@ struct LaidOut {
     spots: Vec<(u64, LeafIndex, usize)>,
 }
 
+/// What `outcome_with_answer` names.
+const KEPT_ANSWER: &[u8] = br#"{"body":"e30=","headers":[["content-type","application/json"]],"status":201}"#;
+
 fn canonical(value: &Value) -> Vec<u8> {
     serde_json_canonicalizer::to_vec(value).expect("canonical")
 }
@@ -168,24 +171,47 @@ impl Made {
         let inputs: Vec<_> = (0..count)
             .map(|n| canonical(&json!({"surface": "payments", "n": (first + n).to_string()})))
             .collect();
+        // Some claim their key and keep an answer, and of some it is said later what became of them.
+        let kept = |n: u64| (first + n) % 3 == 0;
+        let unknown = |n: u64| (first + n) % 3 == 1;
         let decisions = (0..count).zip(&inputs).map(|(n, input)| {
-            let mut decision = golden("decision");
+            let mut decision = golden(if kept(n) { "decision_of_claim" } else { "decision" });
             decision["id"] = json!(id(first + n));
             // Free-form, and so read twice; other tests have it.
             decision["reasons"][0].as_object_mut().expect("an object").remove("detail");
+            decision["policy"] = golden("decision")["policy"].clone();
             decision["evaluation"]["input_digest"] = json!(Digest::of(input));
             self.of_epoch(decision)
         });
         let decisions = decisions.collect();
         self.frame(decisions, inputs);
         let outcomes = (0..count).map(|n| {
-            let mut outcome = golden("outcome");
-            outcome["decision_id"] = json!(id(first + n));
-            outcome["decision_index"] = json!(first + n);
-            self.of_epoch(outcome)
+            let mut outcome = golden(if kept(n) { "outcome_with_answer" } else { "outcome" });
+            if unknown(n) {
+                outcome["status"] = json!("indeterminate");
+            }
+            self.about(outcome, first + n)
         });
         let outcomes = outcomes.collect();
-        self.frame(outcomes, Vec::new());
+        let answers = (0..count).filter(|n| kept(*n)).map(|_| KEPT_ANSWER.to_vec()).collect();
+        self.frame(outcomes, answers);
+        let later = (0..count).filter(|n| unknown(*n)).map(|n| {
+            let by = if n % 2 == 0 { "outcome_by_operator" } else { "outcome_by_upstream_log" };
+            let mut outcome = golden(by);
+            outcome["settles"] = json!([]);
+            self.about(outcome, first + n)
+        });
+        let mut later: Vec<_> = later.collect();
+        let admin = ["admin", "admin_of_quarantine", "admin_of_approval"][(first % 3) as usize];
+        later.push(self.of_epoch(golden(admin)));
+        self.frame(later, Vec::new());
+    }
+
+    /// An outcome of the decision at this index.
+    fn about(&self, mut outcome: Value, decision: u64) -> Vec<u8> {
+        outcome["decision_id"] = json!(id(decision));
+        outcome["decision_index"] = json!(decision);
+        self.of_epoch(outcome)
     }
 
     fn signed(&self, keys: &[&Key]) -> Vec<u8> {
@@ -851,8 +877,9 @@ fn decisions_stand_under_a_policy_of_their_epoch_and_supersede_what_was_not_sent
     };
     named(&made, other(&made, "revision", json!(Digest::of(b"other"))), Check::Epochs, "of which no leaf");
     named(&made, other(&made, "supersedes", json!(id(99))), Check::WellFormed, "not itself");
-    made.permits(1);
-    let sent = id(made.edge.size().0 - 2);
+    let at = made.edge.size().0;
+    made.permits(3);
+    let sent = id(at + 1);
     named(&made, other(&made, "supersedes", json!(sent)), Check::Paired, "which ended as confirmed");
     // Of what nobody remembers nothing is said.
     made.frame(vec![other(&made, "supersedes", json!(id(77)))], input.clone());
@@ -1064,4 +1091,190 @@ fn whole_tiles_of_every_level_are_compared() {
             "{report}"
         );
     }
+}
+
+/// A sound run with these leaves in it, each in a frame of its own with its evidence; what is said about them. The first
+/// permit is entry 2, and entry 3 if it claims.
+fn told(leaves: impl IntoIterator<Item = (Value, Vec<Vec<u8>>)>) -> Report {
+    let key = Key::new();
+    let mut made = Made::new(&key);
+    for (leaf, evidence) in leaves {
+        let leaf = made.of_epoch(leaf);
+        made.frame(vec![leaf], evidence);
+    }
+    made.stop();
+    verify(&made.laid_out().files, &key)
+}
+
+fn refused(report: &Report, index: u64, check: Check, wanted: &str) {
+    let problem = &report.problems[0];
+    assert_eq!((report.exit_code(), report.problem_count), (check.exit_code(), 1), "{wanted}: {report}");
+    assert!(problem.index == Some(LeafIndex(index)) && problem.what.contains(wanted), "{wanted}: {report}");
+}
+
+/// `base` with these members changed; null removes.
+fn changed(base: &str, members: Value) -> Value {
+    let mut leaf = golden(base);
+    let object = leaf.as_object_mut().expect("an object");
+    for (name, value) in members.as_object().expect("an object") {
+        match value {
+            Value::Null => drop(object.remove(name)),
+            value => drop(object.insert(name.clone(), value.clone())),
+        }
+    }
+    leaf
+}
+
+/// A decision and its input.
+fn decision(base: &str, members: Value) -> (Value, Vec<Vec<u8>>) {
+    let mut leaf = changed(base, members);
+    leaf["policy"] = golden("decision")["policy"].clone();
+    leaf["evaluation"]["input_digest"] = json!(Digest::of(b"{}"));
+    (leaf, vec![b"{}".to_vec()])
+}
+
+/// An outcome of the decision at entry 2.
+fn outcome(base: &str, members: Value) -> (Value, Vec<Vec<u8>>) {
+    let mut leaf = changed(base, members);
+    leaf["decision_index"] = json!(2);
+    (leaf, Vec::new())
+}
+
+#[test]
+fn an_operators_leaf_has_the_members_of_its_action_and_names_who_did_it() {
+    let (actor, surface) = (json!("agent-7"), json!("payments"));
+    let hold = json!(id(7));
+    // Whether surface, actor and hold fit, for each action.
+    let fits = |action: &str, s: bool, a: bool, h: bool| match action {
+        "freeze" | "unfreeze" => !h && !(s && a),
+        "quarantine" | "release" => s && a && !h,
+        _ => h && !s && !a,
+    };
+    for action in ["freeze", "unfreeze", "quarantine", "release", "approve", "refuse", "expire"] {
+        for bits in 0..8 {
+            let [s, a, h] = [bits & 1 > 0, bits & 2 > 0, bits & 4 > 0];
+            let or_null = |is_there: bool, value: &Value| if is_there { value.clone() } else { Value::Null };
+            let members = json!({
+                "action": action, "surface": or_null(s, &surface), "actor": or_null(a, &actor),
+                "hold": or_null(h, &hold),
+            });
+            let report = told([(changed("admin", members), Vec::new())]);
+            if fits(action, s, a, h) {
+                assert!(report.passed(), "{action} {bits}: {report}");
+            } else {
+                refused(&report, 2, Check::WellFormed, "are not those of its action");
+            }
+        }
+    }
+    let nobody = changed("admin", json!({"by": {"id": "", "role": "operator"}}));
+    refused(&told([(nobody, Vec::new())]), 2, Check::WellFormed, "nobody did it");
+}
+
+#[test]
+fn a_decision_claims_reserves_and_is_held_only_where_that_has_a_meaning() {
+    let sound = [
+        decision("decision_of_claim", json!({})),
+        (outcome("outcome_with_answer", json!({})).0, vec![KEPT_ANSWER.to_vec()]),
+        decision("decision_of_hold", json!({})),
+    ];
+    let report = told(sound);
+    assert!(report.passed(), "{report}");
+    let wrong = |base: &str, members: Value, wanted: &str| {
+        let report = told([decision(base, members)]);
+        let problem = report.problems.iter().find(|problem| problem.what.contains(wanted));
+        assert!(report.exit_code() == 10 && problem.is_some(), "{wanted}: {report}");
+    };
+    let not_permitted = [("claim", "claims a key"), ("reserves", "reserves"), ("approved_hold", "uses up")];
+    for (kept, wanted) in not_permitted {
+        let mut members = json!({"decision": "DENY", "claim": null, "reserves": [], "approved_hold": null});
+        members
+            .as_object_mut()
+            .expect("an object")
+            .insert(kept.into(), golden("decision_of_claim")[kept].clone());
+        wrong("decision_of_claim", members, wanted);
+    }
+    wrong("decision_of_claim", json!({"idempotency_key": null}), "without the key");
+    wrong("decision_of_claim", json!({"approved_hold": golden("decision")["id"]}), "not its own");
+    wrong("decision_of_hold", json!({"decision": "DENY"}), "only an ESCALATE is held");
+    wrong("decision_of_claim", json!({"claim": {"until": "tomorrow"}}), "an `until` is not");
+    wrong("decision_of_hold", json!({"hold": {"id": id(7), "until": "2025-11-20"}}), "an `until` is not");
+    let reserve = |member: &str, value: &str| {
+        let mut reserve = golden("decision_of_claim")["reserves"][0].clone();
+        reserve[member] = json!(value);
+        reserve
+    };
+    for amount in ["", "-1", "1e3", "1.", ".5", "1.2.3", "+1", " 1", "１", &"1".repeat(65)] {
+        wrong("decision_of_claim", json!({"reserves": [reserve("amount", amount)]}), "with exact amounts");
+    }
+    wrong("decision_of_claim", json!({"reserves": [reserve("until", "never")]}), "an `until` is not");
+    let twice = [reserve("amount", "1"), reserve("amount", "2")];
+    wrong("decision_of_claim", json!({"reserves": twice}), "one for each budget");
+    let many: Vec<_> = (0..=limits::RESERVES_MAX).map(|n| reserve("budget", &format!("b{n}"))).collect();
+    wrong("decision_of_claim", json!({"reserves": many}), "one for each budget");
+}
+
+#[test]
+fn an_outcome_settles_what_was_reserved_and_keeps_an_answer_that_is_there() {
+    let claimed = || decision("decision_of_claim", json!({}));
+    let with = |members: Value, evidence: &[&[u8]]| {
+        let (leaf, _) = outcome("outcome_with_answer", members);
+        told([claimed(), (leaf, evidence.iter().map(|record| record.to_vec()).collect())])
+    };
+    assert!(with(json!({}), &[KEPT_ANSWER]).passed());
+    refused(&with(json!({}), &[]), 3, Check::Evidence, "is not beside it");
+    let other = with(json!({}), &[b"{}"]);
+    assert_eq!((other.exit_code(), other.problem_count), (15, 2), "missing, and one too many: {other}");
+    let loose = json!({"answer_digest": Digest::of(b"{ }")});
+    refused(&with(loose, &[b"{ }"]), 3, Check::Evidence, "its kept answer");
+    let unknown = json!({"status": "indeterminate", "settles": []});
+    refused(&with(unknown, &[KEPT_ANSWER]), 3, Check::WellFormed, "an answer is kept");
+    for settles in [json!([]), json!([{"budget": "weekly", "settled_as": "spent"}])] {
+        refused(&with(json!({"settles": settles}), &[KEPT_ANSWER]), 3, Check::Paired, "other budgets");
+    }
+    let released = json!({"settles": [{"budget": "daily", "settled_as": "released"}]});
+    refused(&with(released, &[KEPT_ANSWER]), 3, Check::WellFormed, "what it does to budgets");
+}
+
+#[test]
+fn what_others_vouch_for_follows_an_outcome_that_is_not_known_and_names_who_says_so() {
+    let permit = || decision("decision_of_claim", json!({}));
+    let unknown = || outcome("outcome", json!({"status": "indeterminate"}));
+    let by = |base: &str| outcome(base, json!({}));
+    let report = told([permit(), unknown(), by("outcome_by_operator")]);
+    assert!(report.passed(), "{report}");
+    assert!(told([permit(), unknown(), by("outcome_by_upstream_log")]).passed());
+    let twice = told([permit(), unknown(), by("outcome_by_operator"), by("outcome_by_upstream_log")]);
+    refused(&twice, 5, Check::Paired, "or was attested before");
+    let (known, _) = outcome("outcome_with_answer", json!({}));
+    let of_known = told([permit(), (known, vec![KEPT_ANSWER.to_vec()]), by("outcome_by_operator")]);
+    refused(&of_known, 4, Check::Paired, "is not `indeterminate`");
+    let early = told([permit(), by("outcome_by_operator"), unknown()]);
+    refused(&early, 3, Check::Paired, "is not `indeterminate`");
+    let (mut other, _) = by("outcome_by_operator");
+    other["decision_id"] = json!(id(99));
+    refused(&told([permit(), unknown(), (other, Vec::new())]), 4, Check::Paired, "the outcome names receipt");
+    let other = outcome("outcome_by_operator", json!({"settles": []}));
+    refused(&told([permit(), unknown(), other]), 4, Check::Paired, "other budgets");
+    let named = json!({"evidence": "ticket 7", "operator": {"id": "", "role": "operator"}});
+    for (base, members, wanted) in [
+        ("outcome_by_operator", json!({"attested_by": null}), "who vouches for it"),
+        ("outcome_by_operator", json!({"attested_by": {"evidence": "ticket 7"}}), "names an operator"),
+        ("outcome_by_operator", json!({"attestation": "upstream_log"}), "names an operator"),
+        ("outcome_by_operator", json!({"attested_by": named}), "nobody vouches"),
+        ("outcome_by_upstream_log", json!({"attestation": "operator"}), "names an operator"),
+        ("outcome_by_operator", json!({"sent": golden("outcome")["sent"]}), "only the gateway sees"),
+    ] {
+        let report = told([permit(), unknown(), outcome(base, members)]);
+        let problem = report.problems.iter().find(|problem| problem.what.contains(wanted));
+        let index = problem.and_then(|problem| problem.index);
+        assert_eq!((report.exit_code(), index), (10, Some(LeafIndex(4))), "{wanted}: {report}");
+    }
+    for status in ["indeterminate", "not_sent"] {
+        let vague = outcome("outcome_by_operator", json!({"status": status, "settles": []}));
+        let report = told([permit(), unknown(), vague]);
+        assert!(report.problems[0].what.contains("is `confirmed` or `failed`"), "{report}");
+    }
+    let vouched = outcome("outcome", json!({"attested_by": golden("outcome_by_operator")["attested_by"]}));
+    let report = told([decision("decision", json!({})), vouched]);
+    refused(&report, 3, Check::WellFormed, "who vouches for it");
 }

@@ -12,9 +12,9 @@ use crate::clock::{Clock, WallTime};
 use crate::merkle::note::Signer;
 use crate::merkle::note::tests::SeedSigner;
 use crate::model::entry::{
-    ActorEntry, AdminAction, AdminEntry, AttestedBy, BodyForm, ClaimEntry, DecisionEntry, EntryType,
-    EvaluationEntry, EvaluationStatus, HoldEntry, Mode, OperatorEntry, OutcomeEntry, PolicyReference,
-    RequestEntry, Reserve, Role, SPEC, Settle, SettledAs,
+    ActorEntry, AdminAction, AttestedBy, BodyForm, ClaimEntry, DecisionEntry, EntryType, EvaluationEntry,
+    EvaluationStatus, HoldEntry, Mode, OperatorEntry, OutcomeEntry, PolicyReference, RequestEntry, Reserve,
+    Role, SPEC, Settle, SettledAs,
 };
 use crate::model::{Actor, AuthenticationMethod, Json, OutcomeStatus, Place, ReasonCode};
 use crate::policy::BundleFile;
@@ -129,6 +129,21 @@ pub(super) fn confirmed() -> Outcome {
         response: Some(ResponseSeen { status_code: 201, size: 2, body_digest: Digest::of(b"{}") }),
         answer: None,
         duration: Duration::from_micros(1_500),
+    }
+}
+
+/// Of RECEIPTS.md.
+pub(super) const KEPT_ANSWER: &[u8] =
+    br#"{"body":"e30=","headers":[["content-type","application/json"]],"status":201}"#;
+
+pub(super) fn administration(action: AdminAction) -> Administration {
+    Administration {
+        action,
+        by: OperatorEntry { id: "ops@example.org".into(), role: Role::Operator },
+        surface: Some("payments".parse().expect("a name")),
+        actor: None,
+        hold: None,
+        reason: "Card testing.".into(),
     }
 }
 
@@ -397,20 +412,11 @@ fn golden_entries() -> Vec<(&'static str, Entry)> {
     let now = WallTime::from_unix_ns(1_763_643_600_123_456_000);
     let id = ReceiptId::new(now, [7; 10]);
     let decision = DecisionEntry {
-        approved_hold: Some(id),
-        claim: Some(ClaimEntry { until: "2025-11-21T13:00:00.123456Z".into() }),
-        hold: Some(HoldEntry { id, until: "2025-11-20T14:00:00.123456Z".into() }),
         idempotency_key: Some("order-9".parse().expect("a key")),
         reasons: vec![crate::model::PolicyReason {
             code: "over_limit".into(),
             detail: Some(Json::object([("limit", Json::string("100.00"))])),
             message: Some("More than the limit.".into()),
-        }],
-        reserves: vec![Reserve {
-            amount: "12.50".into(),
-            budget: "daily".parse().expect("a name"),
-            key: Digest::of(b"key"),
-            until: "2025-11-21T00:00:00.000000Z".into(),
         }],
         supersedes: Some(id),
         trace: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
@@ -421,26 +427,45 @@ fn golden_entries() -> Vec<(&'static str, Entry)> {
         },
         ..decision_entry(id, Decision::Permit, Epoch(3), b"{}")
     };
+    let claimed = DecisionEntry {
+        approved_hold: Some(ReceiptId::new(now, [8; 10])),
+        claim: Some(ClaimEntry { until: "2025-11-21T13:00:00.123456Z".into() }),
+        idempotency_key: Some("order-9".parse().expect("a key")),
+        reserves: vec![Reserve {
+            amount: "12.50".into(),
+            budget: "daily".parse().expect("a name"),
+            key: Digest::of(b"key"),
+            until: "2025-11-21T00:00:00.000000Z".into(),
+        }],
+        ..decision_entry(id, Decision::Permit, Epoch(3), b"{}")
+    };
+    let held = DecisionEntry {
+        hold: Some(HoldEntry { id, until: "2025-11-20T14:00:00.123456Z".into() }),
+        ..decision_entry(id, Decision::Escalate, Epoch(3), b"{}")
+    };
     let outcome = Outcome { cause: Some("recovered"), ..confirmed() };
     let by = OperatorEntry { id: "ops@example.org".into(), role: Role::Operator };
-    let outcome = OutcomeEntry {
-        answer_digest: Some(Digest::of(b"answer")),
-        attested_by: Some(AttestedBy { evidence: "ticket 7".into(), operator: Some(by.clone()) }),
+    let outcome = entries::outcome(outcome, id, crate::model::LeafIndex(7), Epoch(3), now);
+    let kept = OutcomeEntry {
+        answer_digest: Some(Digest::of(KEPT_ANSWER)),
+        cause: None,
         settles: vec![Settle { budget: "daily".parse().expect("a name"), settled_as: SettledAs::Spent }],
-        ..entries::outcome(outcome, id, crate::model::LeafIndex(7), Epoch(3), now)
+        ..outcome.clone()
     };
-    let admin = AdminEntry {
-        action: AdminAction::Freeze,
-        actor: Some("agent-7".parse().expect("an id")),
-        by,
-        epoch: Epoch(3),
-        hold: Some(id),
-        reason: "Card testing.".into(),
-        spec: SPEC.into(),
-        surface: Some("payments".parse().expect("a name")),
-        time: now.rfc3339().into(),
-        entry_type: EntryType::Admin,
+    let attestation = |operator, status| Attestation {
+        decision_id: id,
+        decision_index: crate::model::LeafIndex(7),
+        status,
+        by: AttestedBy { evidence: "ticket 7".into(), operator },
+        budgets: vec!["daily".parse().expect("a name")],
     };
+    let attested = entries::attested(attestation(Some(by), Attested::Confirmed), Epoch(3), now);
+    let looked_up = entries::attested(attestation(None, Attested::Failed), Epoch(3), now);
+    let admin = |administration| Entry::Admin(Box::new(entries::admin(administration, Epoch(3), now)));
+    let (surface, actor) =
+        (administration(AdminAction::Freeze).surface, Some("agent-7".parse().expect("an id")));
+    let quarantine = Administration { surface, actor, ..administration(AdminAction::Quarantine) };
+    let approve = Administration { surface: None, hold: Some(id), ..administration(AdminAction::Approve) };
     let refusal = entries::refusal(&rejection("agent-7"), 4, Epoch(3), now);
     let parsed = |bytes: Vec<u8>| Entry::from_bytes_unverified(&bytes).expect("an entry");
     let mut tree = crate::merkle::tree::RightEdge::empty();
@@ -467,7 +492,14 @@ fn golden_entries() -> Vec<(&'static str, Entry)> {
     let vkey = SeedSigner::new(ORIGIN, 2).verifier().to_string().into();
     let key = entries::key_bytes(crate::model::entry::KeyEvent::Add, vkey, Epoch(3), now);
     vec![
-        ("admin", Entry::Admin(Box::new(admin))),
+        ("admin", admin(administration(AdminAction::Freeze))),
+        ("admin_of_quarantine", admin(quarantine)),
+        ("admin_of_approval", admin(approve)),
+        ("decision_of_claim", Entry::Decision(Box::new(claimed))),
+        ("decision_of_hold", Entry::Decision(Box::new(held))),
+        ("outcome_with_answer", Entry::Outcome(Box::new(kept))),
+        ("outcome_by_operator", Entry::Outcome(Box::new(attested))),
+        ("outcome_by_upstream_log", Entry::Outcome(Box::new(looked_up))),
         ("decision", Entry::Decision(Box::new(decision))),
         ("outcome", Entry::Outcome(Box::new(outcome))),
         ("refusal", Entry::Refusal(Box::new(refusal))),

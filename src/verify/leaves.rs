@@ -12,13 +12,33 @@ use super::report::Check;
 use crate::limits;
 use crate::merkle::tree::RightEdge;
 use crate::model::entry::{EpochEntry, EpochEvent};
-use crate::model::{Digest, Epoch, LeafIndex, OutcomeStatus, ReceiptId, TreeSize};
+use crate::model::{BudgetName, Digest, Epoch, LeafIndex, OutcomeStatus, ReceiptId, Settled, TreeSize};
 
 /// What is remembered of a PERMIT until its outcome comes.
 #[derive(Debug)]
 pub struct OpenDecision {
     pub id: ReceiptId,
+    budgets: Vec<BudgetName>,
     request: Message,
+}
+
+/// PERMITs that the gateway left as `indeterminate` and nobody has vouched for since.
+#[derive(Debug, Default)]
+struct Unknown {
+    decisions: BTreeMap<LeafIndex, (ReceiptId, Vec<BudgetName>)>,
+    /// Of the earliest ones, when they became too many: of decisions up to this one nothing is said.
+    forgotten: Option<LeafIndex>,
+}
+
+impl Unknown {
+    fn add(&mut self, index: LeafIndex, id: ReceiptId, budgets: Vec<BudgetName>) {
+        self.decisions.insert(index, (id, budgets));
+        if self.decisions.len() > limits::INDETERMINATE_REMEMBERED
+            && let Some((first, _)) = self.decisions.pop_first()
+        {
+            self.forgotten = self.forgotten.max(Some(first));
+        }
+    }
 }
 
 /// A problem of one leaf.
@@ -30,6 +50,7 @@ pub struct Leaves {
     pub open: BTreeMap<LeafIndex, OpenDecision>,
     /// Permits that were closed last, and how.
     closed: VecDeque<(ReceiptId, OutcomeStatus)>,
+    unknown: Unknown,
     pub keys: Keys,
     epoch: Option<Epoch>,
     stopped: bool,
@@ -48,6 +69,7 @@ impl Leaves {
         Self {
             open: BTreeMap::new(),
             closed: VecDeque::new(),
+            unknown: Unknown::default(),
             keys,
             epoch: None,
             stopped: false,
@@ -78,12 +100,17 @@ impl Leaves {
             }
         }
         complaints.extend(self.unsettled(&fact).map(|what| (Check::Paired, what)));
-        if !matches!(fact, Fact::Key(_) | Fact::Outcome(_)) {
+        if !matches!(fact, Fact::Key(_)) && !is_own_outcome(&fact) {
             complaints.extend(self.keys.settled().map(|what| (Check::Epochs, what)));
         }
         match fact {
             Fact::Decision(d) => self.decision(index, *d, &mut complaints),
-            Fact::Outcome(o) => self.outcome(index, &o, &mut complaints),
+            Fact::Outcome(o) => match o.attestation {
+                Settled::Gateway => self.outcome(index, *o, &mut complaints),
+                Settled::Operator | Settled::UpstreamLog => {
+                    complaints.extend(self.attested(&o).map(|what| (Check::Paired, what)));
+                }
+            },
             Fact::Epoch(e) => self.epoch(&e, tree, after_stop, &mut complaints),
             Fact::Key(k) => complaints.extend(self.keys.event(&k, index).map(|what| (Check::Epochs, what))),
             Fact::Policy { revision, .. } => {
@@ -92,7 +119,7 @@ impl Leaves {
                     self.revisions.insert(revision);
                 }
             }
-            Fact::Refusal { .. } | Fact::Unreadable => {}
+            Fact::Admin { .. } | Fact::Refusal { .. } | Fact::Unreadable => {}
         }
         complaints
     }
@@ -100,8 +127,13 @@ impl Leaves {
     /// A run settles what earlier ones left open before it does anything else.
     fn unsettled(&mut self, fact: &Fact) -> Option<String> {
         match fact {
-            Fact::Epoch(_) | Fact::Key(_) | Fact::Outcome(_) | Fact::Unreadable => return None,
-            Fact::Decision(_) | Fact::Policy { .. } | Fact::Refusal { .. } => {}
+            Fact::Epoch(_) | Fact::Key(_) | Fact::Unreadable => return None,
+            Fact::Outcome(_) if is_own_outcome(fact) => return None,
+            Fact::Outcome(_)
+            | Fact::Decision(_)
+            | Fact::Policy { .. }
+            | Fact::Refusal { .. }
+            | Fact::Admin { .. } => {}
         }
         let start = self.due_since.take()?;
         let left = self.open.range(..start).count();
@@ -123,7 +155,8 @@ impl Leaves {
                 complaints.push((Check::Paired, format!("more than {max} permits are open")));
                 return;
             }
-            self.open.insert(index, OpenDecision { id: d.id, request: d.request });
+            let DecisionFact { id, budgets, request, .. } = d;
+            self.open.insert(index, OpenDecision { id, budgets, request });
         }
     }
 
@@ -140,7 +173,7 @@ impl Leaves {
         }
     }
 
-    fn outcome(&mut self, index: LeafIndex, o: &OutcomeFact, complaints: &mut Vec<Complaint>) {
+    fn outcome(&mut self, index: LeafIndex, o: OutcomeFact, complaints: &mut Vec<Complaint>) {
         let mut paired = |what: String| complaints.push((Check::Paired, what));
         if o.decision_index >= index {
             return paired(format!("the outcome of entry {}, which is not before it", o.decision_index));
@@ -159,10 +192,28 @@ impl Leaves {
         } else if let Some(what) = o.contradiction {
             paired(what.into());
         }
+        if o.status == OutcomeStatus::Indeterminate {
+            self.unknown.add(o.decision_index, decision.id, decision.budgets);
+        } else if o.settles != decision.budgets {
+            paired("it settles other budgets than the decision reserved of".into());
+        }
         if self.closed.len() == limits::CLOSED_PERMITS_REMEMBERED {
             self.closed.pop_front();
         }
         self.closed.push_back((decision.id, o.status));
+    }
+
+    /// What is wrong with an outcome that somebody else than the gateway vouches for.
+    fn attested(&mut self, o: &OutcomeFact) -> Option<String> {
+        let of = o.decision_index;
+        let Some((id, budgets)) = self.unknown.decisions.remove(&of) else {
+            let what = "an attested outcome of an entry whose outcome is not `indeterminate`, or was attested before";
+            return (self.unknown.forgotten < Some(of)).then(|| format!("{what}: {of}"));
+        };
+        if o.decision_id != id {
+            return Some(format!("the outcome names receipt {}, its decision is {id}", o.decision_id));
+        }
+        (o.settles != budgets).then(|| "it settles other budgets than the decision reserved of".into())
     }
 
     fn epoch(&mut self, e: &EpochEntry, tree: &RightEdge, after_stop: bool, complaints: &mut Vec<Complaint>) {
@@ -215,13 +266,18 @@ impl Leaves {
     }
 }
 
+/// By the gateway, of its own or an earlier run's PERMIT.
+fn is_own_outcome(fact: &Fact) -> bool {
+    matches!(fact, Fact::Outcome(o) if o.attestation == Settled::Gateway)
+}
+
 /// Of a leaf that stands between a start and a stop.
 fn epoch_inside(fact: &Fact) -> Option<Epoch> {
     match fact {
         Fact::Decision(d) => Some(d.epoch),
         Fact::Outcome(o) => Some(o.epoch),
         Fact::Key(k) => Some(k.epoch),
-        Fact::Policy { epoch, .. } | Fact::Refusal { epoch } => Some(*epoch),
+        Fact::Policy { epoch, .. } | Fact::Refusal { epoch } | Fact::Admin { epoch } => Some(*epoch),
         Fact::Epoch(_) | Fact::Unreadable => None,
     }
 }

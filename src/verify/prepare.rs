@@ -14,13 +14,15 @@ use super::report::Check;
 use super::strict::{NotCanonical, strict_canonical};
 use super::walk::Spot;
 use crate::clock::WallTime;
+use crate::limits;
 use crate::merkle::frame::{self, Evidence};
 use crate::merkle::tree::leaf_hash;
 use crate::model::entry::{
-    DecisionEntry, DisclosureDigest, Entry, EntryType, EpochEntry, EvaluationStatus, KeyEntry, OutcomeEntry,
-    PolicyEntry, RefusalEntry, RequestEntry, SPEC, policy_revision,
+    AdminAction, AdminEntry, DecisionEntry, DisclosureDigest, Entry, EntryType, EpochEntry, EvaluationStatus,
+    KeyEntry, OutcomeEntry, PolicyEntry, RefusalEntry, RequestEntry, Reserve, SPEC, SettledAs,
+    policy_revision,
 };
-use crate::model::{Decision, Digest, Epoch, LeafIndex, OutcomeStatus, ReceiptId, Settled};
+use crate::model::{BudgetName, Decision, Digest, Epoch, LeafIndex, OutcomeStatus, ReceiptId, Settled};
 
 /// A frame as the walk gave it out.
 pub struct Raw {
@@ -52,6 +54,7 @@ pub enum Fact {
     Key(Box<KeyEntry>),
     Policy { epoch: Epoch, revision: Digest },
     Refusal { epoch: Epoch },
+    Admin { epoch: Epoch },
     Unreadable,
 }
 
@@ -59,6 +62,8 @@ pub struct DecisionFact {
     pub epoch: Epoch,
     pub id: ReceiptId,
     pub is_permit: bool,
+    /// Of which it reserves, in its order.
+    pub budgets: Vec<BudgetName>,
     pub request: Message,
     pub revision: Digest,
     pub supersedes: Option<ReceiptId>,
@@ -69,6 +74,9 @@ pub struct OutcomeFact {
     pub decision_index: LeafIndex,
     pub decision_id: ReceiptId,
     pub status: OutcomeStatus,
+    pub attestation: Settled,
+    /// The budgets it settles, in its order.
+    pub settles: Vec<BudgetName>,
     /// What the gateway says was sent; an operator need not have seen the bytes.
     pub sent: Option<Message>,
     /// What it says that cannot be true, whatever the decision was.
@@ -137,12 +145,20 @@ fn read(bytes: &[u8], evidence: &mut slice::Iter<'_, Evidence<'_>>, complaints: 
                 epoch: d.epoch,
                 id: d.id,
                 is_permit: d.decision == Decision::Permit,
+                budgets: d.reserves.into_iter().map(|reserve| reserve.budget).collect(),
                 request: Message::of_request(&d.request),
                 revision: d.policy.revision,
                 supersedes: d.supersedes,
             }))
         }
-        Entry::Outcome(o) => Fact::Outcome(Box::new(outcome(&o))),
+        Entry::Outcome(o) => {
+            if let Some(digest) = &o.answer_digest {
+                let found = answer_of(take(evidence, digest));
+                complaints.extend(found.map(|what| (Check::Evidence, what)));
+            }
+            complaints.extend(malformed_outcome(&o).map(|what| (Check::WellFormed, what.into())));
+            Fact::Outcome(Box::new(outcome(*o)))
+        }
         Entry::Epoch(e) => Fact::Epoch(e),
         Entry::Key(k) => Fact::Key(k),
         Entry::Policy(p) => {
@@ -150,7 +166,10 @@ fn read(bytes: &[u8], evidence: &mut slice::Iter<'_, Evidence<'_>>, complaints: 
             Fact::Policy { epoch: p.epoch, revision: p.revision }
         }
         Entry::Refusal(r) => Fact::Refusal { epoch: r.epoch },
-        Entry::Admin(a) => Fact::Refusal { epoch: a.epoch },
+        Entry::Admin(a) => {
+            complaints.extend(malformed_admin(&a).map(|what| (Check::WellFormed, what.into())));
+            Fact::Admin { epoch: a.epoch }
+        }
     }
 }
 
@@ -315,14 +334,21 @@ fn input_of(record: Option<&[u8]>) -> Option<String> {
     Some(format!("its policy input: {why}"))
 }
 
+fn answer_of(record: Option<&[u8]>) -> Option<String> {
+    let Some(bytes) = record else {
+        return Some("the kept answer that its `answer_digest` names is not beside it".into());
+    };
+    let why: NotCanonical = canonical_json(bytes).err()?;
+    Some(format!("its kept answer: {why}"))
+}
+
 /// What a leaf says that cannot be true, whatever else the log holds.
 pub(super) fn contradictions_of(entry: &Entry) -> Vec<&'static str> {
     match entry {
         Entry::Decision(d) => contradictions(d).collect(),
-        Entry::Outcome(o) => outcome(o).contradiction.into_iter().collect(),
-        Entry::Admin(_) | Entry::Epoch(_) | Entry::Key(_) | Entry::Policy(_) | Entry::Refusal(_) => {
-            Vec::new()
-        }
+        Entry::Outcome(o) => malformed_outcome(o).chain(own_contradiction(o)).collect(),
+        Entry::Admin(a) => malformed_admin(a).collect(),
+        Entry::Epoch(_) | Entry::Key(_) | Entry::Policy(_) | Entry::Refusal(_) => Vec::new(),
     }
 }
 
@@ -337,6 +363,15 @@ fn contradictions(d: &DecisionEntry) -> impl Iterator<Item = &'static str> {
             not_evaluated != d.evaluation.cause.is_some(),
             "a decision names a cause exactly if policy was not evaluated",
         ),
+        (
+            !is_permit && (d.claim.is_some() || !d.reserves.is_empty() || d.approved_hold.is_some()),
+            "only a PERMIT claims a key, reserves, or uses up approvals",
+        ),
+        (d.claim.is_some() && d.idempotency_key.is_none(), "a claim without the key that it claims"),
+        (d.hold.is_some() && d.decision != Decision::Escalate, "only an ESCALATE is held"),
+        (d.approved_hold == Some(d.id), "a PERMIT uses up the approvals of an earlier hold, and not its own"),
+        (!are_reserves(&d.reserves), "its reserves are not one for each budget, with exact amounts"),
+        (!untils(d).all(|until| is_time(until)), "an `until` is not a time in UTC with microseconds"),
         (d.supersedes == Some(d.id), "a decision supersedes an earlier one, and not itself"),
         (
             d.request.digest.is_none() && d.request.disclosures.is_empty(),
@@ -350,6 +385,78 @@ fn contradictions(d: &DecisionEntry) -> impl Iterator<Item = &'static str> {
     found.into_iter().filter(|(is_so, _)| *is_so).map(|(_, what)| what)
 }
 
+fn untils(d: &DecisionEntry) -> impl Iterator<Item = &str> {
+    let claim = d.claim.iter().map(|claim| &*claim.until);
+    claim.chain(d.hold.iter().map(|hold| &*hold.until)).chain(d.reserves.iter().map(|r| &*r.until))
+}
+
+fn are_reserves(reserves: &[Reserve]) -> bool {
+    let is_twice =
+        |(at, reserve): (usize, &Reserve)| reserves[..at].iter().any(|r| r.budget == reserve.budget);
+    reserves.len() <= limits::RESERVES_MAX
+        && reserves.iter().all(|reserve| is_amount(&reserve.amount))
+        && !reserves.iter().enumerate().any(is_twice)
+}
+
+/// Digits, and perhaps a point and more digits.
+fn is_amount(text: &str) -> bool {
+    let are_digits = |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit());
+    text.len() <= limits::AMOUNT_BYTES_MAX
+        && match text.split_once('.') {
+            Some((whole, fraction)) => are_digits(whole) && are_digits(fraction),
+            None => are_digits(text),
+        }
+}
+
+/// The members that the action needs, and no others.
+fn malformed_admin(a: &AdminEntry) -> impl Iterator<Item = &'static str> {
+    let (surface, actor, hold) = (a.surface.is_some(), a.actor.is_some(), a.hold.is_some());
+    let fits = match a.action {
+        AdminAction::Freeze | AdminAction::Unfreeze => !(surface && actor) && !hold,
+        AdminAction::Approve | AdminAction::Refuse | AdminAction::Expire => hold && !surface && !actor,
+        AdminAction::Quarantine | AdminAction::Release => surface && actor && !hold,
+    };
+    let found = [
+        (!fits, "its `surface`, `actor` and `hold` are not those of its action"),
+        (a.by.id.is_empty(), "nobody did it: `by.id` is empty"),
+    ];
+    found.into_iter().filter(|(is_so, _)| *is_so).map(|(_, what)| what)
+}
+
+/// What an outcome of whoever vouches for it cannot look like.
+fn malformed_outcome(o: &OutcomeEntry) -> impl Iterator<Item = &'static str> {
+    let by_gateway = o.attestation == Settled::Gateway;
+    let operator = o.attested_by.as_ref().and_then(|by| by.operator.as_ref());
+    let is_known = matches!(o.status, OutcomeStatus::Confirmed | OutcomeStatus::Failed);
+    let settled_as = match o.status {
+        OutcomeStatus::Confirmed => Some(SettledAs::Spent),
+        OutcomeStatus::NotSent | OutcomeStatus::Failed => Some(SettledAs::Released),
+        OutcomeStatus::Indeterminate => None,
+    };
+    let found = [
+        (
+            by_gateway == o.attested_by.is_some(),
+            "it names who vouches for it exactly if the gateway does not",
+        ),
+        (
+            !by_gateway && operator.is_some() != (o.attestation == Settled::Operator),
+            "it names an operator exactly if one vouches for it",
+        ),
+        (operator.is_some_and(|by| by.id.is_empty()), "nobody vouches for it: `operator.id` is empty"),
+        (!by_gateway && !is_known, "what somebody vouches for is `confirmed` or `failed`"),
+        (
+            !by_gateway && (o.sent.is_some() || o.response.is_some() || o.answer_digest.is_some()),
+            "only the gateway sees what is sent and answered",
+        ),
+        (o.answer_digest.is_some() && !is_known, "an answer is kept of what was `confirmed` or `failed`"),
+        (
+            o.settles.iter().any(|settle| Some(settle.settled_as) != settled_as),
+            "what it does to budgets is not what its status stands for",
+        ),
+    ];
+    found.into_iter().filter(|(is_so, _)| *is_so).map(|(_, what)| what)
+}
+
 /// More of them would be a decision about any of several messages.
 fn are_for_what_is_left_out(request: &RequestEntry) -> bool {
     let RequestEntry { disclosures, body_digest, digest, received_digest, target, .. } = request;
@@ -358,18 +465,24 @@ fn are_for_what_is_left_out(request: &RequestEntry) -> bool {
     disclosures.len() <= left_out && disclosures.windows(2).all(|pair| pair[0] < pair[1])
 }
 
-fn outcome(o: &OutcomeEntry) -> OutcomeFact {
-    let by_gateway = o.attestation == Settled::Gateway;
-    let sent = o.sent.as_ref().filter(|_| by_gateway);
+fn outcome(o: OutcomeEntry) -> OutcomeFact {
+    let contradiction = own_contradiction(&o);
+    let sent = o.sent.filter(|_| o.attestation == Settled::Gateway);
     OutcomeFact {
         epoch: o.epoch,
         decision_index: o.decision_index,
         decision_id: o.decision_id,
         status: o.status,
-        sent: sent.map(|sent| Message { digest: sent.digest, disclosures: sent.disclosures.clone() }),
-        // An operator or the upstream's own log may know the truth without having seen the bytes.
-        contradiction: by_gateway.then(|| contradiction(o)).flatten(),
+        attestation: o.attestation,
+        settles: o.settles.into_iter().map(|settle| settle.budget).collect(),
+        sent: sent.map(|sent| Message { digest: sent.digest, disclosures: sent.disclosures }),
+        contradiction,
     }
+}
+
+/// An operator or the upstream's own log may know the truth without having seen the bytes.
+fn own_contradiction(o: &OutcomeEntry) -> Option<&'static str> {
+    if o.attestation == Settled::Gateway { contradiction(o) } else { None }
 }
 
 fn contradiction(o: &OutcomeEntry) -> Option<&'static str> {
