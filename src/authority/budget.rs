@@ -359,3 +359,256 @@ fn after_gap(zone: Tz, skipped: NaiveDateTime) -> i64 {
     }
     over
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::canonical::json::{Bounds, parse};
+    use proptest::prelude::*;
+
+    fn at(text: &str) -> WallTime {
+        WallTime::parse_rfc3339(text).expect("a time")
+    }
+
+    fn decimal(text: &str) -> Decimal {
+        Decimal::from_str_exact(text).expect("a decimal")
+    }
+
+    fn pointer(text: &str) -> InputPointer {
+        text.parse().expect("a pointer")
+    }
+
+    fn subject(body: &str) -> Json {
+        let text =
+            format!(r#"{{"actor":{{"id":"agent"}},"request":{{"body":{body}}},"surface":"payments"}}"#);
+        parse(text.as_bytes(), Bounds::BODY).expect("JSON")
+    }
+
+    fn rule(key: &[&str], amount: Amount) -> BudgetRule {
+        BudgetRule {
+            name: "spend".parse().expect("a name"),
+            key: key.iter().map(|text| pointer(text)).collect(),
+            amount,
+            window: Window::Sliding(Duration::from_secs(3_600)),
+            unit: "EUR".into(),
+        }
+    }
+
+    fn drawn(body: &str) -> Result<Decimal, BudgetError> {
+        let rule = rule(&[], Amount::At(pointer("/request/body/amount")));
+        draws(&[rule], &subject(body), at("2026-01-01T00:00:00Z")).map(|draws| draws[0].amount)
+    }
+
+    #[test]
+    fn amounts_are_taken_exactly_from_texts_and_numbers() {
+        for (body, amount) in [
+            (r#"{"amount":"10.50"}"#, "10.50"),
+            (r#"{"amount":"0"}"#, "0"),
+            (r#"{"amount":"0.1"}"#, "0.1"),
+            (r#"{"amount":0.1}"#, "0.1"),
+            (r#"{"amount":1e3}"#, "1000"),
+            (r#"{"amount":1e21}"#, "1000000000000000000000"),
+            (r#"{"amount":1.5e-7}"#, "0.00000015"),
+            (r#"{"amount":9007199254740991}"#, "9007199254740991"),
+            (r#"{"amount":"79228162514264337593543950335"}"#, "79228162514264337593543950335"),
+            (r#"{"amount":"1.5000000000000"}"#, "1.5"),
+        ] {
+            let amount = decimal(amount);
+            let drawn = drawn(body).expect("an amount");
+            assert_eq!((drawn, drawn.scale()), (amount, amount.scale()), "{body}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_amount_names_the_budget_and_the_place() {
+        let names = |error: BudgetError| {
+            let text = error.to_string();
+            assert!(text.contains("spend") && text.contains("/request/body/amount"), "{text}");
+            error
+        };
+        for text in [
+            "",
+            " 1",
+            "1 ",
+            "+1",
+            ".5",
+            "5.",
+            "1e3",
+            "0x1",
+            "1_000",
+            "01",
+            "--1",
+            "1,5",
+            "NaN",
+            "\u{661}",
+            "79228162514264337593543950336",
+            "0.0000000001",
+            "1.2.3",
+            "-",
+        ] {
+            let error = drawn(&format!(r#"{{"amount":"{text}"}}"#)).map_err(names);
+            assert!(matches!(error, Err(BudgetError::NotDecimal { .. })), "{text}: {error:?}");
+        }
+        for value in ["null", "true", "[1]", "{}", "1e-10", "1e29"] {
+            let error = drawn(&format!(r#"{{"amount":{value}}}"#)).map_err(names);
+            assert!(matches!(error, Err(BudgetError::NotDecimal { .. })), "{value}: {error:?}");
+        }
+        for value in ["-1", "\"-1\"", "\"-0.01\"", "\"-0\""] {
+            let error = drawn(&format!(r#"{{"amount":{value}}}"#)).map_err(names);
+            assert!(matches!(error, Err(BudgetError::Negative { .. })), "{value}: {error:?}");
+        }
+        for body in ["{}", "[]", "1"] {
+            assert!(matches!(drawn(body).map_err(names), Err(BudgetError::Missing { .. })), "{body}");
+        }
+    }
+
+    #[test]
+    fn requests_with_equal_key_values_draw_on_one_sum() {
+        let key = |pointers: &[&str], body: &str| {
+            let rule = rule(pointers, Amount::Fixed(Decimal::ONE));
+            draws(&[rule], &subject(body), at("2026-01-01T00:00:00Z")).map(|draws| draws[0].key)
+        };
+        let of = |text: &str| Ok(Digest::of(text.as_bytes()));
+        assert_eq!(key(&[], "{}"), of("[]"));
+        assert_eq!(key(&["/actor/id", "/surface"], "{}"), of(r#"["agent","payments"]"#));
+        assert_eq!(key(&["/request/body/to/1"], r#"{"to":["a",7]}"#), of("[7]"));
+        assert_ne!(key(&["/request/body/a"], r#"{"a":"7"}"#), key(&["/request/body/a"], r#"{"a":7}"#));
+        let missing = key(&["/request/body/to/01"], r#"{"to":["a","b"]}"#);
+        assert!(matches!(missing, Err(BudgetError::Missing { .. })), "{missing:?}");
+        for body in [r#"{"a":null}"#, r#"{"a":[]}"#, r#"{"a":{}}"#] {
+            let error = key(&["/request/body/a"], body);
+            assert!(matches!(error, Err(BudgetError::NotAKey { .. })), "{body}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn a_pointer_stays_in_what_the_request_determines() {
+        for text in ["/surface", "/actor/id", "/actor/claims/sub", "/request/body/a~1b", "/idempotency_key"] {
+            assert_eq!(pointer(text).as_str(), text);
+        }
+        for text in ["/context/approvals", "/time/unix_ns", "/", "/requests"] {
+            assert_eq!(text.parse::<InputPointer>(), Err(InvalidInputPointer::Root), "{text}");
+        }
+        for text in ["", "request", "/request/~2"] {
+            assert_eq!(text.parse::<InputPointer>(), Err(InvalidInputPointer::Form), "{text}");
+        }
+        let long = format!("/request{}", "/a".repeat(limits::BUDGET_POINTER_STEPS_MAX));
+        assert_eq!(long.parse::<InputPointer>(), Err(InvalidInputPointer::Long));
+        let wide = format!("/request/{}", "a".repeat(limits::BUDGET_POINTER_BYTES_MAX));
+        assert_eq!(wide.parse::<InputPointer>(), Err(InvalidInputPointer::Long));
+    }
+
+    fn ends(unit: CalendarUnit, zone: Tz, now: &str, end: &str) {
+        let window = Window::Calendar { unit, zone };
+        assert_eq!(
+            window.end(at(now)).map(WallTime::rfc3339),
+            Some(at(end).rfc3339()),
+            "{unit:?} {zone} {now}"
+        );
+    }
+
+    #[test]
+    fn calendar_windows_end_in_their_zone() {
+        use CalendarUnit::{Day, Hour, Month, Week};
+        use chrono_tz::{Asia::Kathmandu, Europe::Berlin, UTC};
+        ends(Hour, UTC, "2026-03-01T10:00:00Z", "2026-03-01T11:00:00Z");
+        ends(Hour, UTC, "2026-03-01T10:59:59.999999Z", "2026-03-01T11:00:00Z");
+        ends(Hour, Kathmandu, "2026-03-01T10:20:00Z", "2026-03-01T11:15:00Z");
+        ends(Day, UTC, "2026-12-31T23:59:59.999999Z", "2027-01-01T00:00:00Z");
+        ends(Day, UTC, "2027-01-01T00:00:00Z", "2027-01-02T00:00:00Z");
+        ends(Day, Berlin, "2026-01-15T22:59:59Z", "2026-01-15T23:00:00Z");
+        ends(Day, Berlin, "2026-01-15T23:00:00Z", "2026-01-16T23:00:00Z");
+        // 2026-11-22 is a Sunday.
+        ends(Week, UTC, "2026-11-22T23:59:59Z", "2026-11-23T00:00:00Z");
+        ends(Week, UTC, "2026-11-23T00:00:00Z", "2026-11-30T00:00:00Z");
+        ends(Month, Berlin, "2026-01-31T12:00:00Z", "2026-01-31T23:00:00Z");
+        ends(Month, Berlin, "2026-01-31T23:00:00Z", "2026-02-28T23:00:00Z");
+        ends(Month, UTC, "2026-12-31T12:00:00Z", "2027-01-01T00:00:00Z");
+    }
+
+    #[test]
+    fn windows_end_once_where_clocks_change() {
+        use CalendarUnit::{Day, Hour, Month};
+        use chrono_tz::{Africa::Cairo, America::Havana, Atlantic::Azores, Europe::Berlin, Pacific::Apia};
+        // 23 and 25 hours.
+        ends(Day, Berlin, "2026-03-28T23:00:00Z", "2026-03-29T22:00:00Z");
+        ends(Day, Berlin, "2026-10-24T22:00:00Z", "2026-10-25T23:00:00Z");
+        // The hour that comes twice is two hours.
+        ends(Hour, Berlin, "2026-10-25T00:30:00Z", "2026-10-25T01:00:00Z");
+        ends(Hour, Berlin, "2026-10-25T01:30:00Z", "2026-10-25T02:00:00Z");
+        // Midnight is passed over: the day begins at one.
+        ends(Day, Cairo, "2026-04-23T12:00:00Z", "2026-04-23T22:00:00Z");
+        ends(Day, Havana, "2026-03-07T12:00:00Z", "2026-03-08T05:00:00Z");
+        // Midnight comes twice: the day begins with the first, and the next with the next day.
+        ends(Day, Azores, "2026-10-24T12:00:00Z", "2026-10-25T00:00:00Z");
+        ends(Day, Azores, "2026-10-25T00:30:00Z", "2026-10-26T01:00:00Z");
+        // A day that did not exist.
+        ends(Day, Apia, "2011-12-30T09:59:59Z", "2011-12-30T10:00:00Z");
+        ends(Month, Apia, "2011-12-30T10:00:00Z", "2011-12-31T10:00:00Z");
+    }
+
+    #[test]
+    fn every_window_ends_after_now_and_within_its_length() {
+        use CalendarUnit::{Day, Hour, Month, Week};
+        let zones = [
+            chrono_tz::UTC,
+            chrono_tz::Europe::Berlin,
+            chrono_tz::America::St_Johns,
+            chrono_tz::Australia::Lord_Howe,
+            chrono_tz::Pacific::Apia,
+            chrono_tz::Africa::Cairo,
+            chrono_tz::America::Sao_Paulo,
+        ];
+        proptest!(|(zone in prop::sample::select(zones.to_vec()), second in 1_000_000_000u64..2_500_000_000)| {
+            let now = WallTime::from_unix_ns(second * 1_000_000_000 + 1);
+            for (unit, hours_max) in [(Hour, 1), (Day, 50), (Week, 7 * 24 + 26), (Month, 31 * 24 + 26)] {
+                let end = Window::Calendar { unit, zone }.end(now).expect("an end");
+                prop_assert!(now < end, "{unit:?} {zone}");
+                prop_assert!(end.unix_ns() - now.unix_ns() <= hours_max * 3_600_000_000_000, "{unit:?} {zone}");
+            }
+        });
+    }
+
+    #[test]
+    fn a_sliding_window_ends_at_few_times_and_not_too_early() {
+        let window = Window::Sliding(Duration::from_secs(3_600));
+        let ends: Vec<u64> = (0..3_600)
+            .map(|s| (1_790_000_000 + s) * 1_000_000_000)
+            .map(|now| (now, window.end(WallTime::from_unix_ns(now)).expect("an end").unix_ns()))
+            .inspect(|(now, end)| assert!((3_600..=3_660).contains(&((end - now) / 1_000_000_000))))
+            .map(|(_, end)| end)
+            .collect();
+        assert!(ends.is_sorted());
+        let mut distinct = ends;
+        distinct.dedup();
+        assert!(distinct.len() <= 61, "{}", distinct.len());
+        assert_eq!(Window::Sliding(Duration::MAX).end(at("2026-01-01T00:00:00Z")), None);
+    }
+
+    #[test]
+    fn a_sum_is_told_as_a_number_only_if_it_is_that_number() {
+        for text in ["0", "0.1", "10.50", "9007199254740992", "123456789012.345", "1000000000000000000000"] {
+            let number = exact_number(decimal(text)).unwrap_or_else(|| panic!("{text} is exact"));
+            assert_eq!(number.as_f64(), text.parse::<f64>().expect("a number"));
+        }
+        for text in ["9007199254740993", "0.1234567890123456789", "100000000000000.001"] {
+            assert_eq!(exact_number(decimal(text)), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn sums_are_exact_or_there_are_none() {
+        assert_eq!(add(decimal("0.1"), decimal("0.2")), Some(decimal("0.3")));
+        assert_eq!(add(Decimal::MAX, Decimal::ONE), None);
+        // rust_decimal alone would round this one.
+        assert_eq!(add(Decimal::MAX, decimal("0.1")), None);
+        assert_eq!(add(Decimal::MAX, decimal("0.0")), None, "no room for the fraction");
+        assert_eq!(subtract(decimal("1"), decimal("1.5")), None, "below zero");
+        let small = || (0i64..10_000_000, 0u32..10).prop_map(|(n, scale)| Decimal::new(n, scale));
+        proptest!(|(a in small(), b in small(), c in small())| {
+            let sum = add(add(a, b).expect("small"), c).expect("small");
+            prop_assert_eq!(Some(sum), add(a, add(b, c).expect("small")));
+            prop_assert_eq!(subtract(subtract(sum, b).expect("in it"), c), Some(a));
+        });
+    }
+}

@@ -21,6 +21,8 @@
 
 mod budgets;
 mod claims;
+#[cfg(test)]
+mod conformance;
 mod fold;
 mod holds;
 mod overlay;

@@ -650,3 +650,311 @@ fn scopes(surface: Option<crate::model::SurfaceName>, actor: Option<crate::model
 }
 
 const _: () = assert!(limits::CLAIMS_MAX > limits::PERMITS_IN_FLIGHT_MAX);
+
+#[cfg(test)]
+mod tests {
+    use super::super::conformance::{
+        Harness, Of, Request, World, any_changes, at, conformance, decimal, hold, id, item_names, name,
+        request,
+    };
+    use super::*;
+    use crate::model::{Claim as ClaimOf, Digest};
+    use proptest::prelude::*;
+
+    struct Embedded {
+        fold: Arc<Fold>,
+        versions: Versions,
+    }
+
+    impl Harness for Embedded {
+        fn new() -> Self {
+            let versions = Versions::new();
+            Self { fold: Fold::new(versions.clone()), versions }
+        }
+
+        fn state(&self) -> &dyn State {
+            &*self.fold
+        }
+
+        fn versions(&self) -> &Versions {
+            &self.versions
+        }
+
+        fn apply(&self, changes: Vec<(LeafIndex, Change)>) {
+            let size = changes.last().map_or(0, |(index, _)| index.0 + 1);
+            self.fold.apply(changes, TreeSize(size));
+        }
+
+        fn written(&self) -> Vec<u8> {
+            self.fold.snapshot()()
+        }
+
+        fn restarted(written: &[u8]) -> Self {
+            let new = Self::new();
+            new.fold.restore(written).expect("a snapshot");
+            new
+        }
+    }
+
+    type Log = World<Embedded>;
+
+    conformance! { Embedded }
+
+    /// Claims, budgets, holds, in numbers.
+    fn counts(world: &Log) -> (usize, usize, usize) {
+        let Population { claims, budget_keys, holds, .. } = world.harness.fold.population();
+        (claims, budget_keys, holds)
+    }
+
+    #[test]
+    fn what_has_ended_leaves_memory_as_leaves_arrive() {
+        let world = Log::new();
+        for n in 0..100 {
+            let mut pay = request("10").keyed(&format!("k{n}")).drawing("1", 10);
+            pay.draws[0].key = Digest::of(&[n as u8]);
+            world.settle(world.permit(n, &pay, 0), OutcomeStatus::Confirmed, 0);
+            let held = world.hold(1_000 + n, &request(&format!("{n}")), 10, 0);
+            world.administer(AdminAction::Refuse, "ann", hold(held), 0);
+        }
+        assert_eq!(counts(&world), (100, 100, 100));
+        let unrelated = Of { actor: Some(name("nobody")), ..Of::default() };
+        for _ in 0..100_usize.div_ceil(limits::ENDED_PER_CHANGE_MAX) {
+            world.administer(AdminAction::Unfreeze, "ann", unrelated.clone(), 2_000);
+        }
+        assert_eq!(counts(&world), (0, 0, 0));
+        assert_eq!(world.harness.fold.population(), Population::default());
+    }
+
+    #[test]
+    fn what_is_in_flight_is_what_open_permits_took() {
+        proptest!(|(changes in any_changes())| {
+            let world = Embedded::new();
+            for change in changes {
+                world.apply(vec![change]);
+                let inner = world.fold.shared.lock();
+                let Folded { budgets, open, claims, holds, .. } = &inner.folded;
+                let mut expected: BTreeMap<(BudgetKey, WallTime), Decimal> = BTreeMap::new();
+                for taken in open.values().flat_map(|open| &open.reserves) {
+                    *expected.entry((taken.key.clone(), taken.until)).or_default() += taken.amount;
+                }
+                for (key, tally) in budgets.iter() {
+                    prop_assert!(!tally.is_empty());
+                    for window in tally {
+                        let own = expected.remove(&(key.clone(), window.until)).unwrap_or_default();
+                        prop_assert_eq!(window.sums.in_flight, own);
+                    }
+                }
+                // A claim that is not over belongs to a permit that is open.
+                for (key, claim) in claims.iter() {
+                    let owner = open.get(&claim.decision).filter(|open| open.id == claim.id);
+                    let is_over = matches!(claim.progress, Progress::Executed(_));
+                    prop_assert_eq!(owner.and_then(|open| open.claim) == Some(*key), !is_over);
+                }
+                // A hold that is in use is used by a permit that is open.
+                for hold in holds.iter().filter_map(|(_, hold)| hold.used_by) {
+                    prop_assert!(open.values().any(|open| open.id == hold));
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn a_full_state_takes_no_new_claims_until_one_ends() {
+        let mut claims = Claims::default();
+        assert!(claims.has_room(at(0), limits::CLAIMS_MAX - 1));
+        assert!(!claims.has_room(at(0), limits::CLAIMS_MAX));
+        let executed = Executed { status: OutcomeStatus::Confirmed, outcome: LeafIndex(2), answer: None };
+        let claim = Claim {
+            id: id(1),
+            decision: LeafIndex(1),
+            digest: RequestDigest::Withheld,
+            until: at(10),
+            progress: Progress::Executed(executed),
+        };
+        claims.insert(ClaimKey(Digest::of(b"key")), claim);
+        assert!(!claims.has_room(at(9), limits::CLAIMS_MAX - 1));
+        assert!(claims.has_room(at(10), limits::CLAIMS_MAX - 1), "the leaf that comes makes room");
+    }
+
+    #[test]
+    fn a_full_state_opens_no_new_holds() {
+        let world = Log::new();
+        for n in 0..limits::HOLDS_MAX as u64 {
+            world.hold(n, &request(&format!("{n}")), 1_000, 0);
+        }
+        let one_more = request("one more");
+        let refused = world.open_hold(1_000_000, &one_more, &world.read(&one_more, 0), 0);
+        assert!(matches!(refused, Err(NotReserved::Full)));
+    }
+
+    #[test]
+    fn a_snapshot_that_is_cut_bent_or_of_another_version_is_refused_and_leaves_nothing() {
+        let world = Log::new();
+        let pay = request("10").keyed("k").drawing("10.50", 100);
+        world.permit(1, &pay, 0);
+        world.settle(world.permit(2, &pay.clone().keyed("l"), 0), OutcomeStatus::Confirmed, 0);
+        world.hold(3, &request("11"), 100, 0);
+        world.administer(AdminAction::Freeze, "ann", Of::default(), 0);
+        let bytes = world.harness.written();
+        let fold = &world.harness.fold;
+        for cut in 0..bytes.len() {
+            assert!(fold.restore(&bytes[..cut]).is_err(), "cut at {cut}");
+            assert_eq!((fold.population(), fold.restrictions().len()), (Population::default(), 0));
+        }
+        assert!(fold.restore(&[&bytes[..], &[0]].concat()).is_err(), "a byte too many");
+        assert!(fold.restore(&bytes[1..]).is_err());
+        for at in 0..bytes.len() {
+            let mut bent = bytes.clone();
+            bent[at] ^= 0x80;
+            // Refused, or another state: never the same one, and never a panic or much memory.
+            if fold.restore(&bent).is_ok() {
+                assert_ne!(world.harness.written(), bytes, "byte {at}");
+            }
+        }
+        fold.restore(&bytes).expect("a snapshot");
+        assert_eq!(world.harness.written(), bytes);
+    }
+
+    #[test]
+    fn a_snapshot_holds_no_digest_that_its_leaf_keeps_out() {
+        let world = Log::new();
+        let pay = request("secret").keyed("k").withheld();
+        world.permit(1, &pay, 0);
+        world.hold(2, &pay, 100, 0);
+        let has = |bytes: &[u8]| bytes.windows(32).any(|window| window == pay.digest.as_bytes());
+        assert!(!has(&world.harness.written()));
+        assert!(world.read(&pay, 0).hold.is_some(), "this run knows it");
+        let world = world.restart();
+        assert_eq!(world.read(&pay, 0).hold, None);
+        world.permit(3, &Request { withholds: false, ..pay.clone().keyed("l") }, 0);
+        assert!(has(&world.harness.written()), "the search finds one that is there");
+    }
+
+    #[test]
+    fn a_snapshot_is_of_the_moment_it_was_asked_for() {
+        let world = Log::new();
+        world.permit(1, &request("10").keyed("k"), 0);
+        let (before, job) = (world.harness.written(), world.harness.fold.snapshot());
+        world.permit(2, &request("10").keyed("l"), 0);
+        assert_eq!(job(), before);
+        assert_ne!(world.harness.written(), before);
+    }
+
+    #[test]
+    fn operators_see_holds_restrictions_and_what_is_not_known() {
+        let world = Log::new();
+        let fold = Arc::clone(&world.harness.fold);
+        let (first, second) = (request("10"), request("11").withheld());
+        let (one, two) = (world.hold(1, &first, 100, 5), world.hold(2, &second, 50, 6));
+        world.administer(AdminAction::Approve, "ann", hold(one), 7);
+        let holds = fold.holds(at(60));
+        assert_eq!(
+            holds.iter().map(|h| (h.id, h.is_expired)).collect::<Vec<_>>(),
+            [(one, false), (two, true)]
+        );
+        assert_eq!((holds[0].digest, holds[1].digest), (Some(first.digest), None));
+        assert_eq!((&*holds[0].approvals[0].by, holds[0].at), ("ann", at(5)));
+        assert_eq!(fold.hold(one, at(60)).as_ref(), holds.first());
+        assert_eq!(fold.expired_holds(at(60)), [two]);
+        assert_eq!(fold.expired_holds(at(100)), [two, one]);
+        let permit = world.permit(3, &first, 8);
+        assert_eq!(fold.hold(one, at(60)).expect("in use").used_by, Some(permit.id));
+        assert_eq!(fold.expired_holds(at(100)), [two], "one in use has not expired");
+        world.settle(permit, OutcomeStatus::Indeterminate, 9);
+        let unknown = UnknownOutcome { decision_id: permit.id, decision_index: permit.index, at: at(9) };
+        assert_eq!((fold.unknown(), fold.is_unknown(permit.index)), (vec![unknown], true));
+        assert_eq!(fold.population().unknown, 1);
+        world.settle_by(permit, OutcomeStatus::Confirmed, crate::model::Settled::Operator, 10);
+        assert_eq!((fold.unknown(), fold.is_unknown(permit.index)), (vec![], false));
+        assert_eq!(fold.hold(one, at(60)), None);
+        // Of a decision that took nothing as well.
+        let bare = super::super::conformance::Durable { id: id(9), index: LeafIndex(77) };
+        world.settle(bare, OutcomeStatus::Indeterminate, 11);
+        assert!(fold.is_unknown(LeafIndex(77)));
+        let frozen = world.administer(AdminAction::Freeze, "bob", Of::default(), 12);
+        let restrictions = fold.restrictions();
+        let [RestrictionStatus { what, by, reason, at: when, index }] = &*restrictions else {
+            panic!("one freeze: {restrictions:?}")
+        };
+        assert_eq!(what, &super::super::Restricted::Frozen(Scope::All));
+        assert_eq!((by.as_deref(), reason.as_deref()), (Some("bob"), Some("freeze it")));
+        assert_eq!((*when, *index), (at(12), frozen));
+    }
+
+    #[test]
+    fn who_waits_for_a_hold_learns_of_each_change_of_it() {
+        let world = Log::new();
+        let mut changes = world.harness.fold.hold_changes();
+        let mut moved = move || {
+            let moved = changes.has_changed().expect("the fold is there");
+            changes.mark_unchanged();
+            moved
+        };
+        let pay = request("10");
+        let held = world.hold(1, &pay, 100, 0);
+        assert!(moved());
+        world.permit(2, &request("11").keyed("k"), 0);
+        assert!(!moved(), "that was no hold's");
+        world.administer(AdminAction::Approve, "ann", hold(held), 0);
+        assert!(moved());
+        drop(world.reserve(3, &pay, &world.read(&pay, 0), 0).expect("approved"));
+        assert!(moved(), "its approvals can be used again");
+        world.settle(world.permit(4, &pay, 0), OutcomeStatus::NotSent, 0);
+        assert!(moved());
+        world.administer(AdminAction::Expire, "gateway", hold(held), 100);
+        assert!(moved());
+    }
+
+    #[test]
+    fn a_leaf_of_another_gateway_closes_rather_than_opens() {
+        let world = Log::new();
+        let draw = request("10").drawing("1", 100);
+        for n in 0..2 {
+            let taken = crate::model::Reserved {
+                budget: name("spend"),
+                key: draw.draws[0].key,
+                amount: Decimal::MAX,
+                until: at(100),
+            };
+            world.append(Change::Permitted(Box::new(Permitted {
+                id: id(n),
+                surface: name("payments"),
+                actor: name("agent"),
+                digest: None,
+                claim: Some(ClaimOf { key: name("k"), until: at(100) }),
+                reserves: vec![taken],
+                approved_hold: Some(id(77)),
+                at: at(0),
+            })));
+        }
+        let view = world.read(&draw, 0);
+        assert_eq!(view.budgets[0].in_flight, Decimal::MAX);
+        assert!(matches!(world.reserve(9, &draw, &view, 0), Err(NotReserved::Overflow(_))));
+        assert_eq!(decimal("79228162514264337593543950335"), Decimal::MAX);
+    }
+
+    #[test]
+    fn a_view_names_what_was_asked_for() {
+        let world = Log::new();
+        assert_eq!(item_names(&world.read(&request("10"), 0)), ["approvals".into()]);
+        let all = request("10").keyed("k").drawing("1", 100);
+        let names = item_names(&world.read(&all, 0));
+        assert_eq!(names, ["claim".into(), "approvals".into(), "budget:spend".into()]);
+    }
+
+    #[test]
+    fn versions_of_many_keys_do_not_fill_memory() {
+        let mut seen = Seen::default();
+        let sums = Sums { spent: Decimal::ONE, in_flight: Decimal::ZERO };
+        for n in 0..3 * SEEN_BESIDE_MAX {
+            let key = Digest::of(&n.to_be_bytes());
+            let key = BudgetKey { surface: name("payments"), budget: name("spend"), key };
+            let version = seen.version(&key, sums, 0);
+            assert_eq!(seen.version(&key, sums, 0), version);
+            assert_ne!(seen.version(&key, Sums { in_flight: Decimal::ONE, ..sums }, 0), version);
+            assert_eq!(seen.version(&key, Sums::ZERO, 0), "0");
+            seen.version(&key, sums, 0);
+            assert!(seen.versions.len() <= SEEN_BESIDE_MAX + 1);
+        }
+    }
+}
