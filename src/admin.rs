@@ -190,7 +190,7 @@ impl Admin {
     }
 
     async fn answer(&self, request: Request<Incoming>, peer: &Peer) -> Response<ResponseBody> {
-        let (parts, body) = request.into_parts();
+        let (parts, body) = Request::into_parts(request);
         match parts.uri.path() {
             "/healthz" | "/readyz" | "/metrics" => {
                 if let Err(refusal) = takes_reads(&parts.method) {

@@ -131,10 +131,12 @@ fn with_holds(last: &[Duration]) -> (World, Vec<ReceiptId>) {
 }
 
 fn admin_entries(entries: &[Entry]) -> Vec<&AdminEntry> {
-    let of = |entry| match entry {
-        &Entry::Admin(ref admin) => Some(&**admin),
-        _ => None,
-    };
+    fn of(entry: &Entry) -> Option<&AdminEntry> {
+        match entry {
+            Entry::Admin(admin) => Some(admin),
+            _ => None,
+        }
+    }
     entries.iter().filter_map(of).collect()
 }
 
