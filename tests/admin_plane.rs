@@ -665,6 +665,27 @@ fn what_operators_did_is_there_after_a_restart() {
 }
 
 #[test]
+fn the_programs_log_names_who_operated_and_holds_no_token() {
+    let world = Setup { admin: operators(), ..Setup::default() }.start_program();
+    let freeze = json!({"all": true, "reason": "why"});
+    assert_eq!(post(&world, OPERATOR, "/freeze", &freeze).status, 200);
+    let wrong = format!("{ADMINISTRATOR}x");
+    post(&world, &wrong, "/freeze", &freeze).assert_refused(401, "credential_invalid");
+    post(&world, KEY, "/unfreeze", &freeze).assert_refused(401, "credential_invalid");
+    let deadline = std::time::Instant::now() + Duration::from_secs(15);
+    while !world.program_log().contains("somebody who is no operator") {
+        assert!(std::time::Instant::now() < deadline, "{}", world.program_log());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let log = world.program_log();
+    assert!(log.contains("\"operator\":\"oda\"") && log.contains("\"action\":\"freeze\""), "{log}");
+    for secret in [OPERATOR, ADMINISTRATOR, KEY] {
+        assert!(!log.contains(&secret[13..]), "{secret} is in {log}");
+    }
+    world.finish();
+}
+
+#[test]
 fn a_made_token_proves_the_operator_it_was_made_for() {
     let made = said(&command(&["keys", "operator", "--id", "ann", "--role", "approver"], None), 0);
     let (token, declared) = made.split_once('\n').expect("two parts");
