@@ -1,12 +1,21 @@
-//! The admin listener: metrics, liveness, readiness, and the log to read. Loopback unless config says otherwise;
-//! reads only.
+//! The admin listener: metrics, liveness, readiness, the log to read, and what operators do. Loopback unless config
+//! says otherwise.
 //!
 //! `/healthz` answers while the process runs. `/readyz` is 200 only if a request could be permitted now, and says
-//! which part is not ready. `/metrics` is Prometheus text. `log` has the rest.
+//! which part is not ready. `/metrics` is Prometheus text. These three are open to whoever reaches the listener.
+//! `log` has the rest of what is read, `control` what is changed: for operators only (`operators`), who come through
+//! `door`, at the pace of `rate`, each to the [`endpoint`] of their role. If config names no operators, the log is
+//! open as well, and nothing can be changed.
 
+mod control;
+mod door;
+mod endpoint;
+mod listing;
 mod log;
+mod operators;
 mod problem;
 mod query;
+mod rate;
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -15,30 +24,44 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::request::Parts;
+use http::{HeaderValue, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls_pki_types::CertificateDer;
 use serde::Serialize;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+pub use control::Control;
+pub use door::Door;
 pub use log::LogApi;
+pub use operators::{CertificateOf, NotAnOperator, Operator, Operators, TOKEN_START, Token};
+pub use rate::Rate;
 
+use crate::authority::Restricted;
 use crate::ingress::Impatient;
 use crate::ledger::{Health, Ledger};
 use crate::limits;
-use crate::model::SurfaceName;
+use crate::model::{ReceiptId, SurfaceName};
 use crate::policy::Pdp;
 use crate::respond::ResponseBody;
 use crate::sinks;
 use crate::telemetry::Metrics;
 use crate::upstream::Upstream;
+use endpoint::{Change, Endpoint, takes_reads};
+use listing::Listed;
+use operators::{Presented, Unproved, role_name};
+use problem::Refusal;
 
-/// What the admin listener can see.
+/// What the admin listener can see and do.
 pub struct Admin {
     pub metrics: Arc<Metrics>,
     pub ledger: Ledger,
@@ -47,6 +70,40 @@ pub struct Admin {
     pub sinks: Vec<sinks::Progress>,
     pub log: LogApi,
     pub drain: CancellationToken,
+    pub control: Arc<Control>,
+    pub operators: Arc<Operators>,
+    pub door: Door,
+    pub rate: Rate,
+}
+
+/// Where connections come from.
+pub enum Socket {
+    Tcp(TcpListener),
+    Tls(TcpListener, TlsAcceptor),
+    Unix(UnixListener),
+}
+
+/// What the connection itself tells of who is at the other end.
+#[derive(Default)]
+struct Peer {
+    certificate: Option<CertificateDer<'static>>,
+    uid: Option<u32>,
+}
+
+enum Accepted {
+    Tcp(TcpStream),
+    Tls(TcpStream, TlsAcceptor),
+    Unix(UnixStream),
+}
+
+impl Socket {
+    async fn accept(&self) -> std::io::Result<Accepted> {
+        Ok(match self {
+            Self::Tcp(socket) => Accepted::Tcp(socket.accept().await?.0),
+            Self::Tls(socket, acceptor) => Accepted::Tls(socket.accept().await?.0, acceptor.clone()),
+            Self::Unix(socket) => Accepted::Unix(socket.accept().await?.0),
+        })
+    }
 }
 
 /// Members in RFC 8785 order.
@@ -68,7 +125,7 @@ const fn health_name(health: Health) -> &'static str {
 }
 
 /// Serves until `stop`; longer than the gateway drains, so that the drain can be watched.
-pub async fn serve(admin: Arc<Admin>, socket: TcpListener, stop: CancellationToken) {
+pub async fn serve(admin: Arc<Admin>, socket: Socket, stop: CancellationToken) {
     let connections = Arc::new(Semaphore::new(limits::ADMIN_CONNECTIONS_MAX));
     loop {
         let Ok(slot) = connections.clone().acquire_owned().await else { return };
@@ -76,14 +133,14 @@ pub async fn serve(admin: Arc<Admin>, socket: TcpListener, stop: CancellationTok
             () = stop.cancelled() => return,
             accepted = socket.accept() => accepted,
         };
-        let Ok((stream, _)) = accepted else {
+        let Ok(accepted) = accepted else {
             sleep(Duration::from_millis(limits::ACCEPT_RETRY_MS)).await;
             continue;
         };
         let (admin, stop) = (admin.clone(), stop.clone());
         tokio::spawn(async move {
             tokio::select! {
-                () = connection(&admin, stream) => {}
+                () = admin.meet(accepted) => {}
                 () = stop.cancelled() => {}
             }
             drop(slot);
@@ -93,8 +150,12 @@ pub async fn serve(admin: Arc<Admin>, socket: TcpListener, stop: CancellationTok
 
 /// Scrapers reconnect, so a connection takes no more requests after its time. An answer that is being read goes on:
 /// it may follow the log for days.
-async fn connection(admin: &Admin, stream: TcpStream) {
-    let service = service_fn(async |request| Ok::<_, Infallible>(admin.answer(&request).await));
+async fn connection<S>(admin: &Admin, stream: S, peer: Peer)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let peer = &peer;
+    let service = service_fn(async |request| Ok::<_, Infallible>(admin.answer(request, peer).await));
     let idle_max = Duration::from_millis(limits::ADMIN_CONNECTION_MS_MAX);
     let stall_max = Duration::from_millis(limits::ADMIN_STALL_MS_MAX);
     let serving = http1::Builder::new()
@@ -110,21 +171,166 @@ async fn connection(admin: &Admin, stream: TcpStream) {
 }
 
 impl Admin {
-    async fn answer(&self, request: &Request<Incoming>) -> Response<ResponseBody> {
-        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-        match request.uri().path() {
-            _ if !is_read => text(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD\n"),
-            "/healthz" => text(StatusCode::OK, "ok\n"),
-            "/readyz" => self.readiness(),
-            "/metrics" => self.metrics(),
-            path => match self.log.answer(path, request.uri().query()).await {
-                Some(answer) => answer,
-                None => text(
-                    StatusCode::NOT_FOUND,
-                    "/healthz, /readyz, /metrics, /checkpoint, /tile/..., /receipts or /receipts/{id}\n",
-                ),
-            },
+    async fn meet(&self, accepted: Accepted) {
+        match accepted {
+            Accepted::Tcp(stream) => connection(self, stream, Peer::default()).await,
+            Accepted::Tls(stream, acceptor) => {
+                let handshake_max = Duration::from_millis(limits::ADMIN_HANDSHAKE_MS_MAX);
+                // A client that cannot be spoken to learns it from TLS.
+                let Ok(Ok(stream)) = timeout(handshake_max, acceptor.accept(stream)).await else { return };
+                let chain = stream.get_ref().1.peer_certificates();
+                let certificate = chain.and_then(<[_]>::first).map(|own| own.clone().into_owned());
+                connection(self, stream, Peer { certificate, uid: None }).await;
+            }
+            Accepted::Unix(stream) => {
+                let uid = stream.peer_cred().ok().map(|credentials| credentials.uid());
+                connection(self, stream, Peer { certificate: None, uid }).await;
+            }
         }
+    }
+
+    async fn answer(&self, request: Request<Incoming>, peer: &Peer) -> Response<ResponseBody> {
+        let (parts, body) = Request::into_parts(request);
+        match parts.uri.path() {
+            "/healthz" | "/readyz" | "/metrics" => {
+                if let Err(refusal) = takes_reads(&parts.method) {
+                    return refusal.response();
+                }
+                match parts.uri.path() {
+                    "/healthz" => text(StatusCode::OK, "ok\n"),
+                    "/readyz" => self.readiness(),
+                    _metrics => self.metrics(),
+                }
+            }
+            path if self.operators.is_empty() => match Endpoint::of(path) {
+                Some(_) => Refusal::NotConfigured.response(),
+                None => self.read(&parts).await,
+            },
+            _ => {
+                let (role, answer) = self.operate(&parts, body, peer).await;
+                let answer = answer.unwrap_or_else(|refusal| refusal.response());
+                self.metrics.operated(role, result_of(answer.status()));
+                answer
+            }
+        }
+    }
+
+    /// What is read of the log.
+    async fn read(&self, parts: &Parts) -> Response<ResponseBody> {
+        if let Err(refusal) = takes_reads(&parts.method) {
+            return refusal.response();
+        }
+        match self.log.answer(parts.uri.path(), parts.uri.query()).await {
+            Some(answer) => answer,
+            None => text(
+                StatusCode::NOT_FOUND,
+                "/healthz, /readyz, /metrics, /checkpoint, /tile/..., /receipts, /receipts/{id}, and for operators \
+                 /holds, /restrictions, /outcomes/unknown\n",
+            ),
+        }
+    }
+
+    /// Who asks comes first: nobody else learns what is here. The role's name goes to the metrics.
+    async fn operate(
+        &self,
+        parts: &Parts,
+        body: Incoming,
+        peer: &Peer,
+    ) -> (&'static str, Result<Response<ResponseBody>, Refusal>) {
+        if let Err(refusal) = self.door.admits(parts) {
+            return ("none", Err(refusal));
+        }
+        let presented =
+            Presented { headers: &parts.headers, certificate: peer.certificate.as_ref(), uid: peer.uid };
+        let operator = match self.operators.authenticate(&presented, self.control.clock.wall()) {
+            Ok(operator) => operator,
+            Err(Unproved::Missing) => return ("none", Err(Refusal::CredentialMissing)),
+            Err(Unproved::Invalid) => {
+                tracing::warn!(path = ?parts.uri.path(), "somebody who is no operator asked");
+                return ("none", Err(Refusal::CredentialInvalid));
+            }
+        };
+        let role = role_name(operator.role);
+        if let Err(wait) = self.rate.admit(&operator.id) {
+            return (role, Err(Refusal::TooMany { wait_s: wait.as_secs() + 1 }));
+        }
+        (role, self.admitted(parts, body, operator).await)
+    }
+
+    async fn admitted(
+        &self,
+        parts: &Parts,
+        body: Incoming,
+        operator: Arc<Operator>,
+    ) -> Result<Response<ResponseBody>, Refusal> {
+        let Some(endpoint) = Endpoint::of(parts.uri.path()) else { return Ok(self.read(parts).await) };
+        let endpoint = endpoint?;
+        endpoint.takes(&parts.method)?;
+        if operator.role < endpoint.needed() {
+            return Err(Refusal::RoleInsufficient { needed: endpoint.needed() });
+        }
+        log::no_parameters(parts.uri.query())?;
+        let fold = &self.control.fold;
+        match endpoint {
+            Endpoint::Holds => {
+                let holds = fold.holds(self.control.clock.wall());
+                Ok(json(&Listed::of(&holds, |hold| listing::HoldShown::from(hold))))
+            }
+            Endpoint::Hold(id) => self.hold(id).await,
+            Endpoint::Restrictions => {
+                let restrictions = fold.restrictions();
+                Ok(json(&Listed::of(&restrictions, |status| listing::RestrictionShown::from(status))))
+            }
+            Endpoint::Unknown => self.unknown().await,
+            Endpoint::Change(change) => self.change(parts, body, operator, change).await,
+        }
+    }
+
+    async fn change(
+        &self,
+        parts: &Parts,
+        body: Incoming,
+        operator: Arc<Operator>,
+        change: Change,
+    ) -> Result<Response<ResponseBody>, Refusal> {
+        if !door::is_json(parts) {
+            return Err(Refusal::NotJson);
+        }
+        let bounded = Limited::new(body, limits::ADMIN_BODY_BYTES_MAX).collect();
+        let in_time = timeout(Duration::from_millis(limits::ADMIN_BODY_MS_MAX), bounded).await;
+        let body = match in_time {
+            Err(_late) => return Err(Refusal::BodyLate),
+            // One that was cut is not answered any more, so only the bound is left to tell of.
+            Ok(body) => body.map_err(|_| Refusal::BodyTooLarge)?.to_bytes(),
+        };
+        let asked = change.read(&body)?;
+        let done = self.control.clone().carry_out(operator, asked).await?;
+        Ok(json(&done))
+    }
+
+    async fn unknown(&self) -> Result<Response<ResponseBody>, Refusal> {
+        let unknown = self.control.fold.unknown();
+        let shown = unknown.iter().take(limits::ADMIN_LISTED_MAX);
+        let decisions = self.log.decisions(shown.map(|outcome| outcome.decision_index).collect()).await?;
+        let items: Vec<_> =
+            unknown.iter().zip(&decisions).map(|(o, d)| listing::UnknownShown::of(o, d)).collect();
+        Ok(json(&Listed { items, total: unknown.len() }))
+    }
+
+    /// With its decision's leaf and what policy was asked, byte for byte as they were recorded.
+    async fn hold(&self, id: ReceiptId) -> Result<Response<ResponseBody>, Refusal> {
+        let hold = self.control.fold.hold(id, self.control.clock.wall()).ok_or(Refusal::HoldUnknown)?;
+        let (leaf, input) = self.log.decision_with_input(id).await?;
+        let shown = serde_json::to_vec(&listing::HoldShown::from(&hold)).expect("strings and lists");
+        let mut body = Vec::with_capacity(leaf.len() + input.len() + shown.len() + 64);
+        for (name, value) in
+            [(&b"{\"decision\":"[..], &leaf[..]), (b",\"hold\":", &shown), (b",\"input\":", &input)]
+        {
+            body.extend_from_slice(name);
+            body.extend_from_slice(value);
+        }
+        body.extend_from_slice(b"}\n");
+        Ok(typed(StatusCode::OK, "application/json", body))
     }
 
     fn readiness(&self) -> Response<ResponseBody> {
@@ -162,6 +368,14 @@ impl Admin {
                 pool.set(saturating(count as u64));
             }
         }
+        let fold = &self.control.fold;
+        self.metrics.holds_open.set(saturating(fold.population().holds as u64));
+        self.metrics.outcomes_unknown.set(saturating(fold.population().unknown as u64));
+        let restrictions = fold.restrictions();
+        let frozen = restrictions.iter().filter(|r| matches!(r.what, Restricted::Frozen(_))).count();
+        for (kind, count) in [("freeze", frozen), ("quarantine", restrictions.len() - frozen)] {
+            self.metrics.restrictions.with_label_values(&[kind]).set(saturating(count as u64));
+        }
         for sink in &self.sinks {
             let lag = statistics.leaves.saturating_sub(sink.next().0);
             self.metrics.sink_lag.with_label_values(&[sink.name.as_str()]).set(saturating(lag));
@@ -171,6 +385,23 @@ impl Admin {
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
         }
     }
+}
+
+/// For the metrics: a closed list.
+fn result_of(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        200..=299 => "done",
+        401 | 403 | 421 => "denied",
+        429 => "too_many",
+        500..=599 => "failed",
+        _refused => "refused",
+    }
+}
+
+fn json(body: &impl Serialize) -> Response<ResponseBody> {
+    let mut body = serde_json::to_vec(body).expect("strings, numbers and lists");
+    body.push(b'\n');
+    typed(StatusCode::OK, "application/json", body)
 }
 
 fn saturating(count: u64) -> i64 {

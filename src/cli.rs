@@ -5,6 +5,7 @@ mod demo;
 mod disclose;
 mod keys;
 mod log;
+mod operate;
 mod receipts;
 mod replay;
 mod run;
@@ -39,6 +40,16 @@ enum Command {
     Log(log::LogArgs),
     /// Reads the receipts of a log, without verifying them.
     Receipts(receipts::ReceiptsArgs),
+    /// Lists, shows, approves and refuses requests that are held for people.
+    Approvals(operate::ApprovalsArgs),
+    /// Stops sending: everything, one surface or one actor. What is being sent already goes on.
+    Freeze(operate::FreezeArgs),
+    /// Ends a freeze.
+    Unfreeze(operate::FreezeArgs),
+    /// Lists what is frozen and quarantined; isolates and releases actors.
+    Quarantines(operate::QuarantinesArgs),
+    /// Lists and resolves outcomes that are not known.
+    Reconcile(operate::ReconcileArgs),
     /// Makes the disclosure of a value that a receipt keeps out.
     Disclose(disclose::DiscloseArgs),
     /// Shows the gateway at work: some requests, what becomes of them, and the log they leave.
@@ -57,6 +68,11 @@ impl Cli {
             Command::Replay(args) => replay::run(&args),
             Command::Log(args) => log::run(args),
             Command::Receipts(args) => receipts::run(args),
+            Command::Approvals(args) => operate::approvals(&args),
+            Command::Freeze(args) => operate::freeze(&args),
+            Command::Unfreeze(args) => operate::unfreeze(&args),
+            Command::Quarantines(args) => operate::quarantines(&args),
+            Command::Reconcile(args) => operate::reconcile(&args),
             Command::Disclose(args) => disclose::run(&args),
             Command::Demo(args) => demo::run(&args),
             Command::SampleApi(args) => sample_api::run(&args),

@@ -8,6 +8,7 @@
 //! `fields` is the table of everything that is accepted, with defaults and bounds; docs/CONFIGURATION.md is
 //! held against it by `every_field_is_documented_with_its_default`.
 
+mod admin;
 mod authority;
 mod budgets;
 mod facts;
@@ -31,6 +32,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::admin::Operators;
 use crate::authority::{ApiKeys, Credentials};
 use crate::clock::Clock;
 use crate::merkle::note::VerifierKey;
@@ -40,7 +42,7 @@ pub use facts::{FactConfig, FactFrom, Form};
 pub use keys::EXAMPLE_KEY;
 pub use problem::{Invalid, Problem};
 pub use route::RouteConfig;
-pub use secret::{ReadVariable, process_environment};
+pub use secret::{ReadVariable, process_environment, read_private};
 pub use surface::SurfaceConfig;
 pub use yaml::At;
 
@@ -86,7 +88,29 @@ pub struct PolicyConfig {
 
 #[derive(Clone, Debug)]
 pub struct AdminConfig {
-    pub listen: SocketAddr,
+    pub listen: AdminListen,
+    /// `None`: plain HTTP, or a Unix socket.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// By which it is asked for, besides loopback names.
+    pub host: Option<Arc<str>>,
+    /// Empty: nobody operates this gateway.
+    pub operators: Arc<Operators>,
+}
+
+/// Where the admin listener is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdminListen {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl fmt::Display for AdminListen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,11 +4,13 @@
 //! recorded, and only then the first connection is accepted. Down: listeners close, what runs is finished (or given up after `drain_max`), the log
 //! is closed with its stop leaf. A poisoned log ends the process; recovery decides at the next start.
 
+mod admin_socket;
 mod observe;
 
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,10 +22,10 @@ use tokio::time::{interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::{self, Admin, LogApi};
+use crate::admin::{self, Admin, Control, Door, LogApi, Rate};
 use crate::authority::{FactSpec, Facts, Fold, Versions};
 use crate::clock::Clock;
-use crate::config::{Config, LedgerConfig, ListenerName, SurfaceConfig};
+use crate::config::{AdminListen, Config, LedgerConfig, ListenerName, SurfaceConfig};
 use crate::ingress::{self, Bounds, Listener};
 use crate::ledger::{
     self, Closed, FileSigner, InvalidSigners, KeyError, Ledger, OpenError, PolicyActivation, Positions,
@@ -44,7 +46,7 @@ pub struct Gateway {
     ledger: Ledger,
     metrics: Arc<Metrics>,
     listeners: Vec<(ListenerName, SocketAddr)>,
-    admin: SocketAddr,
+    admin: AdminListen,
     tasks: TaskTracker,
     accepting: Vec<JoinHandle<()>>,
     drain: CancellationToken,
@@ -74,6 +76,8 @@ pub enum StartError {
     Sink(#[from] sinks::Unusable),
     #[error("{address}: {source}")]
     Listen { address: SocketAddr, source: io::Error },
+    #[error("{}: {source}", path.display())]
+    ListenUnix { path: PathBuf, source: io::Error },
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
     #[error("the program's own file cannot be read: {0}")]
@@ -99,7 +103,7 @@ impl Gateway {
         // What can fail without the log comes before the log: a start that fails leaves no run in it.
         let parts = config.surfaces.iter().map(|s| part(s, &clock)).collect::<Result<Vec<_>, _>>()?;
         let sinks = sinks::Ready::new(config.sinks.drain(..).collect())?;
-        let (admin_address, admin_socket) = listen(config.admin.listen).await?;
+        let (admin_address, admin_socket) = admin_socket::open(&config.admin).await?;
         let mut sockets = Vec::new();
         for listener in &config.listeners {
             sockets.push(listen(listener.address).await?);
@@ -154,6 +158,16 @@ impl Gateway {
         let pools: Vec<_> = surfaces.iter().map(|(_, s)| (s.name.clone(), s.upstream.clone())).collect();
         let sinks = sinks.start(&ledger, &Positions::of(&config.ledger.dir), &metrics, &clock);
         let log = LogApi::new(ledger.clone());
+        let surface_names = pools.iter().map(|(name, _)| name.clone()).collect();
+        let control =
+            Arc::new(Control::new(fold.clone(), ledger.clone(), log.clone(), surface_names, clock.clone()));
+        let door = Door {
+            address: match &admin_address {
+                AdminListen::Tcp(address) => Some(*address),
+                AdminListen::Unix(_) => None,
+            },
+            host: config.admin.host,
+        };
         let admin = Admin {
             metrics: metrics.clone(),
             ledger: ledger.clone(),
@@ -162,10 +176,14 @@ impl Gateway {
             sinks: sinks.progress(),
             log: log.clone(),
             drain: shared.drain.clone(),
+            control: control.clone(),
+            operators: config.admin.operators,
+            door,
+            rate: Rate::new(clock.clone()),
         };
+        tokio::spawn(control.keep_expiring(shared.drain.clone()));
         tokio::spawn(admin::serve(Arc::new(admin), admin_socket, end.clone()));
         tokio::spawn(close_aged(pools.into_iter().map(|(_, upstream)| upstream).collect(), end.clone()));
-        tokio::spawn(pep::expire(fold, ledger.clone(), clock.clone(), end.clone()));
         let mut listeners = Vec::new();
         let mut accepting = Vec::new();
         for (listener, (address, socket)) in config.listeners.into_iter().zip(sockets) {
@@ -197,8 +215,9 @@ impl Gateway {
         self.listeners.iter().find(|(name, _)| name.as_str() == listener).map(|(_, address)| *address)
     }
 
-    pub fn admin_address(&self) -> SocketAddr {
-        self.admin
+    /// Where the admin listener really is.
+    pub fn admin_address(&self) -> &AdminListen {
+        &self.admin
     }
 
     /// What it records in, for whoever runs a gateway inside its own process.

@@ -293,6 +293,25 @@ pub const ADMIN_UP_TO_DATE_MS_MAX: u64 = 1_000;
 /// How long followers and sinks may take for the last leaves when the gateway stops.
 pub const LAST_LEAVES_MS_MAX: u64 = 2_000;
 const _: () = assert!(ADMIN_FOLLOWERS_MAX < ADMIN_CONNECTIONS_MAX);
+pub const OPERATORS_MAX: usize = 1_000;
+/// Requests that one operator may send at once, after a pause.
+pub const OPERATOR_REQUESTS_BURST: u64 = 60;
+pub const OPERATOR_REQUESTS_PER_SECOND: u64 = 10;
+const _: () = assert!(OPERATOR_REQUESTS_PER_SECOND > 0 && OPERATOR_REQUESTS_PER_SECOND <= 1_000);
+/// Body of one request to operate, bytes.
+pub const ADMIN_BODY_BYTES_MAX: usize = 16 * 1024;
+/// From the head of such a request to its whole body.
+pub const ADMIN_BODY_MS_MAX: u64 = 5_000;
+/// A TLS handshake with the admin listener.
+pub const ADMIN_HANDSHAKE_MS_MAX: u64 = 10_000;
+/// Why an operator acts, and what a reconciliation rests on: bytes of UTF-8.
+pub const OPERATOR_TEXT_BYTES_MAX: usize = 1_000;
+/// Holds, freezes, quarantines or outcomes in one answer.
+pub const ADMIN_LISTED_MAX: usize = 200;
+/// Connections to a Unix socket that wait to be accepted.
+pub const ADMIN_BACKLOG: u32 = 64;
+/// How often the gateway looks for holds that have expired.
+pub const HOLDS_EXPIRE_EVERY_MS: u64 = 1_000;
 
 // Sinks (sinks).
 pub const SINKS_MAX: usize = 16;

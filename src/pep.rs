@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 pub use answers::{Answers, Original, OriginalReceipt, Replayed};
 pub use decide::Held;
-pub use holds::{Patience, expire, waiters};
+pub use holds::{Patience, waiters};
 pub use surface::{Authority, Holds, Hosts, Idempotency, Matched, NoRoute, Route, Routes, Surface};
 
 use tokio::sync::{Semaphore, watch};

@@ -47,6 +47,10 @@ pub struct Metrics {
     /// 1 if the value is young enough to be used, else 0.
     pub fact_available: IntGaugeVec,
     pub fact_failures: IntCounterVec,
+    admin_requests: IntCounterVec,
+    pub holds_open: IntGauge,
+    pub outcomes_unknown: IntGauge,
+    pub restrictions: IntGaugeVec,
 }
 
 /// Something an operator should be woken for.
@@ -177,6 +181,14 @@ impl Metrics {
             pool: gauges("upstream_connections", "Connections to upstreams.", &["surface", "state"])?,
             policy_activated_at: activated,
             sink_lag: gauges("sink_lag_leaves", "Leaves that a sink does not have yet.", &["sink"])?,
+            admin_requests: counters(
+                "admin_requests_total",
+                "Requests of operators, and of those who proved to be none.",
+                &["role", "result"],
+            )?,
+            holds_open: gauge("holds_open", "Requests that are held for people.")?,
+            outcomes_unknown: gauge("outcomes_unknown", "Indeterminate outcomes that nobody has resolved.")?,
+            restrictions: gauges("restrictions", "Freezes and quarantines in force.", &["kind"])?,
             sink_failures: counters("sink_failures_total", "Deliveries to a sink that failed.", &["sink"])?,
             fact_read_at: {
                 let help = "When a fact's value was read, unix seconds.";
@@ -196,6 +208,12 @@ impl Metrics {
         // Alarms exist from the start, so that `increase()` sees the first one.
         for alarm in Alarm::ALL {
             metrics.alarms.with_label_values(&[alarm.as_str()]).inc_by(0);
+        }
+        for role in ["none", "viewer", "approver", "operator", "administrator"] {
+            metrics.admin_requests.with_label_values(&[role, "denied"]).inc_by(0);
+        }
+        for kind in ["freeze", "quarantine"] {
+            metrics.restrictions.with_label_values(&[kind]).set(0);
         }
         Ok(metrics)
     }
@@ -232,6 +250,11 @@ impl Metrics {
 
     pub fn alarm(&self, alarm: Alarm) {
         self.alarms.with_label_values(&[alarm.as_str()]).inc();
+    }
+
+    /// `role` and `result` are from closed lists.
+    pub fn operated(&self, role: &'static str, result: &'static str) {
+        self.admin_requests.with_label_values(&[role, result]).inc();
     }
 
     pub fn evaluated(&self, took: Duration) {

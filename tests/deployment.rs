@@ -8,7 +8,7 @@ use std::process::Command;
 use granit_parser::{Event, Parser};
 use interlock::authority::{Presented, Unauthenticated};
 use interlock::clock::Clock;
-use interlock::config::{Config, EXAMPLE_KEY, SecretsAre, Surroundings};
+use interlock::config::{AdminListen, Config, EXAMPLE_KEY, SecretsAre, Surroundings};
 use interlock::model::{Digest, Json};
 
 fn read(path: &str) -> String {
@@ -184,7 +184,9 @@ fn the_image_is_empty_but_for_one_binary_and_runs_as_nobody_in_particular() {
 fn prometheus_scrapes_the_admin_listener_and_every_alert_explains_itself() {
     let prometheus = flat("deploy/prometheus.yml");
     let target = value(&prometheus, "scrape_configs.0.static_configs.0.targets.0").expect("a target");
-    let port = example("deploy/interlock.compose.yaml").admin.listen.port();
+    let listen = example("deploy/interlock.compose.yaml").admin.listen;
+    let AdminListen::Tcp(address) = listen else { panic!("the example listens on {listen}") };
+    let port = address.port();
     assert_eq!(target, format!("gateway:{port}"));
     let alerts = flat("deploy/alerts.yml");
     let names =

@@ -1,6 +1,6 @@
 //! Replay: what was recorded comes out again, what was changed does not, and what cannot be replayed says why.
 
-mod recording;
+pub mod recording;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;

@@ -3,6 +3,7 @@
 
 mod support;
 
+mod admin_plane;
 mod answers;
 mod architecture;
 mod auditing;

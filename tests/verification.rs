@@ -172,7 +172,7 @@ impl Made {
             .map(|n| canonical(&json!({"surface": "payments", "n": (first + n).to_string()})))
             .collect();
         // Some claim their key and keep an answer, and of some it is said later what became of them.
-        let kept = |n: u64| (first + n) % 3 == 0;
+        let kept = |n: u64| (first + n).is_multiple_of(3);
         let unknown = |n: u64| (first + n) % 3 == 1;
         let decisions = (0..count).zip(&inputs).map(|(n, input)| {
             let mut decision = golden(if kept(n) { "decision_of_claim" } else { "decision" });

@@ -21,7 +21,7 @@ use super::query::{Filter, Wanted};
 use crate::ledger::{Ledger, ReadError, Reader, Search, Snapshot};
 use crate::limits;
 use crate::merkle::tile::TilePath;
-use crate::model::entry::Entry;
+use crate::model::entry::{DecisionEntry, Entry};
 use crate::model::{Decision, LeafIndex, ReceiptId, append_line};
 use crate::respond::{Piece, ResponseBody};
 
@@ -132,6 +132,48 @@ impl LogApi {
         }
     }
 
+    /// The decision with this id, and where it stands.
+    pub async fn decision(&self, id: ReceiptId) -> Result<(LeafIndex, Box<DecisionEntry>), Refusal> {
+        let (index, leaf) = self.decision_leaf(id).await?;
+        match Entry::from_bytes_unverified(&leaf) {
+            Ok(Entry::Decision(decision)) => Ok((index, decision)),
+            // The index of ids holds decisions alone.
+            Ok(_) | Err(_) => Err(Refusal::NoSuchReceipt),
+        }
+    }
+
+    /// Its exact bytes, and those of the policy input that it was made on, as they were recorded.
+    pub async fn decision_with_input(&self, id: ReceiptId) -> Result<(Bytes, Bytes), Refusal> {
+        let (index, leaf) = self.decision_leaf(id).await?;
+        let Ok(Entry::Decision(decision)) = Entry::from_bytes_unverified(&leaf) else {
+            return Err(Refusal::NoSuchReceipt);
+        };
+        let digest = decision.evaluation.input_digest;
+        let input = self.read(move |reader| reader.evidence_of(index, &digest)).await?;
+        Ok((leaf, input.ok_or(Refusal::EvidenceMissing)?))
+    }
+
+    /// Of the decisions at these indices, in their order.
+    pub async fn decisions(&self, indices: Vec<LeafIndex>) -> Result<Vec<DecisionEntry>, Refusal> {
+        let at = self.up_to_date().await;
+        let leaves = self.read(move |reader| {
+            let one = |index: &LeafIndex| reader.entries(&at, *index, 1);
+            indices.iter().map(one).collect::<Result<Vec<_>, _>>()
+        });
+        let decisions =
+            leaves.await?.into_iter().flatten().map(|leaf| match Entry::from_bytes_unverified(&leaf) {
+                Ok(Entry::Decision(decision)) => Ok(*decision),
+                Ok(_) | Err(_) => Err(Refusal::NoSuchReceipt),
+            });
+        decisions.collect()
+    }
+
+    async fn decision_leaf(&self, id: ReceiptId) -> Result<(LeafIndex, Bytes), Refusal> {
+        let at = self.up_to_date().await;
+        let found = self.read(move |reader| reader.find(&at, id)).await?;
+        found.ok_or(Refusal::NoSuchReceipt)
+    }
+
     async fn receipts(&self, query: Option<&str>) -> Answer {
         let wanted = Wanted::parse(query)?;
         let slot = match wanted.follow {
@@ -187,7 +229,7 @@ enum Part {
     Outcome,
 }
 
-fn no_parameters(query: Option<&str>) -> Result<(), Refusal> {
+pub fn no_parameters(query: Option<&str>) -> Result<(), Refusal> {
     match query.filter(|query| !query.is_empty()) {
         None => Ok(()),
         Some(query) => {

@@ -78,6 +78,11 @@ impl ApiKeys {
         self.0.is_empty()
     }
 
+    /// Whether one of them is the key with this SHA-256.
+    pub fn has_digest(&self, digest: &Digest) -> bool {
+        self.0.values().any(|key| key.digest == *digest)
+    }
+
     /// Whether a key that is valid on the surface has a claim of this name.
     pub fn has_claim(&self, surface: &SurfaceName, name: &str) -> bool {
         let mut here = self.0.values().filter(|k| k.surfaces.as_ref().is_none_or(|s| s.contains(surface)));

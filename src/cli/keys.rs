@@ -1,4 +1,4 @@
-//! `interlock keys`: signing keys of logs and who trusts them, API keys of agents.
+//! `interlock keys`: signing keys of logs and who trusts them, API keys of agents, tokens of operators.
 
 use std::fs::OpenOptions;
 use std::io::{Write, stdout};
@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, anyhow, bail};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use interlock::admin::TOKEN_START;
 use interlock::ledger::FileSigner;
 use interlock::merkle::note::{Signer, VerifierKey};
 use interlock::model::{ActorId, Digest, LogOrigin};
@@ -47,6 +48,36 @@ enum KeysCommand {
         #[arg(long, value_name = "ID")]
         actor: ActorId,
     },
+    /// Make a token for an operator; it is shown once and stored nowhere
+    Operator {
+        #[arg(long, value_name = "ID")]
+        id: ActorId,
+        #[arg(long)]
+        role: RoleName,
+    },
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum RoleName {
+    /// Reads
+    Viewer,
+    /// Also approves and refuses what is held
+    Approver,
+    /// Also freezes, quarantines, releases and reconciles
+    Operator,
+    /// Everything
+    Administrator,
+}
+
+impl RoleName {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Approver => "approver",
+            Self::Operator => "operator",
+            Self::Administrator => "administrator",
+        }
+    }
 }
 
 pub fn run(args: KeysArgs) -> Result<ExitCode> {
@@ -55,6 +86,7 @@ pub fn run(args: KeysArgs) -> Result<ExitCode> {
         KeysCommand::Show { file } => writeln!(stdout(), "{}", FileSigner::load(&file)?.verifier())?,
         KeysCommand::Trust { keys } => write!(stdout(), "{}", trust(&keys)?)?,
         KeysCommand::ApiKey { actor } => api_key(&actor)?,
+        KeysCommand::Operator { id, role } => operator(&id, role)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -110,18 +142,43 @@ fn read_vkey(text: &str) -> Result<VerifierKey> {
 }
 
 fn api_key(actor: &ActorId) -> Result<()> {
-    let prefix = random_text::<6>()?;
-    let key = format!("ilk_{prefix}_{}", random_text::<32>()?);
-    let digest = Digest::of(key.as_bytes()).to_string();
-    let hex = digest.trim_start_matches("sha-256:");
+    let secret = Secret::new("ilk_")?;
     let mut out = stdout().lock();
-    writeln!(out, "{key}\n")?;
+    writeln!(out, "{}\n", secret.text)?;
     writeln!(out, "# Shown once. In the configuration, under the API keys:")?;
     // JSON strings are YAML strings: an id may hold characters that YAML reads otherwise.
     writeln!(out, "- id: {}", serde_json::to_string(actor)?)?;
-    writeln!(out, "  prefix: {}", serde_json::to_string(&format!("ilk_{prefix}"))?)?;
-    writeln!(out, "  sha256: \"{hex}\"")?;
-    Ok(())
+    secret.declare(&mut out)
+}
+
+fn operator(id: &ActorId, role: RoleName) -> Result<()> {
+    let secret = Secret::new(TOKEN_START)?;
+    let mut out = stdout().lock();
+    writeln!(out, "{}\n", secret.text)?;
+    writeln!(out, "# Shown once. In the configuration, under the operators of the admin section:")?;
+    writeln!(out, "- id: {}", serde_json::to_string(id)?)?;
+    writeln!(out, "  role: {}", role.as_str())?;
+    secret.declare(&mut out)
+}
+
+/// What its holder keeps, and what config says of it.
+struct Secret {
+    text: String,
+    prefix: String,
+}
+
+impl Secret {
+    fn new(start: &str) -> Result<Self> {
+        let prefix = format!("{start}{}", random_text::<6>()?);
+        Ok(Self { text: format!("{prefix}_{}", random_text::<32>()?), prefix })
+    }
+
+    fn declare(&self, out: &mut impl Write) -> Result<()> {
+        let digest = Digest::of(self.text.as_bytes()).to_string();
+        writeln!(out, "  prefix: {}", serde_json::to_string(&self.prefix)?)?;
+        writeln!(out, "  sha256: \"{}\"", digest.trim_start_matches("sha-256:"))?;
+        Ok(())
+    }
 }
 
 /// Random bytes as base64url: 6 give 8 characters, 32 give 43.

@@ -13,7 +13,7 @@ use std::{panic, thread};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use interlock::clock::Clock;
-use interlock::config::{Config, LogFormat, Surroundings, TelemetryConfig, process_environment};
+use interlock::config::{AdminListen, Config, LogFormat, Surroundings, TelemetryConfig, process_environment};
 use interlock::gateway::{Gateway, Stopped};
 use interlock::sinks::Destination;
 
@@ -58,6 +58,7 @@ async fn serve(config: Config, clock: Clock) -> io::Result<u8> {
     // Before anything is open: a signal that comes while starting is not lost.
     let mut signals = Signals::new()?;
     let names: Vec<_> = config.listeners.iter().map(|l| (l.name.clone(), l.tls.is_some())).collect();
+    let admin_scheme = if config.admin.tls.is_some() { "https" } else { "http" };
     // Then standard output is for receipts alone.
     let out = match config.sinks.iter().any(|sink| matches!(sink.destination, Destination::Stdout)) {
         true => Out::Error,
@@ -76,7 +77,11 @@ async fn serve(config: Config, clock: Clock) -> io::Result<u8> {
         let scheme = if *tls { "https" } else { "http" };
         lines.extend(gateway.address(name.as_str()).map(|a| format!("listener {name} on {scheme}://{a}")));
     }
-    lines.push(format!("admin on http://{}", gateway.admin_address()));
+    let admin = match gateway.admin_address() {
+        AdminListen::Tcp(address) => format!("{admin_scheme}://{address}"),
+        AdminListen::Unix(path) => format!("unix:{}", path.display()),
+    };
+    lines.push(format!("admin on {admin}"));
     lines.push("ready".into());
     say(&lines, out);
     notify("READY=1");

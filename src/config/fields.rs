@@ -89,7 +89,35 @@ pub const POLICY: Section = Section { path: "policy", called: "`policy`", fields
 pub const ADMIN: Section = Section {
     path: "admin",
     called: "`admin`",
-    fields: &[default("listen", "127.0.0.1:9095"), default("allow_remote", "false")],
+    fields: &[
+        default("listen", "127.0.0.1:9095"),
+        optional("unix"),
+        default("allow_remote", "false"),
+        optional("host"),
+        optional("tls"),
+        optional("operators"),
+    ],
+};
+
+pub const ADMIN_TLS: Section = Section {
+    path: "admin.tls",
+    called: "`tls`",
+    fields: &[required("certificate"), required("key"), optional("client_roots")],
+};
+
+pub const OPERATOR: Section = Section {
+    path: "admin.operators[]",
+    called: "an operator",
+    fields: &[
+        required("id"),
+        required("role"),
+        optional("prefix"),
+        optional("sha256"),
+        optional("spiffe"),
+        optional("certificate_sha256"),
+        optional("uid"),
+        optional("not_after"),
+    ],
 };
 
 pub const TELEMETRY: Section = Section {
@@ -349,6 +377,8 @@ pub const SECTIONS: &[&Section] = &[
     &LEDGER,
     &POLICY,
     &ADMIN,
+    &ADMIN_TLS,
+    &OPERATOR,
     &TELEMETRY,
     &LIMITS,
     &LISTENER,

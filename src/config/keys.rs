@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::fields;
 use super::reader::Reader;
 use super::yaml::{At, Node, Value};
+use crate::admin::TOKEN_START;
 use crate::authority::{ApiKey, ApiKeys, KeyPrefix};
 use crate::clock::WallTime;
 use crate::limits;
@@ -41,6 +42,10 @@ fn read_key(
     let id = fields.optional("id").and_then(|n| reader.name(n));
     let prefix = fields.optional("prefix").and_then(|n| {
         let text = reader.text(n, "the first characters of the key")?;
+        if text.starts_with(TOKEN_START) {
+            reader.error(n.at, format!("`{TOKEN_START}` begins the tokens of operators, and no agent's key"));
+            return None;
+        }
         text.parse::<KeyPrefix>().map_err(|e| reader.error(n.at, e.to_string())).ok().map(|p| (n.at, p))
     });
     let digest = fields.optional("sha256").and_then(|n| {

@@ -12,7 +12,7 @@ use super::surface::{self, Draft, Secrets, Source};
 use super::yaml::{At, Node, Value};
 use super::{
     AdminConfig, Config, LedgerConfig, LimitsConfig, ListenerConfig, ListenerName, LogFormat, PolicyConfig,
-    SecretsAre, SurfaceConfig, Surroundings, TelemetryConfig, Warnings, keys, secret, sinks, tls,
+    SecretsAre, SurfaceConfig, Surroundings, TelemetryConfig, Warnings, admin, keys, secret, sinks, tls,
 };
 use crate::authority::{ApiKeyIdentity, ApiKeys, Credentials, Identities};
 use crate::clock::{Clock, WallTime};
@@ -66,7 +66,7 @@ pub fn read(reader: &mut Reader<'_>, tree: &Node, surroundings: Surroundings<'_>
         .optional("ledger")
         .and_then(|n| read_ledger(reader, n, log_origin.as_ref(), surroundings.secrets));
     let policy = file.optional("policy").and_then(|n| read_policy(reader, n));
-    let admin = read_admin(reader, &file);
+    let admin = admin::read(reader, &file, surroundings.secrets, now);
     let telemetry = read_telemetry(reader, &file);
     let limits = read_limits(reader, &file);
     let listeners = file.optional("listeners").map(|n| read_listeners(reader, n, surroundings.secrets, now));
@@ -94,6 +94,9 @@ pub fn read(reader: &mut Reader<'_>, tree: &Node, surroundings: Surroundings<'_>
     }
     if let Some(ledger) = &ledger {
         redact::check_salts(reader, &drafts, ledger);
+    }
+    if let (Some(admin), Some(node)) = (&admin, file.optional("admin")) {
+        admin::check_api_keys(reader, node.at, &admin.operators, &api_keys);
     }
     let credentials = take_credentials(reader, &mut drafts);
     let api_keys = Arc::new(api_keys);
@@ -210,7 +213,7 @@ fn read_policy(reader: &mut Reader<'_>, node: &Node) -> Option<PolicyConfig> {
 }
 
 /// A section that may be absent: its defaults then, as if it were there and empty.
-fn section_or_defaults<'n>(
+pub(super) fn section_or_defaults<'n>(
     reader: &mut Reader<'_>,
     file: &Fields<'n>,
     name: &'static str,
@@ -223,24 +226,6 @@ fn section_or_defaults<'n>(
 
 fn empty_mapping() -> Node {
     Node { at: At::START, value: Value::Mapping(Vec::new()) }
-}
-
-fn read_admin(reader: &mut Reader<'_>, file: &Fields<'_>) -> Option<AdminConfig> {
-    let empty = empty_mapping();
-    let fields = section_or_defaults(reader, file, "admin", &fields::ADMIN, &empty)?;
-    let allow_remote = reader.flag(&fields, "allow_remote");
-    let text = reader.text_or_default(&fields, "listen", "an address")?;
-    let at = fields.optional("listen").map_or(fields.at, |n| n.at);
-    let listen = parse_address(reader, at, text)?;
-    if !listen.ip().is_loopback() && !allow_remote? {
-        reader.error(
-            at,
-            format!(
-                "`{listen}` can be reached from other machines; add `allow_remote: true` if that is meant"
-            ),
-        );
-    }
-    Some(AdminConfig { listen })
 }
 
 fn read_telemetry(reader: &mut Reader<'_>, file: &Fields<'_>) -> Option<TelemetryConfig> {
@@ -281,7 +266,7 @@ fn read_limits(reader: &mut Reader<'_>, file: &Fields<'_>) -> Option<LimitsConfi
     })
 }
 
-fn parse_address(reader: &mut Reader<'_>, at: At, text: &str) -> Option<SocketAddr> {
+pub(super) fn parse_address(reader: &mut Reader<'_>, at: At, text: &str) -> Option<SocketAddr> {
     let address = text.parse::<SocketAddr>();
     address
         .map_err(|_| {
@@ -353,6 +338,16 @@ fn read_tls(
     now: WallTime,
 ) -> Option<Option<Arc<rustls::ServerConfig>>> {
     let fields = reader.fields(node, &fields::LISTENER_TLS)?;
+    read_tls_of(reader, &fields, secrets, now)
+}
+
+/// Of a mapping with `certificate` and `key`.
+pub(super) fn read_tls_of(
+    reader: &mut Reader<'_>,
+    fields: &Fields<'_>,
+    secrets: SecretsAre,
+    now: WallTime,
+) -> Option<Option<Arc<rustls::ServerConfig>>> {
     let certificate = fields.optional("certificate").and_then(|n| reader.file(n).map(|f| (n.at, f)));
     let key_node = fields.optional("key")?;
     let key_path = reader.path(key_node)?;

@@ -8,18 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::consult::asked;
 use super::decide::Held;
 use super::{Gate, Surface};
-use crate::authority::{Fold, HoldView};
+use crate::authority::HoldView;
 use crate::canonical::ExecutionRequest;
-use crate::clock::Clock;
-use crate::ledger::{Administration, Ledger};
 use crate::limits;
-use crate::model::entry::{AdminAction, OperatorEntry, Role};
 
 /// How long a caller is ready to wait for people.
 #[derive(Debug)]
@@ -85,31 +82,5 @@ async fn other_than(gate: &Gate, surface: &Surface, execution: &ExecutionRequest
         // Time changes a hold as well, and nobody is told.
         let look_again = Duration::from_millis(limits::HOLD_SWEEP_MS);
         let _ = timeout(look_again, changes.changed()).await;
-    }
-}
-
-/// Records that holds have expired, as they do. Ends with `end`.
-pub async fn expire(fold: Arc<Fold>, ledger: Ledger, clock: Clock, end: CancellationToken) {
-    loop {
-        tokio::select! {
-            () = end.cancelled() => return,
-            () = sleep(Duration::from_millis(limits::HOLD_SWEEP_MS)) => {}
-        }
-        for id in fold.expired_holds(clock.wall()) {
-            let Some(hold) = fold.hold(id, clock.wall()) else { continue };
-            let expired = Administration {
-                action: AdminAction::Expire,
-                by: OperatorEntry { id: "gateway".into(), role: Role::Operator },
-                surface: Some(hold.surface),
-                actor: Some(hold.actor),
-                hold: Some(id),
-                reason: "nobody decided in time".into(),
-            };
-            if let Err(error) = ledger.record_admin(expired).await {
-                // It counts as expired in any case; the leaf comes when there is room.
-                tracing::warn!(hold = %id, %error, "the expiry of a hold was not recorded");
-                break;
-            }
-        }
     }
 }

@@ -2,11 +2,11 @@
 //!
 //! It reads the log as a stranger would, from its files with the pinned key, after the gateway is gone, and holds
 //! four things: the log verifies; every effect (a request of which any byte arrived) has a PERMIT of its own, dated
-//! before it, over exactly the bytes that arrived; every PERMIT has exactly one outcome; what the outcome
+//! before it, over exactly the bytes that arrived; every PERMIT has exactly one outcome by the gateway; what the outcome
 //! says does not contradict what arrived (`not_sent` had no effect, `confirmed` had one). Where a route redacts, it
 //! has the keys of the salts, and compares disclosure digests instead of plain ones.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use interlock::clock::WallTime;
@@ -15,7 +15,7 @@ use interlock::merkle::note::VerifierKey;
 use interlock::model::entry::{
     DecisionEntry, DisclosureDigest, Entry, EpochEvent, OutcomeEntry, RefusalEntry,
 };
-use interlock::model::{Decision, Digest, Json, OutcomeStatus, ReceiptId};
+use interlock::model::{Decision, Digest, Json, OutcomeStatus, ReceiptId, Settled};
 use interlock::redaction::{Disclosure, places};
 use interlock::verify::walk::{Step, Walk};
 use interlock::verify::{Check, Directory, Verdict, verify_log};
@@ -119,8 +119,20 @@ struct Permit<'a> {
 
 fn permits(entries: &[Entry]) -> Vec<Permit<'_>> {
     let mut outcomes: BTreeMap<ReceiptId, &OutcomeEntry> = BTreeMap::new();
+    let mut attested = BTreeSet::new();
     for entry in entries {
         if let Entry::Outcome(outcome) = entry {
+            if outcome.attestation != Settled::Gateway {
+                // What somebody said later is no word of the gateway's, which is held to what arrived.
+                let earlier = outcomes.get(&outcome.decision_id).expect("the gateway's word comes first");
+                assert_eq!(
+                    earlier.status,
+                    OutcomeStatus::Indeterminate,
+                    "only what is not known: {outcome:?}"
+                );
+                assert!(attested.insert(outcome.decision_id), "said twice: {outcome:?}");
+                continue;
+            }
             let earlier = outcomes.insert(outcome.decision_id, outcome);
             assert!(earlier.is_none(), "two outcomes of one PERMIT: {outcome:?}");
         }

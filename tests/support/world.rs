@@ -16,7 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use interlock::clock::{Clock, WallTime};
-use interlock::config::{Config, SecretsAre, Surroundings};
+use interlock::config::{AdminListen, Config, SecretsAre, Surroundings};
 use interlock::gateway::{Gateway, Stopped};
 use interlock::ledger::FileSigner;
 use interlock::merkle::note::{Signer, VerifierKey};
@@ -84,6 +84,8 @@ pub struct Setup {
     pub limits: &'static [&'static str],
     pub upstream: &'static [&'static str],
     pub surface: &'static [&'static str],
+    /// More of `admin`, as `name: value`.
+    pub admin: Vec<String>,
     pub credential: &'static str,
     pub when_sent: &'static str,
     pub claims: &'static str,
@@ -110,6 +112,7 @@ impl Default for Setup {
             limits: &[],
             upstream: &[],
             surface: &[],
+            admin: Vec::new(),
             credential: "authorization",
             when_sent: "refuse",
             claims: "{ roles: [agent] }",
@@ -191,11 +194,12 @@ impl Setup {
             "log_origin: interlock.test/log\n\
              ledger: {{ dir: ledger, signing_key: ./log.key, segment_mib: {}{} }}\n\
              policy: {{ dir: {} }}\n\
-             admin: {{ listen: 127.0.0.1:ADMIN_PORT }}\n\
+             admin: {{ listen: 127.0.0.1:ADMIN_PORT{} }}\n\
              telemetry: {{ format: json, level: {} }}\n",
             self.segment_mib,
             if self.redacted.is_empty() { "" } else { ", salts: ./salts" },
             policies.display(),
+            self.admin.iter().map(|line| format!(", {line}")).collect::<String>(),
             if self.redacted.is_empty() { "info" } else { "trace" },
         );
         let limits = or_generous(self.limits, &["evaluation_ms_max: 10000"]);
@@ -310,7 +314,10 @@ impl World {
         let gateway = runtime
             .block_on(Gateway::start(config, clock))
             .unwrap_or_else(|error| panic!("the gateway starts: {error}"));
-        self.addresses = Some((gateway.address("main").expect("declared"), gateway.admin_address()));
+        let AdminListen::Tcp(admin) = *gateway.admin_address() else {
+            panic!("the admin listener has no port")
+        };
+        self.addresses = Some((gateway.address("main").expect("declared"), admin));
         self.running = Running::Inside { runtime, gateway: Box::new(gateway) };
         self.wait_until_ready();
     }
@@ -473,6 +480,11 @@ impl World {
 
     pub fn finish_as(mut self, expected: Stopped) -> Audit {
         self.finish_here(expected)
+    }
+
+    /// Whoever runs a gateway in this world by other means audits it; or none runs at all.
+    pub fn is_looked_at_later(&mut self) {
+        self.is_audited = true;
     }
 
     /// As [`World::finish_as`], and the world stays to be looked at.
