@@ -1144,7 +1144,7 @@ fn an_operators_leaf_has_the_members_of_its_action_and_names_who_did_it() {
     let hold = json!(id(7));
     // Whether surface, actor and hold fit, for each action.
     let fits = |action: &str, s: bool, a: bool, h: bool| match action {
-        "freeze" | "unfreeze" => !h && !(s && a),
+        "freeze" | "unfreeze" => !(h || s && a),
         "quarantine" | "release" => s && a && !h,
         _ => h && !s && !a,
     };
