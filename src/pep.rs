@@ -106,6 +106,7 @@ struct Again {
 }
 
 /// How one request ended, if it was not answered.
+#[expect(clippy::large_enum_variant, reason = "one for each decision, taken apart at once")]
 enum Ended {
     Refused(Refused),
     /// Held for people; the request is kept in case the caller waits.
@@ -190,6 +191,7 @@ async fn carry_out(
     Err(too_often(gate, surface, again, supersedes).await.into())
 }
 
+#[expect(clippy::large_enum_variant, reason = "one for each decision, taken apart at once")]
 enum Leased {
     Yes(Lease, ExecutionRequest),
     /// Nothing would be sent, so no connection was opened.
@@ -323,10 +325,10 @@ async fn record_refusal(
         Ok(recorded) => recorded,
     };
     gate.metrics.recorded(gate.clock.monotonic().since(before));
-    let (evaluated, receipt, ()) = recorded.into_parts();
+    let (execution, receipt) = recorded.into_execution();
     let refused = Refused::Verdict { code, decision, reasons, receipt, held: held.clone() };
     match held {
-        Some(held) => Ended::Held(evaluated.into_execution(), held, refused),
+        Some(held) => Ended::Held(execution, held, refused),
         None => Ended::Refused(refused),
     }
 }

@@ -116,6 +116,11 @@ fn hold_of(response: &Response) -> ReceiptId {
     hold["id"].as_str().expect("an id").parse().expect("an id")
 }
 
+/// What was answered is settled a moment later.
+fn settled(world: &World) {
+    world.wait_for_metric("interlock_ledger_open_permits", 0.0);
+}
+
 #[test]
 fn a_thousand_retries_of_one_key_cause_one_effect() {
     let world = setup().start();
@@ -173,6 +178,7 @@ fn a_kept_answer_is_given_again_byte_for_byte_also_after_a_restart() {
         assert_eq!(receipt(&again), receipt(&first));
     };
     assert_eq!(first.header("interlock-replayed"), None);
+    settled(&world);
     again(&world);
     // Whatever policy would say now, and however the same value is written.
     let spaced = world.send(keyed("order-1", "permit", r#"{ "currency": "EUR", "amount": 1.0 }"#));
@@ -214,6 +220,7 @@ fn while_a_key_is_being_carried_out_the_request_is_not_sent_again() {
     world.send(keyed("order-1", "permit", &pay("2"))).assert_refused(422, "idempotency_key_reused");
     gate.open();
     assert_eq!(first.response().status, 404);
+    settled(&world);
     // That it failed is its answer.
     let again = world.send(keyed("order-1", "permit", &pay("1")));
     assert_eq!((again.status, again.header("interlock-replayed")), (404, Some("true")));
@@ -226,6 +233,7 @@ fn a_key_whose_outcome_is_not_known_is_not_sent_again_also_after_a_restart() {
     world.run_inside();
     world.upstream.next(Script::steps([Step::Close]));
     world.send(keyed("order-1", "permit", &pay("1"))).assert_refused(504, "upstream_silent");
+    settled(&world);
     let unknown = |world: &World| {
         let unknown = world.send(keyed("order-1", "permit", &pay("1")));
         unknown.assert_refused(409, "idempotency_unknown");
@@ -247,6 +255,7 @@ fn an_answer_that_is_too_large_is_not_kept_and_the_request_is_not_sent_again() {
     let world = setup().start();
     world.upstream.next(Script::ok(&"x".repeat(5_000)));
     assert_eq!(world.send(keyed("order-1", "permit", &pay("1"))).status, 200);
+    settled(&world);
     let again = world.send(keyed("order-1", "permit", &pay("1")));
     again.assert_refused(409, "idempotency_answer_not_kept");
     assert_eq!(world.finish().effects, 1);
@@ -288,8 +297,10 @@ fn what_was_not_sent_or_failed_frees_its_budget_and_what_is_not_known_does_not()
     let world = setup().start();
     world.upstream.next(Script::json(402, "{}"));
     assert_eq!(world.send(keyed("failed", "spend", &pay("10"))).status, 402);
+    settled(&world);
     world.upstream.next(Script::steps([Step::Close]));
     world.send(keyed("unknown", "spend", &pay("6"))).assert_refused(504, "upstream_silent");
+    settled(&world);
     world.send(keyed("more", "spend", &pay("5"))).assert_refused(403, "policy_denied");
     assert_eq!(world.send(keyed("rest", "spend", &pay("4"))).status, 200);
     world.send(keyed("none", "spend", &pay("0.01"))).assert_refused(403, "policy_denied");
@@ -323,6 +334,7 @@ fn a_held_request_is_released_by_an_approval_once() {
     let other = world.send(keyed("order-1", "escalate", &pay("2")));
     assert_ne!(hold_of(&other), hold, "other bytes are another request");
     assert_eq!(world.send(keyed("order-1", "escalate", &pay("1"))).status, 200);
+    settled(&world);
     // The key gives the answer again; under another key, which is another request, people are asked again.
     assert_eq!(
         world.send(keyed("order-1", "escalate", &pay("1"))).header("interlock-replayed"),

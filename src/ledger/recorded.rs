@@ -9,6 +9,7 @@ use super::appender::{Duty, Leaf};
 use super::entries;
 use super::queue::{Answer, Effect, Kind, Shared, change_of};
 use super::withhold;
+use crate::canonical::ExecutionRequest;
 use crate::clock::{Moment, WallTime};
 use crate::merkle::batch::BatchTree;
 use crate::merkle::proof::prove_inclusion;
@@ -198,6 +199,13 @@ impl<V: Obliges> Recorded<V> {
 
     pub fn into_parts(self) -> (Evaluated<V>, Receipt, V::Obligation) {
         (self.evaluated, self.receipt, self.obligation)
+    }
+}
+
+impl Recorded<Refusal> {
+    /// Gives the request up for another evaluation, once what was said of it is durable.
+    pub fn into_execution(self) -> (ExecutionRequest, Receipt) {
+        (self.evaluated.into_execution(), self.receipt)
     }
 }
 

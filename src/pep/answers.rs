@@ -5,11 +5,14 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 use super::{Admitted, Gate, Refused, Surface};
 use crate::authority::{ClaimState, ClaimView, SameRequest};
 use crate::canonical::ExecutionRequest;
-use crate::ledger::{Ledger, Receipt, Rejection};
+use crate::ledger::{Reader, Receipt, Rejection};
 use crate::limits;
 use crate::merkle::tree::leaf_hash;
 use crate::model::{Digest, LeafIndex, Place, ReasonCode, ReceiptId, TreeSize};
@@ -172,19 +175,23 @@ async fn kept(
         return Ok(Some(Replayed { answer: given.answer.clone(), receipt }));
     }
     let Some(answer) = answer else { return Ok(None) };
-    let ledger = gate.ledger.clone();
-    let reading = tokio::task::spawn_blocking(move || read(&ledger, id, decision, outcome, &answer));
+    let reader = gate.ledger.reader();
+    // What is durable can be read a moment later.
+    let mut snapshots = reader.subscribe();
+    let lag_max = Duration::from_millis(limits::ADMIN_UP_TO_DATE_MS_MAX);
+    let _ = timeout(lag_max, snapshots.wait_for(|at| at.size().0 > decision.0)).await;
+    drop(snapshots);
+    let reading = tokio::task::spawn_blocking(move || read(&reader, id, decision, outcome, &answer));
     reading.await.unwrap_or_else(|_panicked| Err("reading it panicked".to_owned()))
 }
 
 fn read(
-    ledger: &Ledger,
+    reader: &Reader,
     id: ReceiptId,
     decision: LeafIndex,
     outcome: LeafIndex,
     answer: &Digest,
 ) -> Result<Option<Replayed>, String> {
-    let reader = ledger.reader();
     let Some(evidence) = reader.evidence_of(outcome, answer).map_err(|e| e.to_string())? else {
         return Ok(None);
     };

@@ -20,6 +20,7 @@ pub(super) struct Consulted {
 }
 
 /// Policy is not asked.
+#[expect(clippy::large_enum_variant, reason = "one for each decision, taken apart at once")]
 pub(super) enum Settled {
     /// Nothing is permitted whatever policy says, or policy could not be told what it needs.
     Refused { question: Question, decision: Decision, code: ReasonCode, view: Option<View> },

@@ -27,6 +27,7 @@ pub(super) enum Purpose {
     Use,
 }
 
+#[expect(clippy::large_enum_variant, reason = "one for each decision, taken apart at once")]
 pub(super) enum Decided {
     /// What it takes is reserved.
     Permit(Box<(Evaluated<Permit>, Recording)>),
@@ -35,6 +36,7 @@ pub(super) enum Decided {
     NoPermit(Box<NoPermit>),
 }
 
+#[expect(clippy::large_enum_variant, reason = "one for each decision, taken apart at once")]
 pub(super) enum NoPermit {
     Refusal(Evaluated<Refusal>, Recording, Option<Held>),
     /// The idempotency key has been used; nothing was decided.
