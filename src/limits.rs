@@ -354,7 +354,7 @@ pub const REPLAY_INPUT_DEPTH_MAX: usize = JSON_DEPTH_MAX + 16;
 pub const DISCLOSURES_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 // State (authority).
-/// Idempotency keys that are claimed at one time. Each takes about 0.3 KB; see docs/PERFORMANCE.md.
+/// Idempotency keys that are claimed at one time. Each takes about 0.4 KB; see docs/PERFORMANCE.md.
 pub const CLAIMS_MAX: usize = 5_000_000;
 /// Budget keys that something is reserved or spent of.
 pub const BUDGET_KEYS_MAX: usize = 250_000;
