@@ -458,7 +458,7 @@ pub const BUDGETS_MAX: usize = 16;
 pub const BUDGET_UNIT_BYTES_MAX: usize = 32;
 
 // State (authority).
-/// Idempotency keys that are claimed at one time. Each takes about 0.3 KB; see docs/PERFORMANCE.md.
+/// Idempotency keys that are claimed at one time. Each takes about 0.4 KB; see docs/PERFORMANCE.md.
 pub const CLAIMS_MAX: usize = 5_000_000;
 /// Budget keys that something is reserved or spent of.
 pub const BUDGET_KEYS_MAX: usize = 250_000;
