@@ -4,6 +4,7 @@
 //! recorded, and only then the first connection is accepted. Down: listeners close, what runs is finished (or given up after `drain_max`), the log
 //! is closed with its stop leaf. A poisoned log ends the process; recovery decides at the next start.
 
+mod identity;
 mod observe;
 
 use std::io;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{interval, timeout};
 use tokio_util::sync::CancellationToken;
@@ -24,7 +25,7 @@ use crate::admin::{self, Admin, LogApi};
 use crate::authority::Versions;
 use crate::clock::Clock;
 use crate::config::{Config, LedgerConfig, ListenerName, SurfaceConfig};
-use crate::ingress::{self, Bounds, Listener};
+use crate::ingress::{self, Bounds, Listener, SharedTls};
 use crate::ledger::{
     self, Closed, FileSigner, InvalidSigners, KeyError, Ledger, OpenError, PolicyActivation, Positions,
     Signers, Start, Unrecorded,
@@ -37,6 +38,7 @@ use crate::policy::{self, Bundle, BundleError, Pdp};
 use crate::sinks::{self, Sinks};
 use crate::telemetry::{Alarm, Metrics};
 use crate::upstream::{InvalidRoots, Upstream};
+use identity::{Epoch, Fetches};
 use observe::Observed;
 
 /// A running gateway.
@@ -53,6 +55,7 @@ pub struct Gateway {
     drain_max: Duration,
     sinks: Sinks,
     log: LogApi,
+    reload: watch::Sender<()>,
 }
 
 /// Why the gateway did not start. Nothing listens, and nothing was admitted.
@@ -70,6 +73,8 @@ pub enum StartError {
     Unrecorded(#[from] Unrecorded),
     #[error("surface {surface}: {source}")]
     Upstream { surface: SurfaceName, source: InvalidRoots },
+    #[error("key set: {0}")]
+    KeySet(InvalidRoots),
     #[error(transparent)]
     Sink(#[from] sinks::Unusable),
     #[error("{address}: {source}")]
@@ -98,6 +103,7 @@ impl Gateway {
         let metrics = Arc::new(Metrics::new()?);
         // What can fail without the log comes before the log: a start that fails leaves no run in it.
         let surfaces = config.surfaces.iter().map(|s| surface(s, &clock)).collect::<Result<Vec<_>, _>>()?;
+        let fetches = Fetches::new(std::mem::take(&mut config.key_sets)).map_err(StartError::KeySet)?;
         let sinks = sinks::Ready::new(config.sinks.drain(..).collect())?;
         let (admin_address, admin_socket) = listen(config.admin.listen).await?;
         let mut sockets = Vec::new();
@@ -113,7 +119,8 @@ impl Gateway {
         metrics.policy_activated_at.set(clock.wall().unix_ms() as f64 / 1_000.0);
         let versions = Versions::new();
         versions.set("policy", &pdp.revision().to_string());
-        versions.set("identity", &config.digest.to_string());
+        let parts = std::mem::take(&mut config.identity_parts);
+        let epoch = Epoch::new(config.digest, parts.iter().map(|part| part.digest()), versions.clone());
         let gate = Gate {
             pdp: pdp.clone(),
             ledger: ledger.clone(),
@@ -134,6 +141,7 @@ impl Gateway {
                 head_max: config.limits.head_max,
                 body_max: config.limits.body_max,
                 client_stall_max: Duration::from_millis(limits::CLIENT_STALL_MS_MAX),
+                connection_age_max: config.limits.connection_age_max,
             },
         };
         let end = CancellationToken::new();
@@ -151,6 +159,9 @@ impl Gateway {
         };
         tokio::spawn(admin::serve(Arc::new(admin), admin_socket, end.clone()));
         tokio::spawn(close_aged(pools.into_iter().map(|(_, upstream)| upstream).collect(), end.clone()));
+        let (reload, asked) = watch::channel(());
+        let watched = identity::Watched { clock, metrics: metrics.clone(), epoch, asked, end: end.clone() };
+        watched.start(parts, fetches);
         let mut listeners = Vec::new();
         let mut accepting = Vec::new();
         for (listener, (address, socket)) in config.listeners.into_iter().zip(sockets) {
@@ -174,6 +185,7 @@ impl Gateway {
             drain_max: config.limits.drain_max,
             sinks,
             log,
+            reload,
         })
     }
 
@@ -184,6 +196,11 @@ impl Gateway {
 
     pub fn admin_address(&self) -> SocketAddr {
         self.admin
+    }
+
+    /// Looks now at everything that identity rests on, and fetches key sets as soon as their bounds allow.
+    pub fn reload(&self) {
+        self.reload.send_replace(());
     }
 
     /// Resolves when the log is poisoned: the process must end, and recovery decides.
@@ -237,7 +254,7 @@ struct Shared {
 }
 
 impl Shared {
-    fn listener(&self, surfaces: Vec<Arc<Surface>>, tls: Option<Arc<rustls::ServerConfig>>) -> Listener {
+    fn listener(&self, surfaces: Vec<Arc<Surface>>, tls: Option<SharedTls>) -> Listener {
         Listener {
             surfaces,
             tls,

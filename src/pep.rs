@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 pub use surface::{Hosts, Matched, NoRoute, Route, Routes, Surface};
 
-use crate::authority::{Credentials, Versions};
+use crate::authority::{Credentials, IDENTITY, ProvedUnder, Versions};
 use crate::canonical::ExecutionRequest;
 use crate::clock::{Clock, Moment};
 use crate::ledger::{Ledger, Receipt, Recorded, Recording, Rejection, Unrecorded};
@@ -52,21 +52,23 @@ struct Again {
     code: ReasonCode,
 }
 
-/// Decides, records, seals and sends one request. `received` is when its last byte came in.
+/// Decides, records, seals and sends one request. `received` is when its last byte came in, and `proved` what its
+/// actor was proved under.
 pub async fn admit(
     gate: &Gate,
     surface: &Surface,
     mut execution: ExecutionRequest,
     received: Moment,
+    proved: &ProvedUnder,
 ) -> Result<Answer, Refused> {
     let mut last: Option<(Receipt, ReasonCode)> = None;
     for attempt in 1..=limits::EVALUATIONS_MAX {
         let supersedes = last.as_ref().and_then(|(receipt, _)| receipt.id);
         // A connection first, so that nothing waits between the decision and the first byte.
         let lease;
-        (lease, execution) = lease_for(gate, surface, execution, attempt, supersedes).await?;
+        (lease, execution) = lease_for(gate, surface, execution, proved, attempt, supersedes).await?;
         // Now decide, on what is true now.
-        let permit = match judge(gate, surface, execution, attempt).await {
+        let permit = match judge(gate, surface, execution, proved, attempt).await {
             Judgment::Permit(permit) => permit,
             Judgment::Refusal(refusal) => {
                 lease.give_back_unused();
@@ -89,6 +91,11 @@ pub async fn admit(
                 tracing::info!(surface = %surface.name, what = %moved.name, "read set moved");
                 if *moved.name == *upstream::CREDENTIAL_EXPIRED {
                     let (code, receipt) = (ReasonCode::CredentialInvalid, moved.receipt);
+                    return Err(Refused::NotSent { code, receipt });
+                }
+                if *moved.name == *IDENTITY {
+                    // The credential has to be looked at again, and only a new request brings it.
+                    let (code, receipt) = (ReasonCode::ReadSetMoved, moved.receipt);
                     return Err(Refused::NotSent { code, receipt });
                 }
                 Again { execution: moved.execution, receipt: moved.receipt, code: ReasonCode::ReadSetMoved }
@@ -115,6 +122,7 @@ async fn lease_for(
     gate: &Gate,
     surface: &Surface,
     mut execution: ExecutionRequest,
+    proved: &ProvedUnder,
     attempt: u32,
     supersedes: Option<ReceiptId>,
 ) -> Result<(Lease, ExecutionRequest), Refused> {
@@ -122,7 +130,7 @@ async fn lease_for(
         if let Some(lease) = surface.upstream.try_idle() {
             return Ok((lease, execution));
         }
-        execution = match judge(gate, surface, execution, attempt).await {
+        execution = match judge(gate, surface, execution, proved, attempt).await {
             Judgment::Permit(permit) => permit.into_execution(),
             Judgment::Refusal(refusal) => return Err(record_refusal(gate, refusal, supersedes).await),
         };
@@ -149,8 +157,15 @@ async fn lease_for(
     }
 }
 
-async fn judge(gate: &Gate, surface: &Surface, execution: ExecutionRequest, attempt: u32) -> Judgment {
-    let read_set = gate.versions.capture(&gate.clock);
+async fn judge(
+    gate: &Gate,
+    surface: &Surface,
+    execution: ExecutionRequest,
+    proved: &ProvedUnder,
+    attempt: u32,
+) -> Judgment {
+    let mut read_set = gate.versions.capture(&gate.clock);
+    proved.stand_in(&mut read_set);
     let question = Question {
         execution,
         package: surface.package.clone(),

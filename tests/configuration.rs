@@ -154,7 +154,7 @@ fn claims_are_text_unless_they_are_plainly_something_else() {
     let config = place.read(&text).expect("valid");
     let mut headers = http::HeaderMap::new();
     headers.insert("authorization", format!("Bearer {key}").parse().expect("a value"));
-    let presented = interlock::authority::Presented { headers: &headers, peer_certificates: &[] };
+    let presented = interlock::authority::Presented { headers: &headers, certificate: None };
     let actor = config.surfaces[0].identities.authenticate(&presented).expect("proved");
     let claims = serde_json::to_string(&actor.claims).expect("JSON");
     let expected = r#"{"id":"007","level":3,"night":true,"off":"no","role":"buyer","tree":{"leaves":[-1,"x"]},"when":"2027-01-31"}"#;

@@ -36,6 +36,11 @@ impl Versions {
         });
     }
 
+    /// The version of one piece of state as it is now.
+    pub fn version(&self, name: &str) -> Option<Arc<str>> {
+        self.0.load().get(name).cloned()
+    }
+
     /// Every version as it is now.
     pub fn capture(&self, clock: &Clock) -> ReadSet {
         // The time first: a permit is never younger than what it rests on.

@@ -75,7 +75,11 @@ pub fn report(config: &Config) -> String {
         format!("log {} in {}", config.log_origin, config.ledger.dir.display()),
         format!("policies in {}", config.policy.dir.display()),
         format!("admin on {}", config.admin.listen),
-        format!("{} API keys, {} credentials", config.api_keys.len(), config.credentials.names().count()),
+        format!(
+            "{} API keys, {} credentials",
+            config.api_keys.load().len(),
+            config.credentials.names().count()
+        ),
     ];
     for listener in &config.listeners {
         let tls = if listener.tls.is_some() { "TLS" } else { "no TLS" };

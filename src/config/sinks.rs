@@ -108,8 +108,8 @@ fn read_http(reader: &mut Reader<'_>, fields: &Fields<'_>, secrets: Secrets<'_>)
     Some(Endpoint { scheme, host, port, authority, target, credential, timeout: timeout? })
 }
 
-/// Scheme, host and port as for an upstream, and where to post.
-fn parse_url(text: &str) -> Result<(Url, Arc<str>), String> {
+/// Scheme, host and port as for an upstream, and the path and query.
+pub fn parse_url(text: &str) -> Result<(Url, Arc<str>), String> {
     let after_scheme = text.find("://").map_or(0, |at| at + "://".len());
     let (origin, target) = match text[after_scheme..].find('/') {
         Some(at) => text.split_at(after_scheme + at),

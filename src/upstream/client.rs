@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue};
-use http::{Request, StatusCode};
+use http::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
+use http::{Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -82,26 +82,53 @@ impl Client {
         timeout(time, self.exchange(media_type, body)).await.unwrap_or_else(|_elapsed| Err(late()))
     }
 
-    async fn exchange(&mut self, media_type: &'static str, body: Bytes) -> io::Result<StatusCode> {
-        // Taken, so that an exchange that is given up halfway takes its connection with it.
-        let mut sender = match self.connection.take().filter(SendRequest::is_ready) {
-            Some(sender) => sender,
-            None => self.connect().await?,
-        };
-        let mut request = Request::post(&*self.endpoint.target)
-            .header(HOST, &*self.endpoint.authority)
-            .header(CONTENT_TYPE, media_type)
-            .body(Full::new(body))
-            .map_err(io::Error::other)?;
-        if let Some((name, value)) = &self.credential {
-            request.headers_mut().insert(name, value.clone());
+    /// Asks for a document and waits for the whole of it, at most `bytes_max`. Nothing is followed or decompressed.
+    pub async fn get(&mut self, accept: &'static str, bytes_max: usize) -> io::Result<(StatusCode, Bytes)> {
+        let late = || io::Error::new(io::ErrorKind::TimedOut, "no whole answer in time");
+        let time = self.endpoint.timeout;
+        let document = timeout(time, self.document(accept, bytes_max)).await;
+        document.unwrap_or_else(|_elapsed| Err(late()))
+    }
+
+    async fn document(&mut self, accept: &'static str, bytes_max: usize) -> io::Result<(StatusCode, Bytes)> {
+        let request = Request::get(&*self.endpoint.target).header(ACCEPT, accept).body(Full::default());
+        let (mut sender, response) = self.send(request.map_err(io::Error::other)?).await?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), bytes_max).collect().await;
+        let body = body.map_err(io::Error::other)?.to_bytes();
+        if sender.ready().await.is_ok() {
+            self.connection = Some(sender);
         }
-        let response = sender.send_request(request).await.map_err(io::Error::other)?;
+        Ok((status, body))
+    }
+
+    async fn exchange(&mut self, media_type: &'static str, body: Bytes) -> io::Result<StatusCode> {
+        let request =
+            Request::post(&*self.endpoint.target).header(CONTENT_TYPE, media_type).body(Full::new(body));
+        let (mut sender, response) = self.send(request.map_err(io::Error::other)?).await?;
         let status = response.status();
         if drained(response.into_body()).await && sender.ready().await.is_ok() {
             self.connection = Some(sender);
         }
         Ok(status)
+    }
+
+    async fn send(
+        &mut self,
+        mut request: Request<Full<Bytes>>,
+    ) -> io::Result<(SendRequest<Full<Bytes>>, Response<Incoming>)> {
+        // Taken, so that an exchange that is given up halfway takes its connection with it.
+        let mut sender = match self.connection.take().filter(SendRequest::is_ready) {
+            Some(sender) => sender,
+            None => self.connect().await?,
+        };
+        let host = HeaderValue::from_str(&self.endpoint.authority).map_err(io::Error::other)?;
+        request.headers_mut().insert(HOST, host);
+        if let Some((name, value)) = &self.credential {
+            request.headers_mut().insert(name, value.clone());
+        }
+        let response = sender.send_request(request).await.map_err(io::Error::other)?;
+        Ok((sender, response))
     }
 
     async fn connect(&self) -> io::Result<SendRequest<Full<Bytes>>> {
