@@ -577,7 +577,7 @@ fn a_listener_with_tls_takes_a_matching_valid_pair_and_refuses_the_rest() {
     let text = |tls: &str| edit("127.0.0.1:8080", &format!("127.0.0.1:8080, tls: {{ {tls} }}"));
     let config = place.read(&text("certificate: a.pem, key: a.key")).expect("valid");
     let tls = config.listeners[0].tls.as_ref().expect("TLS");
-    assert_eq!(tls.alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
+    assert_eq!(tls.load().config.alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
 
     for (tls, needle, message) in [
         ("certificate: a.pem, key: b.key", "b.key", "does not belong to the certificate"),

@@ -16,6 +16,7 @@ mod documentation;
 mod environment;
 mod exploits;
 mod http2;
+mod identity;
 mod interop;
 mod keys;
 mod ledger_attacks;

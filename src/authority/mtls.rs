@@ -177,12 +177,15 @@ pub fn fault_of_handshake(error: &rustls::Error) -> Option<CredentialFault> {
                 CredentialFault::CertificateNotYetValid
             }
             CertificateError::Revoked => CredentialFault::CertificateRevoked,
-            CertificateError::UnknownIssuer => CredentialFault::CertificateUntrusted,
+            // A root of the same name with another key is another root.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+                CredentialFault::CertificateUntrusted
+            }
             CertificateError::UnknownRevocationStatus => CredentialFault::RevocationUnknown,
             CertificateError::ExpiredRevocationList
             | CertificateError::ExpiredRevocationListContext { .. } => CredentialFault::RevocationListExpired,
             CertificateError::BadEncoding => CredentialFault::CertificateMalformed,
-            // Not an enum of ours, and open: wrong signature, wrong purpose, and what later versions add.
+            // Not an enum of ours, and open: wrong purpose, and what later versions add.
             _ => CredentialFault::CertificateRefused,
         }),
         _ => None,
