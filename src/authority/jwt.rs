@@ -71,6 +71,10 @@ impl JwtIdentity {
         let token = bearer(value)?;
         let (signed, signature) = token.rsplit_once('.').ok_or(CredentialFault::TokenMalformed)?;
         let (header, payload) = signed.split_once('.').ok_or(CredentialFault::TokenMalformed)?;
+        // Exactly three parts: an encrypted token has five.
+        if payload.contains('.') {
+            return Err(CredentialFault::TokenMalformed);
+        }
         let (header, signature) = (part(header)?, decode(signature)?);
         // The head first, then the signature, and only then what the token says.
         let algorithm = self.check_header(&header)?;
