@@ -539,6 +539,39 @@ fn a_forged_token_proves_nobody_and_says_only_that() {
 #[test]
 fn an_audience_may_be_one_of_several_unless_only_ours_are_taken() {
     let issuer = Issuer::new();
+    let several = claims(&[("aud", &format!("[\"https://elsewhere.test\",\"{AUDIENCE}\"]"))]);
+    let world = jwt(&issuer, "", "true");
+    assert_eq!(bearer(&world, &issuer.es256(ES, &several)).status, 200);
+    world.finish();
+    let world = jwt(&issuer, ", only_our_audiences: true, age_seconds_max: 60, types: [JWT]", "true");
+    let typed = ES.replace("at+jwt", "JWT");
+    bearer(&world, &issuer.es256(&typed, &several)).assert_refused(401, "credential_invalid");
+    assert_eq!(unproved(&world, "test", CredentialFault::TokenAudience), 1.0);
+    for iat in ["".to_owned(), (now() - 120).to_string()] {
+        let token = issuer.es256(&typed, &claims(&[("iat", &iat)]));
+        bearer(&world, &token).assert_refused(401, "credential_invalid");
+    }
+    assert_eq!(unproved(&world, "test", CredentialFault::TokenIssuedAt), 2.0);
+    assert_eq!(bearer(&world, &issuer.es256(&typed, &claims(&[]))).status, 200);
+    world.finish();
+}
+
+#[test]
+fn a_credential_in_the_wrong_place_or_beside_another_is_no_proof() {
+    let issuer = Issuer::new();
+    let world = jwt(&issuer, "", "true");
+    let good = issuer.es256(ES, &claims(&[]));
+    let header = format!("Bearer {good}");
+    world.send(asking(&[])).assert_refused(401, "credential_missing");
+    world.send(asking(&[("x-api-key", KEY)])).assert_refused(401, "credential_missing");
+    world
+        .send(asking(&[("authorization", &header), ("authorization", &header)]))
+        .assert_refused(401, "credential_ambiguous");
+    let basic = format!("Basic {good}");
+    world.send(asking(&[("authorization", &basic)])).assert_refused(401, "credential_invalid");
+    world.finish();
+
+    let keys = key_set(&[issuer.ec_jwk("ec"), issuer.ed_jwk("ed")]);
     let token = identity("", "{ file: ./keys.json }");
     let both = format!("{{ api_key: {{ headers: [x-api-key] }}, {}", token.trim_start_matches("{ "));
     let world = Setup {
