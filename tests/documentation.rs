@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use interlock::model::{Decision, OutcomeStatus, ReasonCode};
+use interlock::model::{CredentialFault, Decision, OutcomeStatus, ReasonCode};
 use interlock::replay::WhyNot;
 use interlock::telemetry::{Alarm, Metrics};
 
@@ -180,6 +180,8 @@ fn rendered() -> BTreeSet<String> {
     metrics.ledger_health.with_label_values(&["accepting"]).set(1);
     metrics.pool.with_label_values(&["payments", "idle"]).set(1);
     metrics.sink_lag.with_label_values(&["siem"]).set(1);
+    metrics.unproved(None, CredentialFault::CertificateRevoked);
+    metrics.identity_reloaded("tls", true);
     metrics.sink_failures.with_label_values(&["siem"]).inc();
     let text = String::from_utf8(metrics.render().expect("renders")).expect("UTF-8");
     let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
