@@ -196,8 +196,6 @@ pub const TRUST_DOMAIN_BYTES_MAX: usize = 255;
 /// Trust domains, and patterns of paths, that one surface takes.
 pub const TRUST_DOMAINS_MAX: usize = 64;
 pub const SPIFFE_PATTERNS_MAX: usize = 256;
-/// Certificates that a client sends, its own included.
-pub const PEER_CHAIN_MAX: usize = 8;
 /// Files of revoked certificates that one listener reads.
 pub const CRL_FILES_MAX: usize = 16;
 /// A certificate is verified again when it was verified this long ago, though its connection lives on.

@@ -158,4 +158,63 @@ impl ProvedUnder {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+    use crate::clock::WallTime;
+
+    fn taken() -> Taken {
+        Taken {
+            mtls: None,
+            jwt: None,
+            api_key: None,
+            require: Require::One,
+            clock: Clock::manual(WallTime::from_unix_ns(0)),
+        }
+    }
+
+    #[test]
+    fn a_surface_that_takes_nothing_proves_nobody() {
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, HeaderValue::from_static("Bearer a.b.c"));
+        for require in [Require::One, Require::CertificateAndToken] {
+            let identities = Identities::new(Taken { require, ..taken() });
+            let presented = Presented { headers: &headers, certificate: None };
+            assert_eq!(identities.authenticate(&presented), Err(Unauthenticated::MISSING));
+        }
+    }
+
+    #[test]
+    fn an_actor_who_was_proved_before_identity_changed_is_not_sent_for() {
+        let (versions, clock) = (Versions::new(), Clock::manual(WallTime::from_unix_ns(0)));
+        versions.set("policy", "1");
+        versions.set(IDENTITY, "1");
+        let proved = ProvedUnder::now(&versions);
+        let mut unmoved = versions.capture(&clock);
+        proved.stand_in(&mut unmoved);
+        assert_eq!(versions.validate(&unmoved), Ok(()));
+        versions.set(IDENTITY, "2");
+        // Captured after the change, by a decision about an actor from before it.
+        let mut moved = versions.capture(&clock);
+        assert_eq!(versions.validate(&moved), Ok(()));
+        proved.stand_in(&mut moved);
+        let name = versions.validate(&moved).expect_err("moved").name;
+        assert_eq!(&*name, IDENTITY);
+    }
+
+    #[test]
+    fn a_certificate_beside_a_token_ends_the_actor_with_whichever_ends_first() {
+        let actor = |claims, end: Option<u64>| Actor {
+            id: "agent-7".parse().expect("an id"),
+            method: crate::model::AuthenticationMethod::Jwt,
+            credential_digest: None,
+            claims,
+            valid_until: end.map(WallTime::from_unix_ns),
+        };
+        let token = actor(Json::object([("sub", Json::string("7"))]), Some(9));
+        let certificate = actor(Json::object([("serial", Json::string("07"))]), Some(5));
+        let both = together(token, certificate);
+        assert_eq!(both.valid_until, Some(WallTime::from_unix_ns(5)));
+        let mtls = Json::object([("serial", Json::string("07"))]);
+        assert_eq!(both.claims, Json::object([("mtls", mtls), ("sub", Json::string("7"))]));
+    }
+}

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use interlock::authority::Require;
 use interlock::canonical::{BodyRules, Forward};
 use interlock::clock::Clock;
 use interlock::config::{Config, RouteConfig, SecretsAre, SurfaceConfig, Surroundings};
@@ -110,10 +111,25 @@ fn surface_lines(surface: &SurfaceConfig) -> Vec<String> {
     let mut lines = vec![
         format!("surface {name}: {hosts} on {listener}, policy package {package}"),
         format!("  upstream {} ({roots}), {credential}", surface.upstream.authority),
+        format!("  identity by {}", taken(surface)),
     ];
     let rows: Vec<[String; 5]> = surface.routes.iter().map(row).collect();
     lines.extend(table(&["METHOD", "PATH", "ACTION", "BODY", "SCHEMA"], &rows));
     lines
+}
+
+fn taken(surface: &SurfaceConfig) -> String {
+    let taken = surface.identities.taken();
+    let ways = [
+        ("certificate", taken.mtls.is_some()),
+        ("token", taken.jwt.is_some()),
+        ("API key", taken.api_key.is_some()),
+    ];
+    let ways: Vec<_> = ways.iter().filter(|(_, is_taken)| *is_taken).map(|(way, _)| *way).collect();
+    ways.join(match taken.require {
+        Require::One => " or ",
+        Require::CertificateAndToken => " and ",
+    })
 }
 
 fn row(route: &RouteConfig) -> [String; 5] {
