@@ -7,6 +7,7 @@ mod provider;
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -410,6 +411,34 @@ fn a_token_of_the_issuer_proves_its_subject_with_all_it_says() {
     assert!(world.upstream.captures().iter().all(|capture| capture.header("authorization").is_none()));
     let without = issuer.es256(ES, &claims(&[]));
     bearer(&world, &without).assert_refused(403, "policy_silent");
+    world.finish();
+}
+
+#[test]
+fn tokens_and_key_sets_of_pyjwt_are_taken_for_every_algorithm() {
+    let mut script = crate::clients::python("jwt_python.py");
+    let mut script = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python starts");
+    let input = format!("{{\"claims\":{}}}", claims(&[]));
+    script.stdin.take().expect("piped").write_all(input.as_bytes()).expect("written");
+    let output = script.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{output:?}");
+    let made: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let algorithms = "algorithms: [RS256, RS512, PS256, PS384, ES256, ES384, EdDSA]";
+    let world = Setup {
+        policy: policy("input.actor.id == \"https://issuer.test#agent-7\""),
+        identity: identity("", "{ file: ./keys.json }")
+            .replace("algorithms: [ES256, RS256, EdDSA]", algorithms),
+        credential: "x-upstream-key",
+        files: vec![("keys.json", made["keys"].to_string())],
+        ..Setup::default()
+    }
+    .start();
+    let tokens = made["tokens"].as_array().expect("a list");
+    assert_eq!(tokens.len(), 7);
+    for token in tokens {
+        let (algorithm, token) = (&token[0], token[1].as_str().expect("a token"));
+        assert_eq!(bearer(&world, token).status, 200, "{algorithm}");
+    }
     world.finish();
 }
 
