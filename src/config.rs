@@ -13,10 +13,12 @@ mod authority;
 mod budgets;
 mod facts;
 pub mod fields;
+mod identity;
 mod keys;
 mod problem;
 mod reader;
 mod redact;
+mod reload;
 mod route;
 mod secret;
 mod sections;
@@ -33,14 +35,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::admin::Operators;
-use crate::authority::{ApiKeys, Credentials};
+use crate::authority::{Credentials, SharedApiKeys};
 use crate::clock::Clock;
+use crate::ingress::SharedTls;
 use crate::merkle::note::VerifierKey;
 use crate::model::{Digest, LogOrigin};
 
 pub use facts::{FactConfig, FactFrom, Form};
+pub use identity::KeySetFetch;
 pub use keys::EXAMPLE_KEY;
 pub use problem::{Invalid, Problem};
+pub use reload::{Files, IdentityPart};
 pub use route::RouteConfig;
 pub use secret::{ReadVariable, process_environment, read_private};
 pub use surface::SurfaceConfig;
@@ -59,7 +64,11 @@ pub struct Config {
     pub telemetry: TelemetryConfig,
     pub limits: LimitsConfig,
     pub listeners: Vec<ListenerConfig>,
-    pub api_keys: Arc<ApiKeys>,
+    pub api_keys: SharedApiKeys,
+    /// Files that identity rests on, and that are read again while the gateway runs.
+    pub identity_parts: Vec<IdentityPart>,
+    /// Key sets that are fetched while the gateway runs.
+    pub key_sets: Vec<KeySetFetch>,
     pub surfaces: Vec<SurfaceConfig>,
     /// The secrets of all surfaces.
     pub credentials: Credentials,
@@ -136,6 +145,8 @@ pub struct LimitsConfig {
     pub body_max: Duration,
     pub evaluation_max: Duration,
     pub evaluation_threads: usize,
+    /// An older client connection is closed between two requests.
+    pub connection_age_max: Duration,
     /// From the signal to stop until what still runs is given up.
     pub drain_max: Duration,
 }
@@ -161,7 +172,9 @@ pub struct ListenerConfig {
     pub name: ListenerName,
     pub address: SocketAddr,
     /// `None`: plain HTTP.
-    pub tls: Option<Arc<rustls::ServerConfig>>,
+    pub tls: Option<SharedTls>,
+    /// Whether clients are asked for certificates.
+    pub asks_clients: bool,
 }
 
 /// Whether a config without its secrets is a config.

@@ -5,6 +5,7 @@
 //! is closed with its stop leaf. A poisoned log ends the process; recovery decides at the next start.
 
 mod admin_socket;
+mod identity;
 mod observe;
 
 use std::io;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{interval, timeout};
 use tokio_util::sync::CancellationToken;
@@ -26,7 +27,7 @@ use crate::admin::{self, Admin, Control, Door, LogApi, Rate};
 use crate::authority::{FactSpec, Facts, Fold, Versions};
 use crate::clock::Clock;
 use crate::config::{AdminListen, Config, LedgerConfig, ListenerName, SurfaceConfig};
-use crate::ingress::{self, Bounds, Listener};
+use crate::ingress::{self, Bounds, Listener, SharedTls};
 use crate::ledger::{
     self, Closed, FileSigner, InvalidSigners, KeyError, Ledger, OpenError, PolicyActivation, Positions,
     Signers, Start, Unrecorded,
@@ -39,6 +40,7 @@ use crate::policy::{self, Bundle, BundleError, Pdp};
 use crate::sinks::{self, Sinks};
 use crate::telemetry::{Alarm, Metrics};
 use crate::upstream::{InvalidRoots, Upstream};
+use identity::{Epoch, Fetches};
 use observe::Observed;
 
 /// A running gateway.
@@ -55,6 +57,7 @@ pub struct Gateway {
     drain_max: Duration,
     sinks: Sinks,
     log: LogApi,
+    reload: watch::Sender<()>,
 }
 
 /// Why the gateway did not start. Nothing listens, and nothing was admitted.
@@ -72,6 +75,8 @@ pub enum StartError {
     Unrecorded(#[from] Unrecorded),
     #[error("surface {surface}: {source}")]
     Upstream { surface: SurfaceName, source: InvalidRoots },
+    #[error("key set: {0}")]
+    KeySet(InvalidRoots),
     #[error(transparent)]
     Sink(#[from] sinks::Unusable),
     #[error("{address}: {source}")]
@@ -102,6 +107,7 @@ impl Gateway {
         let metrics = Arc::new(Metrics::new()?);
         // What can fail without the log comes before the log: a start that fails leaves no run in it.
         let parts = config.surfaces.iter().map(|s| part(s, &clock)).collect::<Result<Vec<_>, _>>()?;
+        let fetches = Fetches::new(std::mem::take(&mut config.key_sets)).map_err(StartError::KeySet)?;
         let sinks = sinks::Ready::new(config.sinks.drain(..).collect())?;
         let (admin_address, admin_socket) = admin_socket::open(&config.admin).await?;
         let mut sockets = Vec::new();
@@ -123,7 +129,8 @@ impl Gateway {
         // Nothing below fails, so no part of a gateway is left running.
         metrics.policy_activated_at.set(clock.wall().unix_ms() as f64 / 1_000.0);
         versions.set("policy", &pdp.revision().to_string());
-        versions.set("identity", &config.digest.to_string());
+        let parts = std::mem::take(&mut config.identity_parts);
+        let epoch = Epoch::new(config.digest, parts.iter().map(|part| part.digest()), versions.clone());
         let gate = Gate {
             pdp: pdp.clone(),
             ledger: ledger.clone(),
@@ -152,6 +159,7 @@ impl Gateway {
                 head_max: config.limits.head_max,
                 body_max: config.limits.body_max,
                 client_stall_max: Duration::from_millis(limits::CLIENT_STALL_MS_MAX),
+                connection_age_max: config.limits.connection_age_max,
             },
         };
         let end = CancellationToken::new();
@@ -184,6 +192,9 @@ impl Gateway {
         tokio::spawn(control.keep_expiring(shared.drain.clone()));
         tokio::spawn(admin::serve(Arc::new(admin), admin_socket, end.clone()));
         tokio::spawn(close_aged(pools.into_iter().map(|(_, upstream)| upstream).collect(), end.clone()));
+        let (reload, asked) = watch::channel(());
+        let watched = identity::Watched { clock, metrics: metrics.clone(), epoch, asked, end: end.clone() };
+        watched.start(parts, fetches);
         let mut listeners = Vec::new();
         let mut accepting = Vec::new();
         for (listener, (address, socket)) in config.listeners.into_iter().zip(sockets) {
@@ -207,6 +218,7 @@ impl Gateway {
             drain_max: config.limits.drain_max,
             sinks,
             log,
+            reload,
         })
     }
 
@@ -223,6 +235,11 @@ impl Gateway {
     /// What it records in, for whoever runs a gateway inside its own process.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
+    }
+
+    /// Looks now at everything that identity rests on, and fetches key sets as soon as their bounds allow.
+    pub fn reload(&self) {
+        self.reload.send_replace(());
     }
 
     /// Resolves when the log is poisoned: the process must end, and recovery decides.
@@ -276,7 +293,7 @@ struct Shared {
 }
 
 impl Shared {
-    fn listener(&self, surfaces: Vec<Arc<Surface>>, tls: Option<Arc<rustls::ServerConfig>>) -> Listener {
+    fn listener(&self, surfaces: Vec<Arc<Surface>>, tls: Option<SharedTls>) -> Listener {
         Listener {
             surfaces,
             tls,

@@ -7,7 +7,9 @@ mod connection;
 mod guard;
 mod head;
 mod patience;
+mod peer;
 mod request;
 
 pub use connection::{Bounds, Listener, serve};
 pub use patience::Impatient;
+pub use peer::{ServerTls, SharedTls};

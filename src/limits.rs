@@ -211,6 +211,53 @@ pub const API_KEY_PREFIX_BYTES: usize = 12;
 pub const API_KEY_BYTES_MIN: usize = API_KEY_PREFIX_BYTES + 22;
 pub const API_KEY_BYTES_MAX: usize = 256;
 
+// Certificates and tokens (authority, ingress).
+/// SPIFFE ID specification, section 2.3: no more than 2,048 bytes; a trust domain no more than 255.
+pub const SPIFFE_ID_BYTES_MAX: usize = 2_048;
+pub const TRUST_DOMAIN_BYTES_MAX: usize = 255;
+/// Trust domains, and patterns of paths, that one surface takes.
+pub const TRUST_DOMAINS_MAX: usize = 64;
+pub const SPIFFE_PATTERNS_MAX: usize = 256;
+/// Files of revoked certificates that one listener reads.
+pub const CRL_FILES_MAX: usize = 16;
+/// A certificate is verified again when it was verified this long ago, though its connection lives on.
+pub const PEER_VERIFIED_MS_MAX: u64 = 60_000;
+/// How long a client connection may live before it is closed between two requests.
+pub const CONNECTION_AGE_MS_MAX_DEFAULT: u64 = 3_600_000;
+pub const CONNECTION_AGE_MS_MIN: u64 = 100;
+pub const CONNECTION_AGE_MS_MAX_HARD: u64 = 86_400_000;
+/// A bearer token, its three parts together.
+pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
+pub const TOKEN_DEPTH_MAX: usize = 16;
+/// Values and member names in one part of a token.
+pub const TOKEN_VALUES_MAX: usize = 512;
+pub const TOKEN_LEEWAY_SECONDS_DEFAULT: u64 = 30;
+pub const TOKEN_LEEWAY_SECONDS_MAX: u64 = 300;
+pub const TOKEN_AGE_SECONDS_MAX_HARD: u64 = 30 * 86_400;
+pub const TOKEN_AUDIENCES_MAX: usize = 16;
+/// A key set: its bytes, its keys, and values and member names in it.
+pub const KEY_SET_BYTES_MAX: usize = 256 * 1024;
+pub const KEY_SET_KEYS_MAX: usize = 256;
+pub const KEY_SET_VALUES_MAX: usize = 16 * 1024;
+/// Bytes of an RSA modulus: 2,048 to 8,192 bits.
+pub const RSA_MODULUS_BYTES_MIN: usize = 256;
+pub const RSA_MODULUS_BYTES_MAX: usize = 1_024;
+/// How often a key set is fetched, and for how long the last one is believed if it cannot be.
+pub const KEY_SET_REFRESH_SECONDS_DEFAULT: u64 = 300;
+pub const KEY_SET_REFRESH_SECONDS_MAX: u64 = 86_400;
+pub const KEY_SET_STALE_SECONDS_DEFAULT: u64 = 3_600;
+pub const KEY_SET_STALE_SECONDS_MAX: u64 = 7 * 86_400;
+pub const KEY_SET_TIMEOUT_MS_DEFAULT: u64 = 5_000;
+pub const KEY_SET_TIMEOUT_MS_MAX: u64 = 60_000;
+/// Between two fetches of one key set, whatever asks for them: an unknown `kid`, a signal, a failure.
+pub const KEY_SET_REFETCH_SECONDS_DEFAULT: u64 = 30;
+pub const KEY_SET_REFETCH_SECONDS_MAX: u64 = 3_600;
+/// How often the files that identity rests on are looked at.
+pub const IDENTITY_POLL_MS: u64 = 2_000;
+const _: () = assert!(TOKEN_BYTES_MAX < HEAD_BYTES_MAX);
+const _: () = assert!(KEY_SET_REFETCH_SECONDS_DEFAULT <= KEY_SET_REFRESH_SECONDS_DEFAULT);
+const _: () = assert!(KEY_SET_REFRESH_SECONDS_DEFAULT < KEY_SET_STALE_SECONDS_DEFAULT);
+
 /// Days before a certificate's end at which `check` begins to warn.
 pub const CERTIFICATE_WARNING_DAYS: u64 = 14;
 

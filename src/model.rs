@@ -6,6 +6,7 @@
 mod actor;
 mod digest;
 pub mod entry;
+mod fault;
 mod ids;
 mod json;
 mod line;
@@ -18,6 +19,7 @@ mod verdict;
 
 pub use actor::{Actor, AuthenticationMethod};
 pub use digest::{Digest, Digester};
+pub use fault::CredentialFault;
 pub use ids::{
     ActionName, ActorId, BudgetName, Epoch, FactName, IdempotencyKey, InvalidName, LeafIndex, LogOrigin,
     PackageName, ReceiptId, SecretName, SinkName, SurfaceName, TreeSize,

@@ -30,7 +30,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 pub use turns::Turns;
 
-use crate::authority::{Credentials, State, Versions};
+use crate::authority::{Credentials, IDENTITY, ProvedUnder, State, Versions};
 use crate::canonical::ExecutionRequest;
 use crate::clock::{Clock, Moment};
 use crate::ledger::{Ledger, Receipt, Recorded, Recording, Rejection, Unrecorded};
@@ -120,16 +120,17 @@ impl From<Refused> for Ended {
 }
 
 /// Decides, records, seals and sends one request; where policy holds it and the caller waits, again when the hold has
-/// changed. `received` is when its last byte came in.
+/// changed. `received` is when its last byte came in, and `proved` what its actor was proved under.
 pub async fn admit(
     gate: &Gate,
     surface: &Surface,
     mut execution: ExecutionRequest,
     mut received: Moment,
+    proved: &ProvedUnder,
     patience: &mut Patience,
 ) -> Result<Admitted, Refused> {
     loop {
-        let (kept, held, refused) = match carry_out(gate, surface, execution, received).await {
+        let (kept, held, refused) = match carry_out(gate, surface, execution, received, proved).await {
             Ok(admitted) => return Ok(admitted),
             Err(Ended::Refused(refused)) => return Err(refused),
             Err(Ended::Held(execution, held, refused)) => (execution, held, refused),
@@ -147,17 +148,18 @@ async fn carry_out(
     surface: &Surface,
     execution: ExecutionRequest,
     received: Moment,
+    proved: &ProvedUnder,
 ) -> Result<Admitted, Ended> {
     let mut again = Again { execution, receipt: None, code: ReasonCode::ReadSetMoved, lease: None };
     let mut supersedes = None;
     for attempt in 1..=limits::EVALUATIONS_MAX {
         // A connection first, so that nothing waits between the decision and the first byte.
-        let (lease, execution) = match lease_for(gate, surface, again, attempt, supersedes).await? {
+        let (lease, execution) = match lease_for(gate, surface, again, proved, (attempt, supersedes)).await? {
             Leased::Yes(lease, execution) => (lease, execution),
             Leased::NoNeed(no_permit) => return not_permitted(gate, surface, *no_permit).await,
         };
         // Now decide, on what is true now.
-        let decided = decide(gate, surface, execution, attempt, supersedes, Purpose::Use).await;
+        let decided = decide(gate, surface, execution, proved, (attempt, supersedes), Purpose::Use).await;
         let (permit, recording) = match decided {
             Decided::Permit(permit) => *permit,
             Decided::Moved(execution) => {
@@ -188,7 +190,7 @@ async fn carry_out(
             }
         };
     }
-    Err(too_often(gate, surface, again, supersedes).await.into())
+    Err(too_often(gate, surface, again, proved, supersedes).await.into())
 }
 
 #[expect(clippy::large_enum_variant, reason = "one for each decision, taken apart at once")]
@@ -205,8 +207,8 @@ async fn lease_for(
     gate: &Gate,
     surface: &Surface,
     again: Again,
-    attempt: u32,
-    supersedes: Option<ReceiptId>,
+    proved: &ProvedUnder,
+    round: (u32, Option<ReceiptId>),
 ) -> Result<Leased, Refused> {
     let Again { mut execution, lease, receipt, code: _ } = again;
     // An idle connection that had closed unnoticed is a reason for a second round, not for a third.
@@ -216,7 +218,7 @@ async fn lease_for(
         return Ok(Leased::Yes(lease, execution));
     }
     let leased = if may_be_idle {
-        execution = match decide(gate, surface, execution, attempt, supersedes, Purpose::Look).await {
+        execution = match decide(gate, surface, execution, proved, round, Purpose::Look).await {
             Decided::Permit(permit) => permit.0.into_execution(),
             Decided::Moved(execution) => execution,
             Decided::NoPermit(no_permit) => return Ok(Leased::NoNeed(no_permit)),
@@ -269,11 +271,22 @@ fn not_sealed(
         return Err(Refused::NotSent { code: ReasonCode::CredentialInvalid, receipt });
     }
     let code = ReasonCode::ReadSetMoved;
+    if *name == *IDENTITY {
+        // The credential has to be looked at again, and only a new request brings it.
+        lease.give_back_unused();
+        return Err(Refused::NotSent { code, receipt });
+    }
     Ok(Again { execution, receipt: Some(receipt), code, lease: Some(lease) })
 }
 
 /// What the permits rested on kept moving, or connections kept closing.
-async fn too_often(gate: &Gate, surface: &Surface, again: Again, supersedes: Option<ReceiptId>) -> Refused {
+async fn too_often(
+    gate: &Gate,
+    surface: &Surface,
+    again: Again,
+    proved: &ProvedUnder,
+    supersedes: Option<ReceiptId>,
+) -> Refused {
     let Again { execution, receipt, code, lease } = again;
     if let Some(lease) = lease {
         lease.give_back_unused();
@@ -285,7 +298,7 @@ async fn too_often(gate: &Gate, surface: &Surface, again: Again, supersedes: Opt
         Ok(id) => id,
         Err(unrecorded) => return Refused::Unrecorded(unrecorded),
     };
-    let refusal = decide::give_up(gate, surface, execution, limits::EVALUATIONS_MAX);
+    let refusal = decide::give_up(gate, surface, execution, proved, limits::EVALUATIONS_MAX);
     match record_refusal(gate, refusal, Recording::new(id, supersedes), None).await {
         Ended::Refused(refused) | Ended::Held(_, _, refused) => refused,
     }

@@ -8,7 +8,7 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-use crate::model::{ActionName, Decision, OutcomeStatus, ReasonCode, SurfaceName};
+use crate::model::{ActionName, CredentialFault, Decision, OutcomeStatus, ReasonCode, SurfaceName};
 
 /// Upper bounds in seconds: 50 us to 10 s, about three a decade.
 const SECONDS: [f64; 17] = [
@@ -21,6 +21,10 @@ pub struct Metrics {
     registry: Registry,
     decisions: IntCounterVec,
     refusals: IntCounterVec,
+    unproved: IntCounterVec,
+    identity_reloads: IntCounterVec,
+    /// Parts of identity whose newest state could not be put in force.
+    pub identity_failing: IntGauge,
     outcomes: IntCounterVec,
     alarms: IntCounterVec,
     evaluation: Histogram,
@@ -138,6 +142,20 @@ impl Metrics {
                 "Requests refused before or without a verdict.",
                 &["surface", "reason_class", "reason"],
             )?,
+            unproved: counters(
+                "unproved_total",
+                "Credentials and handshakes that proved nobody.",
+                &["surface", "fault"],
+            )?,
+            identity_reloads: counters(
+                "identity_reloads_total",
+                "Certificates, revocation lists and keys that changed while running.",
+                &["part", "result"],
+            )?,
+            identity_failing: gauge(
+                "identity_failing_parts",
+                "Parts of identity of which an older state is in force, because the newest cannot be used.",
+            )?,
             outcomes: counters(
                 "outcomes_total",
                 "What became of permitted requests.",
@@ -242,6 +260,18 @@ impl Metrics {
     pub fn refused(&self, surface: Option<&SurfaceName>, code: ReasonCode) {
         let surface = surface.map_or("", SurfaceName::as_str);
         self.refusals.with_label_values(&[surface, code.class().as_str(), code.as_str()]).inc();
+    }
+
+    /// `surface` is absent for a handshake.
+    pub fn unproved(&self, surface: Option<&SurfaceName>, fault: CredentialFault) {
+        let surface = surface.map_or("", SurfaceName::as_str);
+        self.unproved.with_label_values(&[surface, fault.as_str()]).inc();
+    }
+
+    /// `part` from a closed list.
+    pub fn identity_reloaded(&self, part: &'static str, is_in_force: bool) {
+        let result = if is_in_force { "in_force" } else { "failed" };
+        self.identity_reloads.with_label_values(&[part, result]).inc();
     }
 
     pub fn settled(&self, surface: &SurfaceName, status: OutcomeStatus) {

@@ -50,7 +50,7 @@ fn installed(path: &str) -> PathBuf {
     path
 }
 
-fn python(script: &str) -> Command {
+pub fn python(script: &str) -> Command {
     let mut command = Command::new(installed("test-venv/bin/python"));
     command.arg(root().join("tests/clients").join(script));
     command

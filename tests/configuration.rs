@@ -155,7 +155,7 @@ fn claims_are_text_unless_they_are_plainly_something_else() {
     let config = place.read(&text).expect("valid");
     let mut headers = http::HeaderMap::new();
     headers.insert("authorization", format!("Bearer {key}").parse().expect("a value"));
-    let presented = interlock::authority::Presented { headers: &headers, peer_certificates: &[] };
+    let presented = interlock::authority::Presented { headers: &headers, certificate: None };
     let actor = config.surfaces[0].identities.authenticate(&presented).expect("proved");
     let claims = serde_json::to_string(&actor.claims).expect("JSON");
     let expected = r#"{"id":"007","level":3,"night":true,"off":"no","role":"buyer","tree":{"leaves":[-1,"x"]},"when":"2027-01-31"}"#;
@@ -578,7 +578,7 @@ fn a_listener_with_tls_takes_a_matching_valid_pair_and_refuses_the_rest() {
     let text = |tls: &str| edit("127.0.0.1:8080", &format!("127.0.0.1:8080, tls: {{ {tls} }}"));
     let config = place.read(&text("certificate: a.pem, key: a.key")).expect("valid");
     let tls = config.listeners[0].tls.as_ref().expect("TLS");
-    assert_eq!(tls.alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
+    assert_eq!(tls.load().config.alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
 
     for (tls, needle, message) in [
         ("certificate: a.pem, key: b.key", "b.key", "does not belong to the certificate"),
@@ -586,6 +586,20 @@ fn a_listener_with_tls_takes_a_matching_valid_pair_and_refuses_the_rest() {
         ("certificate: a.key, key: a.key", "a.key, key", "holds no certificate"),
         ("certificate: no.pem, key: a.key", "no.pem", "No such file"),
         ("certificate: a.pem", "{ certificate", "`tls` needs the field `key`"),
+        ("certificate: a.pem, key: a.key, crls: [a.pem]", "crls", "`crls` needs `client_roots`"),
+        (
+            "certificate: a.pem, key: a.key, client_certificates: optional",
+            "client_certificates",
+            "`client_certificates` needs `client_roots`",
+        ),
+        ("certificate: a.pem, key: a.key, client_roots: a.key", "a.key }", "holds no certificate"),
+        ("certificate: a.pem, key: a.key, client_roots: no.pem", "no.pem", "No such file"),
+        (
+            "certificate: a.pem, key: a.key, client_roots: a.pem, crls: [b.pem]",
+            "b.pem",
+            "holds no list of revoked certificates",
+        ),
+        ("certificate: a.pem, key: a.key, client_roots: a.pem, crls: [no.crl]", "no.crl", "No such file"),
     ] {
         let text = text(tls);
         let problems = place.problems(&text);
@@ -602,6 +616,84 @@ fn a_listener_with_tls_takes_a_matching_valid_pair_and_refuses_the_rest() {
     assert!(expired.contains("a.pem expired on"), "{expired}");
     let soon = at("2026-12-25T00:00:00Z").expect("valid");
     assert!(soon.warnings().iter().any(|w| w.message.contains("days left")), "{:?}", soon.warnings());
+}
+
+#[test]
+fn what_identity_cannot_rest_on_is_refused_at_its_place() {
+    const KEYS: &str = r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"a","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}]}"#;
+    let place = Place::new();
+    place.write("jwks.json", KEYS, 0o644);
+    place.write("private.json", &KEYS.replace("\"kid\"", "\"d\":\"AA\",\"kid\""), 0o644);
+    place.write("hmac.json", r#"{"keys":[{"kty":"oct","k":"c2VjcmV0","alg":"HS256"}]}"#, 0o644);
+    let text = |identity: &str| edit("{ api_key: {} }", identity);
+    let jwt = |edit: (&str, &str)| {
+        let jwt = "{ jwt: { issuer: \"https://i.test\", audiences: [me], algorithms: [ES256], keys: { file: jwks.json } } }";
+        jwt.replace(edit.0, edit.1)
+    };
+    let config = place.read(&text(&jwt(("", "")))).expect("valid");
+    assert!(config.surfaces[0].identities.taken().jwt.is_some());
+    assert!(config.surfaces[0].api_key_headers.is_empty());
+    assert!(config.surfaces[0].routes[0].rules.identity_headers.contains("authorization"));
+    assert_eq!((config.identity_parts.len(), config.key_sets.len()), (1, 0));
+    let fetched = "{ url: \"https://i.test/keys\" }";
+    let config = place.read(&text(&jwt(("{ file: jwks.json }", fetched)))).expect("valid");
+    assert_eq!((config.identity_parts.len(), config.key_sets.len()), (0, 1));
+
+    let mtls = |more: &str| format!("{{ mtls: {{ trust_domains: [a.test]{more} }} }}");
+    for (identity, needle, message) in [
+        ("{}".to_owned(), "{}", "`identity` needs one of `mtls`, `jwt` and `api_key`"),
+        (mtls(""), "{ trust_domains", "asks for no certificates"),
+        ("{ mtls: { trust_domains: [A.test] } }".into(), "A.test", "lowercase letters"),
+        ("{ mtls: { trust_domains: [] } }".into(), "[] } }", "expected 1 to 64 trust domains"),
+        (mtls(", paths: [agents]"), "agents]", "begins with `/`"),
+        (mtls(", paths: [/**/a]"), "/**/a", "only at its end"),
+        (jwt(("https://i.test", "https://i.test#x")), "\"https://i.test#x\"", "without `#`"),
+        (jwt(("[me]", "[]")), "[], algorithms", "expected 1 to 16 audiences"),
+        (jwt(("[ES256]", "[none]")), "none", "expected one of `RS256`"),
+        (jwt(("[ES256]", "[HS256]")), "HS256", "expected one of `RS256`"),
+        (jwt(("[ES256]", "[ES256, ES256]")), "ES256]", "appears twice"),
+        (jwt(("[ES256]", "[EdDSA]")), "jwks.json", "holds no key for the algorithms"),
+        (jwt(("jwks.json", "private.json")), "private.json", "holds a private key"),
+        (jwt(("jwks.json", "hmac.json")), "hmac.json", "holds no key for the algorithms"),
+        (jwt(("jwks.json", "charge.json")), "charge.json", "is not an object with a list `keys`"),
+        (jwt(("file: jwks.json", "roots: native")), "{ roots", "`keys` needs either `file` or `url`"),
+        (jwt(("jwks.json }", "jwks.json, roots: native }")), "roots", "of no use with a file"),
+        (
+            jwt(("file: jwks.json", "url: \"http://i.test/keys\"")),
+            "\"http://i.test/keys\"",
+            "must come by https",
+        ),
+        (
+            jwt(("file: jwks.json", "url: \"https://i.test/keys\", refresh_seconds: 5")),
+            "{ url: \"https://i.test/keys\"",
+            "at most `refresh_seconds`",
+        ),
+        (jwt(("keys:", "age_seconds_max: 0, keys:")), "0, keys", "a whole number from 1"),
+        (jwt((" } } }", " } }, api_key: {} }")), "{} }\n", "declare other `headers`"),
+        (jwt((" } } }", " } }, require_both: true }")), "require_both", "declare `mtls` and `jwt`"),
+    ] {
+        let text = text(&identity);
+        let problems = place.problems(&text);
+        // A surface that takes certificates behind this plain listener has that problem too.
+        let at = place_of(&text, needle);
+        let is_told = |problem: &String| problem.contains(message) && problem.starts_with(&at);
+        assert!(problems.iter().any(is_told), "{identity}: {at} {problems:#?}");
+        assert!(problems.len() <= 1 + usize::from(identity.contains("mtls")), "{identity}: {problems:#?}");
+    }
+
+    for id in ["spiffe://a.test/agent", "https://i.test#agent"] {
+        let problem = place.problem("id: agent-7", &format!("id: \"{id}\""));
+        assert!(problem.contains("ids of certificates and tokens"), "{problem}");
+    }
+    let keys =
+        &BASE[BASE.find("  - id: agent-7").expect("a key")..BASE.find("surfaces:\n").expect("after it")];
+    let from_file = BASE.replace(&format!("api_keys:\n{keys}"), "api_keys: { file: keys.yaml }\n");
+    place.write("keys.yaml", keys, 0o644);
+    assert_eq!(place.read(&from_file).expect("valid").api_keys.load().len(), 1);
+    place.write("keys.yaml", &keys.replace("agent-7", "agent 7"), 0o644);
+    let problems = place.problems(&from_file);
+    assert!(problems[0].contains("keys.yaml:1:9: an actor id must be"), "{problems:?}");
+    assert!(problems[0].starts_with(&place_of(&from_file, "keys.yaml")), "{problems:?}");
 }
 
 #[test]

@@ -86,7 +86,7 @@ fn the_published_key_proves_the_example_actor_with_its_claims() {
     let config = example("deploy/interlock.yaml");
     let mut headers = http::HeaderMap::new();
     let presented = |headers: &http::HeaderMap| {
-        config.surfaces[0].identities.authenticate(&Presented { headers, peer_certificates: &[] })
+        config.surfaces[0].identities.authenticate(&Presented { headers, certificate: None })
     };
     assert_eq!(presented(&headers), Err(Unauthenticated::MISSING));
     headers.insert("x-api-key", EXAMPLE_KEY.parse().expect("a value"));

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use interlock::model::{Decision, OutcomeStatus, ReasonCode};
+use interlock::model::{CredentialFault, Decision, OutcomeStatus, ReasonCode};
 use interlock::replay::WhyNot;
 use interlock::telemetry::{Alarm, Metrics};
 
@@ -180,6 +180,8 @@ fn rendered() -> BTreeSet<String> {
     metrics.ledger_health.with_label_values(&["accepting"]).set(1);
     metrics.pool.with_label_values(&["payments", "idle"]).set(1);
     metrics.sink_lag.with_label_values(&["siem"]).set(1);
+    metrics.unproved(None, CredentialFault::CertificateRevoked);
+    metrics.identity_reloaded("tls", true);
     metrics.sink_failures.with_label_values(&["siem"]).inc();
     metrics.fact_read_at.with_label_values(&["payments", "rates"]).set(1.0);
     metrics.fact_available.with_label_values(&["payments", "rates"]).set(1);

@@ -19,6 +19,7 @@ mod environment;
 mod exploits;
 mod facts;
 mod http2;
+mod identity;
 mod interop;
 mod keys;
 mod ledger_attacks;

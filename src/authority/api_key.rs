@@ -9,16 +9,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
 use subtle::{Choice, ConstantTimeEq};
 use zeroize::Zeroizing;
 
-use super::identity::{Identity, Presented, Unauthenticated};
+use super::identity::Unauthenticated;
 use crate::clock::{Clock, WallTime};
 use crate::limits;
-use crate::model::{Actor, Digest, SurfaceName};
+use crate::model::{Actor, CredentialFault, Digest, SurfaceName};
 
 /// The part of a key by which it is found: its first [`limits::API_KEY_PREFIX_BYTES`] bytes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -109,10 +110,13 @@ impl ApiKeys {
     }
 }
 
+/// The keys in force. All surfaces share them, and they may be exchanged while the gateway runs.
+pub type SharedApiKeys = Arc<ArcSwap<ApiKeys>>;
+
 /// API keys as one surface reads them.
 #[derive(Clone, Debug)]
 pub struct ApiKeyIdentity {
-    pub keys: Arc<ApiKeys>,
+    pub keys: SharedApiKeys,
     pub surface: SurfaceName,
     /// `authorization` takes `Bearer KEY`, or `Basic` with the key as the user and no password (RFC 6750,
     /// RFC 7617); any other header holds the key itself.
@@ -120,23 +124,24 @@ pub struct ApiKeyIdentity {
     pub clock: Clock,
 }
 
-impl Identity for ApiKeyIdentity {
-    fn authenticate(&self, presented: &Presented<'_>) -> Result<Option<Arc<Actor>>, Unauthenticated> {
-        let Some((name, value)) = self.only_one(presented.headers)? else { return Ok(None) };
+impl ApiKeyIdentity {
+    /// Proves the key that [`ApiKeyIdentity::find`] has found.
+    pub(super) fn prove(
+        &self,
+        (name, value): (&HeaderName, &HeaderValue),
+    ) -> Result<Arc<Actor>, Unauthenticated> {
         let key = if name == AUTHORIZATION { from_authorization(value) } else { Some(own(value.as_bytes())) };
         // What cannot hold a key is looked up as the empty key, and takes the same steps.
         let key = key.unwrap_or_default();
-        let actor = self.keys.prove(&key, &self.surface, self.clock.wall());
-        actor.map(Some).ok_or(Unauthenticated::INVALID)
+        let actor = self.keys.load().prove(&key, &self.surface, self.clock.wall());
+        actor.ok_or(Unauthenticated(CredentialFault::ApiKey))
     }
-}
 
-impl ApiKeyIdentity {
     /// Two credentials are refused even if they are equal: which one counts must not be a question.
-    fn only_one<'h>(
-        &self,
-        headers: &'h HeaderMap,
-    ) -> Result<Option<(&HeaderName, &'h HeaderValue)>, Unauthenticated> {
+    pub(super) fn find<'s>(
+        &'s self,
+        headers: &'s HeaderMap,
+    ) -> Result<Option<(&'s HeaderName, &'s HeaderValue)>, Unauthenticated> {
         let mut found =
             self.headers.iter().flat_map(|name| headers.get_all(name).iter().map(move |v| (name, v)));
         match (found.next(), found.next()) {
@@ -197,7 +202,7 @@ mod tests {
         keys.insert(key).expect_err("its prefix is taken");
         assert_eq!((keys.len(), keys.is_empty()), (1, false));
         ApiKeyIdentity {
-            keys: Arc::new(keys),
+            keys: Arc::new(ArcSwap::from_pointee(keys)),
             surface: "payments".parse().expect("a name"),
             headers: vec![AUTHORIZATION, HeaderName::from_static("x-api-key")],
             clock: Clock::manual(WallTime::from_unix_ns(1_000)),
@@ -213,8 +218,8 @@ mod tests {
             .collect();
         let mut map = HeaderMap::new();
         map.extend(headers);
-        let presented = Presented { headers: &map, peer_certificates: &[] };
-        identity.authenticate(&presented).map(|found| found.map(|actor| actor.id.to_string()))
+        let found = identity.find(&map)?;
+        found.map(|found| identity.prove(found).map(|actor| actor.id.to_string())).transpose()
     }
 
     fn basic(pair: &str) -> String {
@@ -258,7 +263,11 @@ mod tests {
             ("authorization", &basic(&format!("{KEY}:password"))),
             ("authorization", &basic(&format!("{KEY}::"))),
         ] {
-            assert_eq!(ask(&identity, &[(name, value)]), Err(Unauthenticated::INVALID), "{name}: {value}");
+            assert_eq!(
+                ask(&identity, &[(name, value)]),
+                Err(Unauthenticated(CredentialFault::ApiKey)),
+                "{name}: {value}"
+            );
         }
     }
 
@@ -287,7 +296,7 @@ mod tests {
         let here = identity(Some(&["exports", "payments"]), None);
         assert_eq!(ask(&here, &[("x-api-key", KEY)]), Ok(Some("agent-7".into())));
         let elsewhere = identity(Some(&["exports"]), None);
-        assert_eq!(ask(&elsewhere, &[("x-api-key", KEY)]), Err(Unauthenticated::INVALID));
+        assert_eq!(ask(&elsewhere, &[("x-api-key", KEY)]), Err(Unauthenticated(CredentialFault::ApiKey)));
     }
 
     #[test]
@@ -296,7 +305,7 @@ mod tests {
         identity.clock.advance(Duration::from_nanos(999));
         assert_eq!(ask(&identity, &[("x-api-key", KEY)]), Ok(Some("agent-7".into())));
         identity.clock.advance(Duration::from_nanos(1));
-        assert_eq!(ask(&identity, &[("x-api-key", KEY)]), Err(Unauthenticated::INVALID));
+        assert_eq!(ask(&identity, &[("x-api-key", KEY)]), Err(Unauthenticated(CredentialFault::ApiKey)));
     }
 
     #[test]
@@ -311,13 +320,13 @@ mod tests {
     #[test]
     fn a_key_shorter_than_128_random_bits_is_refused_even_if_its_digest_is_known() {
         let short = &KEY[..limits::API_KEY_BYTES_MIN - 1];
-        let mut identity = identity(None, None);
-        let mut key = identity.keys.0.values().next().expect("one key").clone();
+        let identity = identity(None, None);
+        let mut key = identity.keys.load().0.values().next().expect("one key").clone();
         key.digest = Digest::of(short.as_bytes());
         let mut keys = ApiKeys::new();
         keys.insert(key).expect("the first");
-        identity.keys = Arc::new(keys);
-        assert_eq!(ask(&identity, &[("x-api-key", short)]), Err(Unauthenticated::INVALID));
+        identity.keys.store(Arc::new(keys));
+        assert_eq!(ask(&identity, &[("x-api-key", short)]), Err(Unauthenticated(CredentialFault::ApiKey)));
     }
 
     #[test]

@@ -57,6 +57,11 @@ impl Versions {
         });
     }
 
+    /// The version of one piece of state as it is now.
+    pub fn version(&self, name: &str) -> Option<Arc<str>> {
+        self.0.current.load().get(name).cloned()
+    }
+
     /// These versions as they are now, [`UNSET`] where there is none.
     pub fn capture<'n>(&self, clock: &Clock, names: impl IntoIterator<Item = &'n Arc<str>>) -> ReadSet {
         // The time first: a permit is never younger than what it rests on.

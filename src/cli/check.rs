@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use interlock::authority::{Amount, BudgetRule, CalendarUnit, InputPointer, Window};
+use interlock::authority::{Amount, BudgetRule, CalendarUnit, InputPointer, Require, Window};
 use interlock::canonical::{BodyRules, Forward};
 use interlock::clock::Clock;
 use interlock::config::{Config, FactConfig, FactFrom, RouteConfig, SecretsAre, SurfaceConfig, Surroundings};
@@ -76,7 +76,11 @@ pub fn report(config: &Config) -> String {
         format!("log {} in {}", config.log_origin, config.ledger.dir.display()),
         format!("policies in {}", config.policy.dir.display()),
         format!("admin on {}", config.admin.listen),
-        format!("{} API keys, {} credentials", config.api_keys.len(), config.credentials.names().count()),
+        format!(
+            "{} API keys, {} credentials",
+            config.api_keys.load().len(),
+            config.credentials.names().count()
+        ),
     ];
     for listener in &config.listeners {
         let tls = if listener.tls.is_some() { "TLS" } else { "no TLS" };
@@ -107,6 +111,7 @@ fn surface_lines(surface: &SurfaceConfig) -> Vec<String> {
     let mut lines = vec![
         format!("surface {name}: {hosts} on {listener}, policy package {package}"),
         format!("  upstream {} ({roots}), {credential}", surface.upstream.authority),
+        format!("  identity by {}", taken(surface)),
     ];
     lines.extend(surface.facts.iter().map(fact_line));
     lines.extend(surface.budgets.iter().map(budget_line));
@@ -158,6 +163,20 @@ fn budget_line(budget: &BudgetRule) -> String {
     let actions = budget.actions.iter().flatten().map(|name| name.as_str()).collect::<Vec<_>>();
     let actions = if actions.is_empty() { "every action".to_owned() } else { actions.join(", ") };
     format!("  budget {}: {amount} {} of {actions} by {key}, {window}", budget.name, budget.unit)
+}
+
+fn taken(surface: &SurfaceConfig) -> String {
+    let taken = surface.identities.taken();
+    let ways = [
+        ("certificate", taken.mtls.is_some()),
+        ("token", taken.jwt.is_some()),
+        ("API key", taken.api_key.is_some()),
+    ];
+    let ways: Vec<_> = ways.iter().filter(|(_, is_taken)| *is_taken).map(|(way, _)| *way).collect();
+    ways.join(match taken.require {
+        Require::One => " or ",
+        Require::CertificateAndToken => " and ",
+    })
 }
 
 fn row(route: &RouteConfig) -> [String; 5] {

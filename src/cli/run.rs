@@ -2,7 +2,8 @@
 //!
 //! Exit codes: 0 stopped clean; 2 the config is not valid; 3 stopped, but requests were given up or the log could
 //! not be closed; 4 the log was poisoned; 5 the gateway could not start. After a second signal the process ends at
-//! once, as in a crash: recovery settles what was open at the next start.
+//! once, as in a crash: recovery settles what was open at the next start. SIGHUP reads again what identity rests on:
+//! certificates, lists of revoked certificates, keys.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal, Write};
@@ -57,6 +58,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
 async fn serve(config: Config, clock: Clock) -> io::Result<u8> {
     // Before anything is open: a signal that comes while starting is not lost.
     let mut signals = Signals::new()?;
+    let mut hangup = signal(SignalKind::hangup())?;
     let names: Vec<_> = config.listeners.iter().map(|l| (l.name.clone(), l.tls.is_some())).collect();
     let admin_scheme = if config.admin.tls.is_some() { "https" } else { "http" };
     // Then standard output is for receipts alone.
@@ -86,9 +88,12 @@ async fn serve(config: Config, clock: Clock) -> io::Result<u8> {
     say(&lines, out);
     notify("READY=1");
 
-    let poisoned = tokio::select! {
-        () = signals.next() => false,
-        () = gateway.failed() => true,
+    let poisoned = loop {
+        tokio::select! {
+            () = signals.next() => break false,
+            () = gateway.failed() => break true,
+            _ = hangup.recv() => gateway.reload(),
+        }
     };
     notify("STOPPING=1");
     if poisoned {

@@ -5,8 +5,6 @@ use std::sync::Arc;
 
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 
 use super::fields;
 use super::reader::{Fields, Reader};
@@ -15,7 +13,7 @@ use super::yaml::{At, Node, Value};
 use super::{AdminConfig, AdminListen, SecretsAre};
 use crate::admin::{CertificateOf, NotAnOperator, Operator, Operators, TOKEN_START, Token};
 use crate::authority::{ApiKeys, KeyPrefix};
-use crate::clock::WallTime;
+use crate::clock::{Clock, WallTime};
 use crate::limits;
 use crate::model::entry::Role;
 use crate::model::{ActorId, Digest};
@@ -24,7 +22,7 @@ pub fn read(
     reader: &mut Reader<'_>,
     file: &Fields<'_>,
     secrets: SecretsAre,
-    now: WallTime,
+    clock: &Clock,
 ) -> Option<AdminConfig> {
     let empty = Node { at: At::START, value: Value::Mapping(Vec::new()) };
     let fields = section_or_defaults(reader, file, "admin", &fields::ADMIN, &empty)?;
@@ -40,7 +38,7 @@ pub fn read(
         None => read_address(reader, &fields).map(AdminListen::Tcp),
     };
     let tls = match fields.optional("tls") {
-        Some(node) => read_tls(reader, node, secrets, now),
+        Some(node) => read_tls(reader, node, secrets, clock),
         None => Some(None),
     };
     let host = fields.optional("host").and_then(|n| reader.text(n, "a name"));
@@ -49,7 +47,7 @@ pub fn read(
         uids: fields.optional("unix").is_some(),
     };
     let operators = match fields.optional("operators") {
-        Some(node) => read_operators(reader, node, takes, now),
+        Some(node) => read_operators(reader, node, takes, clock.wall()),
         None => Operators::default(),
     };
     let (listen, tls) = (listen?, tls?);
@@ -92,13 +90,13 @@ fn read_tls(
     reader: &mut Reader<'_>,
     node: &Node,
     secrets: SecretsAre,
-    now: WallTime,
+    clock: &Clock,
 ) -> Option<Option<Arc<ServerConfig>>> {
     let fields = reader.fields(node, &fields::ADMIN_TLS)?;
-    let server = read_tls_of(reader, &fields, secrets, now);
+    let server = read_tls_of(reader, &fields, secrets, clock);
     let roots = match fields.optional("client_roots") {
         Some(n) => reader.file(n).and_then(|(path, pem)| {
-            let roots = read_roots(&pem);
+            let roots = super::tls::root_store(&pem);
             roots.map_err(|why| reader.error(n.at, format!("{} {why}", path.display()))).ok().map(Some)
         }),
         None => Some(None),
@@ -109,16 +107,6 @@ fn read_tls(
     let built = with_clients(&server, roots);
     let built = built.map_err(|why| reader.error(node.at, format!("`tls` cannot be used ({why})")));
     built.ok().map(|config| Some(Arc::new(config)))
-}
-
-fn read_roots(pem: &[u8]) -> Result<RootCertStore, String> {
-    super::tls::roots(pem)?;
-    let mut store = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(pem) {
-        let certificate = certificate.map_err(|e| format!("is not PEM ({e})"))?;
-        store.add(certificate).map_err(|e| format!("holds a certificate that cannot be a root ({e})"))?;
-    }
-    Ok(store)
 }
 
 /// The same certificate and key, for HTTP/1.1 alone. Nothing is resumed: a client proves its certificate every time.

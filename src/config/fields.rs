@@ -141,6 +141,12 @@ pub const LIMITS: Section = Section {
         number("body_ms_max", limits::BODY_MS_MAX_DEFAULT, 100, limits::BODY_MS_MAX_HARD),
         number("evaluation_ms_max", limits::EVALUATION_MS_MAX_DEFAULT, 1, limits::EVALUATION_MS_MAX_HARD),
         number("evaluation_threads", limits::EVALUATION_THREADS_DEFAULT, 1, limits::EVALUATION_THREADS_MAX),
+        number(
+            "connection_age_ms_max",
+            limits::CONNECTION_AGE_MS_MAX_DEFAULT,
+            limits::CONNECTION_AGE_MS_MIN,
+            limits::CONNECTION_AGE_MS_MAX_HARD,
+        ),
         number("drain_ms_max", limits::DRAIN_MS_MAX_DEFAULT, 0, limits::DRAIN_MS_MAX_HARD),
     ],
 };
@@ -151,8 +157,20 @@ pub const LISTENER: Section = Section {
     fields: &[required("name"), required("address"), optional("tls")],
 };
 
-pub const LISTENER_TLS: Section =
-    Section { path: "listeners[].tls", called: "`tls`", fields: &[required("certificate"), required("key")] };
+pub const LISTENER_TLS: Section = Section {
+    path: "listeners[].tls",
+    called: "`tls`",
+    fields: &[
+        required("certificate"),
+        required("key"),
+        optional("client_roots"),
+        default("crls", "[]"),
+        default("client_certificates", "required"),
+    ],
+};
+
+/// In place of the list: the keys stand in a file of their own, which is read again while the gateway runs.
+pub const API_KEYS: Section = Section { path: "api_keys", called: "`api_keys`", fields: &[required("file")] };
 
 pub const API_KEY: Section = Section {
     path: "api_keys[]",
@@ -188,8 +206,64 @@ pub const SURFACE: Section = Section {
     ],
 };
 
-pub const IDENTITY: Section =
-    Section { path: "surfaces[].identity", called: "`identity`", fields: &[required("api_key")] };
+pub const IDENTITY: Section = Section {
+    path: "surfaces[].identity",
+    called: "`identity`",
+    fields: &[optional("mtls"), optional("jwt"), optional("api_key"), default("require_both", "false")],
+};
+
+pub const IDENTITY_MTLS: Section = Section {
+    path: "surfaces[].identity.mtls",
+    called: "`mtls`",
+    fields: &[required("trust_domains"), default("paths", "[/**]")],
+};
+
+pub const IDENTITY_JWT: Section = Section {
+    path: "surfaces[].identity.jwt",
+    called: "`jwt`",
+    fields: &[
+        required("issuer"),
+        required("audiences"),
+        default("only_our_audiences", "false"),
+        required("algorithms"),
+        required("keys"),
+        default("types", "[at+jwt]"),
+        number("leeway_seconds", limits::TOKEN_LEEWAY_SECONDS_DEFAULT, 0, limits::TOKEN_LEEWAY_SECONDS_MAX),
+        optional("age_seconds_max"),
+    ],
+};
+
+pub const IDENTITY_JWT_KEYS: Section = Section {
+    path: "surfaces[].identity.jwt.keys",
+    called: "`keys`",
+    fields: &[
+        optional("file"),
+        optional("url"),
+        default("roots", "webpki"),
+        number("timeout_ms_max", limits::KEY_SET_TIMEOUT_MS_DEFAULT, 100, limits::KEY_SET_TIMEOUT_MS_MAX),
+        number(
+            "refresh_seconds",
+            limits::KEY_SET_REFRESH_SECONDS_DEFAULT,
+            1,
+            limits::KEY_SET_REFRESH_SECONDS_MAX,
+        ),
+        number(
+            "refetch_seconds_min",
+            limits::KEY_SET_REFETCH_SECONDS_DEFAULT,
+            1,
+            limits::KEY_SET_REFETCH_SECONDS_MAX,
+        ),
+        number(
+            "stale_seconds_max",
+            limits::KEY_SET_STALE_SECONDS_DEFAULT,
+            2,
+            limits::KEY_SET_STALE_SECONDS_MAX,
+        ),
+    ],
+};
+
+pub const IDENTITY_JWT_ROOTS: Section =
+    Section { path: "surfaces[].identity.jwt.keys.roots", called: "`roots`", fields: &[required("file")] };
 
 pub const IDENTITY_API_KEY: Section = Section {
     path: "surfaces[].identity.api_key",
@@ -383,9 +457,14 @@ pub const SECTIONS: &[&Section] = &[
     &LIMITS,
     &LISTENER,
     &LISTENER_TLS,
+    &API_KEYS,
     &API_KEY,
     &SURFACE,
     &IDENTITY,
+    &IDENTITY_MTLS,
+    &IDENTITY_JWT,
+    &IDENTITY_JWT_KEYS,
+    &IDENTITY_JWT_ROOTS,
     &IDENTITY_API_KEY,
     &UPSTREAM,
     &ROOTS,

@@ -10,7 +10,9 @@ use crate::admin::TOKEN_START;
 use crate::authority::{ApiKey, ApiKeys, KeyPrefix};
 use crate::clock::WallTime;
 use crate::limits;
-use crate::model::{Actor, AuthenticationMethod, Digest, Json, Number, Object, SurfaceName, is_reserved};
+use crate::model::{
+    Actor, ActorId, AuthenticationMethod, Digest, Json, Number, Object, SurfaceName, is_reserved,
+};
 
 /// The key that deploy/interlock.yaml declares, so that the example can be tried. Published, hence no secret.
 pub const EXAMPLE_KEY: &str = "ilk_example0_this-key-is-published-and-protects-nothing";
@@ -39,7 +41,15 @@ fn read_key(
     named: &mut Vec<(At, SurfaceName)>,
 ) -> Option<(At, ApiKey)> {
     let fields = reader.fields(node, &fields::API_KEY)?;
-    let id = fields.optional("id").and_then(|n| reader.name(n));
+    let id = fields.optional("id").and_then(|n| {
+        let id: ActorId = reader.name(n)?;
+        // So that no API key can stand for a workload or for a token's subject.
+        if id.as_str().starts_with("spiffe://") || id.as_str().contains('#') {
+            let why = "an API key's id must not begin with `spiffe://` or have a `#`: those are ids of certificates and tokens";
+            reader.error(n.at, why);
+        }
+        Some(id)
+    });
     let prefix = fields.optional("prefix").and_then(|n| {
         let text = reader.text(n, "the first characters of the key")?;
         if text.starts_with(TOKEN_START) {

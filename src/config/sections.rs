@@ -5,17 +5,22 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+
 use super::fields::{self, Rule, Section};
 use super::reader::{Fields, Reader};
 use super::redact;
+use super::reload::{Files, IdentityPart, Part, read_named, read_private_named};
 use super::surface::{self, Draft, Secrets, Source};
 use super::yaml::{At, Node, Value};
 use super::{
-    AdminConfig, Config, LedgerConfig, LimitsConfig, ListenerConfig, ListenerName, LogFormat, PolicyConfig,
-    SecretsAre, SurfaceConfig, Surroundings, TelemetryConfig, Warnings, admin, keys, secret, sinks, tls,
+    AdminConfig, Config, KeySetFetch, LedgerConfig, LimitsConfig, ListenerConfig, ListenerName, LogFormat,
+    PolicyConfig, SecretsAre, SurfaceConfig, Surroundings, TelemetryConfig, Warnings, admin, keys, secret,
+    sinks, tls, yaml,
 };
-use crate::authority::{ApiKeyIdentity, ApiKeys, Credentials, Identities};
+use crate::authority::{ApiKeyIdentity, ApiKeys, Credentials, Identities, SharedApiKeys, Taken};
 use crate::clock::{Clock, WallTime};
+use crate::ingress::SharedTls;
 use crate::limits;
 use crate::merkle::note::VerifierKey;
 use crate::model::{Digest, LogOrigin, SecretName, SurfaceName};
@@ -30,7 +35,9 @@ pub struct Parts {
     telemetry: TelemetryConfig,
     limits: LimitsConfig,
     listeners: Vec<ListenerConfig>,
-    api_keys: Arc<ApiKeys>,
+    api_keys: SharedApiKeys,
+    identity_parts: Vec<IdentityPart>,
+    key_sets: Vec<KeySetFetch>,
     surfaces: Vec<SurfaceConfig>,
     credentials: Credentials,
     sinks: Vec<crate::sinks::Settings>,
@@ -49,6 +56,8 @@ impl Parts {
             limits: self.limits,
             listeners: self.listeners,
             api_keys: self.api_keys,
+            identity_parts: self.identity_parts,
+            key_sets: self.key_sets,
             surfaces: self.surfaces,
             credentials: self.credentials,
             sinks: self.sinks,
@@ -66,16 +75,15 @@ pub fn read(reader: &mut Reader<'_>, tree: &Node, surroundings: Surroundings<'_>
         .optional("ledger")
         .and_then(|n| read_ledger(reader, n, log_origin.as_ref(), surroundings.secrets));
     let policy = file.optional("policy").and_then(|n| read_policy(reader, n));
-    let admin = admin::read(reader, &file, surroundings.secrets, now);
+    let admin = admin::read(reader, &file, surroundings.secrets, surroundings.clock);
     let telemetry = read_telemetry(reader, &file);
     let limits = read_limits(reader, &file);
-    let listeners = file.optional("listeners").map(|n| read_listeners(reader, n, surroundings.secrets, now));
-    let (api_keys, named) = match file.optional("api_keys") {
-        Some(n) => keys::read(reader, n, now),
-        None => (ApiKeys::new(), Vec::new()),
-    };
+    let mut parts = Vec::new();
+    let listeners = file.optional("listeners").map(|n| read_listeners(reader, n, surroundings, &mut parts));
+    let ReadKeys { keys: api_keys, named, file: key_file, is_whole: keys_are_whole } =
+        file.optional("api_keys").map_or_else(ReadKeys::default, |n| read_api_keys(reader, n, now));
     let secrets = Secrets { variable: surroundings.variable, are: surroundings.secrets };
-    let drafts = file.optional("surfaces").map(|n| read_surfaces(reader, n, secrets));
+    let drafts = file.optional("surfaces").map(|n| read_surfaces(reader, n, secrets, surroundings.clock));
     let sinks = file.optional("sinks").map_or_else(Vec::new, |n| sinks::read(reader, n, secrets));
     let (listeners, mut drafts) = (listeners?, drafts?);
     check_surfaces(reader, &drafts);
@@ -88,7 +96,7 @@ pub fn read(reader: &mut Reader<'_>, tree: &Node, surroundings: Surroundings<'_>
     if drafts.len() == surface_count {
         check_keys(reader, &drafts, &api_keys, &named);
         // With a key that could not be read, a claim would seem to be missing.
-        if file.optional("api_keys").map(count) == Some(api_keys.len()) {
+        if file.optional("api_keys").is_some() && keys_are_whole {
             redact::check_claims(reader, &drafts, &api_keys);
         }
     }
@@ -99,7 +107,14 @@ pub fn read(reader: &mut Reader<'_>, tree: &Node, surroundings: Surroundings<'_>
         admin::check_api_keys(reader, node.at, &admin.operators, &api_keys);
     }
     let credentials = take_credentials(reader, &mut drafts);
-    let api_keys = Arc::new(api_keys);
+    let api_keys: SharedApiKeys = Arc::new(ArcSwap::from_pointee(api_keys));
+    if let Some((path, files)) = key_file {
+        let surfaces = drafts.iter().map(|d| d.name.clone()).collect();
+        let part = Part::ApiKeys { path, slot: api_keys.clone(), surfaces };
+        parts.push(IdentityPart::new(part, &files));
+    }
+    parts.extend(drafts.iter_mut().filter_map(|d| d.identity.files.take()));
+    let key_sets = drafts.iter_mut().filter_map(|d| d.identity.fetch.take()).collect();
     Some(Parts {
         log_origin: log_origin?,
         ledger: ledger?,
@@ -110,6 +125,8 @@ pub fn read(reader: &mut Reader<'_>, tree: &Node, surroundings: Surroundings<'_>
         listeners: listeners.into_iter().map(|(_, listener)| listener).collect(),
         surfaces: drafts.into_iter().map(|d| finish(d, &api_keys, surroundings.clock)).collect(),
         api_keys,
+        identity_parts: parts,
+        key_sets,
         credentials,
         sinks,
     })
@@ -254,6 +271,7 @@ fn read_limits(reader: &mut Reader<'_>, file: &Fields<'_>) -> Option<LimitsConfi
     let head_max = reader.milliseconds(&fields, "head_ms_max");
     let body_max = reader.milliseconds(&fields, "body_ms_max");
     let evaluation_max = reader.milliseconds(&fields, "evaluation_ms_max");
+    let connection_age_max = reader.milliseconds(&fields, "connection_age_ms_max");
     let drain_max = reader.milliseconds(&fields, "drain_ms_max");
     Some(LimitsConfig {
         requests_in_flight_max: requests_in_flight_max?,
@@ -262,6 +280,7 @@ fn read_limits(reader: &mut Reader<'_>, file: &Fields<'_>) -> Option<LimitsConfi
         body_max: body_max?,
         evaluation_max: evaluation_max?,
         evaluation_threads: evaluation_threads?,
+        connection_age_max: connection_age_max?,
         drain_max: drain_max?,
     })
 }
@@ -281,8 +300,8 @@ pub(super) fn parse_address(reader: &mut Reader<'_>, at: At, text: &str) -> Opti
 fn read_listeners(
     reader: &mut Reader<'_>,
     node: &Node,
-    secrets: SecretsAre,
-    now: WallTime,
+    surroundings: Surroundings<'_>,
+    parts: &mut Vec<IdentityPart>,
 ) -> Vec<(At, ListenerConfig)> {
     let items = reader.items(node, "listeners").unwrap_or_default();
     if items.is_empty() {
@@ -290,7 +309,7 @@ fn read_listeners(
     }
     let mut listeners: Vec<(At, ListenerConfig)> = Vec::new();
     for item in items {
-        let Some((at, listener)) = read_listener(reader, item, secrets, now) else { continue };
+        let Some((at, listener)) = read_listener(reader, item, surroundings, parts) else { continue };
         for (_, earlier) in &listeners {
             if earlier.name == listener.name {
                 reader.error(at, format!("another listener is called `{}`", listener.name));
@@ -308,8 +327,8 @@ fn read_listeners(
 fn read_listener(
     reader: &mut Reader<'_>,
     node: &Node,
-    secrets: SecretsAre,
-    now: WallTime,
+    surroundings: Surroundings<'_>,
+    parts: &mut Vec<IdentityPart>,
 ) -> Option<(At, ListenerConfig)> {
     let fields = reader.fields(node, &fields::LISTENER)?;
     // A listener's name has the form of a surface's.
@@ -323,30 +342,37 @@ fn read_listener(
         parse_address(reader, n.at, text)
     });
     let tls = match fields.optional("tls") {
-        Some(n) => read_tls(reader, n, secrets, now),
+        Some(n) => read_tls(reader, n, surroundings),
         None => Some(None),
     };
     let (at, name) = name?;
-    Some((at, ListenerConfig { name, address: address?, tls: tls? }))
+    let tls = tls?.map(|(paths, files, slot)| {
+        let part = Part::Tls { listener: name.clone(), paths, slot: slot.clone() };
+        parts.push(IdentityPart::new(part, &files));
+        slot
+    });
+    let asks_clients = fields.optional("tls").is_some_and(|n| has_field(n, "client_roots"));
+    Some((at, ListenerConfig { name, address: address?, tls, asks_clients }))
 }
+
+/// Also where the section could not be read whole.
+fn has_field(node: &Node, name: &str) -> bool {
+    match &node.value {
+        Value::Mapping(entries) => entries.iter().any(|(key, _)| key.name == name),
+        Value::Scalar { .. } | Value::Sequence(_) => false,
+    }
+}
+
+type ReadTls = (tls::Paths, Files, SharedTls);
 
 /// `Some(None)` only where secrets need not be there and the key is not.
-fn read_tls(
-    reader: &mut Reader<'_>,
-    node: &Node,
-    secrets: SecretsAre,
-    now: WallTime,
-) -> Option<Option<Arc<rustls::ServerConfig>>> {
-    let fields = reader.fields(node, &fields::LISTENER_TLS)?;
-    read_tls_of(reader, &fields, secrets, now)
-}
-
-/// Of a mapping with `certificate` and `key`.
+#[expect(clippy::option_option, reason = "a problem and a secret that need not be there are different")]
+/// Of a mapping with `certificate` and `key`; read once, at the start.
 pub(super) fn read_tls_of(
     reader: &mut Reader<'_>,
     fields: &Fields<'_>,
     secrets: SecretsAre,
-    now: WallTime,
+    clock: &Clock,
 ) -> Option<Option<Arc<rustls::ServerConfig>>> {
     let certificate = fields.optional("certificate").and_then(|n| reader.file(n).map(|f| (n.at, f)));
     let key_node = fields.optional("key")?;
@@ -359,25 +385,143 @@ pub(super) fn read_tls_of(
         }
     };
     let (at, (path, pem)) = certificate?;
-    match tls::server(&pem, &key, now) {
+    match tls::server(&pem, &key, None, clock) {
         Ok((config, warning)) => {
             if let Some(warning) = warning {
                 reader.warn(at, format!("{} {warning}", path.display()));
             }
             Some(Some(config))
         }
-        Err(tls::InvalidTls::Certificate(why)) => {
-            reader.error(at, format!("{} {why}", path.display()));
+        Err((tls::KEY, why)) => {
+            reader.error(key_node.at, format!("{} {why}", key_path.display()));
             None
         }
-        Err(tls::InvalidTls::Key(why)) => {
-            reader.error(key_node.at, format!("{} {why}", key_path.display()));
+        Err((_, why)) => {
+            reader.error(at, format!("{} {why}", path.display()));
             None
         }
     }
 }
 
-fn read_surfaces(reader: &mut Reader<'_>, node: &Node, secrets: Secrets<'_>) -> Vec<Draft> {
+fn read_tls(reader: &mut Reader<'_>, node: &Node, surroundings: Surroundings<'_>) -> Option<Option<ReadTls>> {
+    let fields = reader.fields(node, &fields::LISTENER_TLS)?;
+    let client = read_client_paths(reader, &fields);
+    let (certificate, key) = (fields.optional("certificate"), fields.optional("key")?);
+    let certificate = certificate.and_then(|n| reader.path(n).map(|path| (n.at, path)));
+    let key_path = reader.path(key)?;
+    if let Err(why) = read_private_named(&key_path) {
+        secret_problem(reader, key.at, why, surroundings.secrets);
+        return (surroundings.secrets == SecretsAre::Optional).then_some(None);
+    }
+    let (client, (certificate_at, certificate)) = (client?, certificate?);
+    let mut places = vec![certificate_at, key.at];
+    let client = client.map(|(at, paths)| {
+        places.extend(at);
+        paths
+    });
+    let paths = tls::Paths { certificate, key: key_path, client };
+    for (at, path) in places.iter().zip(paths.all()).filter(|(at, _)| **at != key.at) {
+        if let Err(why) = read_named(path) {
+            reader.error(*at, why);
+            return None;
+        }
+    }
+    // Read once more, all together, so that what is in force and what is compared with later are the same bytes.
+    let files = paths.read().map_err(|why| reader.error(node.at, why)).ok()?;
+    let place = |at: usize| places.get(at).copied().unwrap_or(node.at);
+    let say = |(at, why): &tls::AtFault| match paths.all().nth(*at) {
+        Some(path) => format!("{} {why}", path.display()),
+        None => why.clone(),
+    };
+    match paths.build(&files, surroundings.clock) {
+        Ok((tls, warnings)) => {
+            warnings.iter().for_each(|warning| reader.warn(place(warning.0), say(warning)));
+            let slot = Arc::new(ArcSwap::from_pointee(tls));
+            Some(Some((paths, Files::of(files), slot)))
+        }
+        Err(fault) => {
+            reader.error(place(fault.0), say(&fault));
+            None
+        }
+    }
+}
+
+/// Whom client certificates must come from, with the places of the roots and of each list. Outer `None`: a problem.
+#[expect(clippy::option_option, reason = "a problem and a field that is not there are different")]
+fn read_client_paths(
+    reader: &mut Reader<'_>,
+    fields: &Fields<'_>,
+) -> Option<Option<(Vec<At>, tls::ClientPaths)>> {
+    let choices = [("required", tls::ClientsAre::Required), ("optional", tls::ClientsAre::Optional)];
+    let are = reader.choice(fields, "client_certificates", &choices)?;
+    let Some(roots) = fields.optional("client_roots") else {
+        for name in ["crls", "client_certificates"] {
+            if fields.optional(name).is_some() {
+                reader.error(fields.place(name), format!("`{name}` needs `client_roots`"));
+            }
+        }
+        return Some(None);
+    };
+    let mut places = vec![roots.at];
+    let roots = reader.path(roots)?;
+    let mut crls = Vec::new();
+    if let Some(node) = fields.optional("crls") {
+        let items = reader.items(node, "files")?;
+        if items.len() > limits::CRL_FILES_MAX {
+            reader.error(node.at, format!("more than {} files", limits::CRL_FILES_MAX));
+        }
+        for item in items {
+            crls.push(reader.path(item)?);
+            places.push(item.at);
+        }
+    }
+    Some(Some((places, tls::ClientPaths { roots, crls, are })))
+}
+
+/// API keys as read, here or from a file of their own.
+#[derive(Default)]
+struct ReadKeys {
+    keys: ApiKeys,
+    named: Vec<(At, SurfaceName)>,
+    file: Option<(PathBuf, Files)>,
+    /// Every key that is declared could be read.
+    is_whole: bool,
+}
+
+fn read_api_keys(reader: &mut Reader<'_>, node: &Node, now: WallTime) -> ReadKeys {
+    let Value::Mapping(_) = &node.value else {
+        let (keys, named) = keys::read(reader, node, now);
+        let is_whole = count(node) == keys.len();
+        return ReadKeys { keys, named, file: None, is_whole };
+    };
+    let read = reader.fields(node, &fields::API_KEYS).and_then(|f| f.optional("file"));
+    let Some((at, (path, bytes))) = read.and_then(|n| Some((n.at, reader.file(n)?))) else {
+        return ReadKeys::default();
+    };
+    // Problems of the other file are told at the place that names it, with their own places in front.
+    let there = |place: At, why: &str| format!("{}:{}:{}: {why}", path.display(), place.line, place.column);
+    let Ok(text) = std::str::from_utf8(&bytes) else {
+        reader.error(at, format!("{} is not UTF-8", path.display()));
+        return ReadKeys::default();
+    };
+    let tree = match yaml::parse(text) {
+        Ok(tree) => tree,
+        Err(e) => {
+            reader.error(at, there(e.at, &e.message));
+            return ReadKeys::default();
+        }
+    };
+    let mut inner = Reader::new(path.parent().unwrap_or(Path::new("")));
+    let (keys, named) = keys::read(&mut inner, &tree, now);
+    inner.problems.iter().for_each(|p| reader.error(at, there(p.at, &p.message)));
+    inner.warnings.iter().for_each(|p| reader.warn(at, there(p.at, &p.message)));
+    let is_whole = count(&tree) == keys.len();
+    let named = named.into_iter().map(|(_, surface)| (at, surface)).collect();
+    let files = Files::of(vec![bytes.into()]);
+    ReadKeys { keys, named, file: Some((path, files)), is_whole }
+}
+
+fn read_surfaces(reader: &mut Reader<'_>, node: &Node, secrets: Secrets<'_>, clock: &Clock) -> Vec<Draft> {
     let items = reader.items(node, "surfaces").unwrap_or_default();
     if items.is_empty() {
         reader.error(node.at, "expected at least one surface");
@@ -386,7 +530,7 @@ fn read_surfaces(reader: &mut Reader<'_>, node: &Node, secrets: Secrets<'_>) -> 
         reader.error(node.at, format!("more than {} surfaces", limits::SURFACES_MAX));
         return Vec::new();
     }
-    items.iter().filter_map(|item| surface::read(reader, item, secrets)).collect()
+    items.iter().filter_map(|item| surface::read(reader, item, secrets, clock)).collect()
 }
 
 pub fn count(node: &Node) -> usize {
@@ -413,6 +557,17 @@ fn check_listeners(
     all_surfaces: bool,
 ) {
     for draft in drafts {
+        if let Some((at, _)) = &draft.identity.mtls
+            && listeners.iter().any(|(_, l)| l.name == draft.listener && !l.asks_clients)
+        {
+            let listener = &draft.listener;
+            reader.error(
+                *at,
+                format!(
+                    "the listener `{listener}` asks for no certificates: it needs `tls` with `client_roots`"
+                ),
+            );
+        }
         if !listeners.iter().any(|(_, l)| l.name == draft.listener) {
             let known: Vec<&str> = listeners.iter().map(|(_, l)| l.name.as_str()).collect();
             let hint = super::reader::one_of(&known);
@@ -466,7 +621,7 @@ fn check_keys(reader: &mut Reader<'_>, drafts: &[Draft], keys: &ApiKeys, named: 
         }
     }
     if keys.is_empty() {
-        for draft in drafts {
+        for draft in drafts.iter().filter(|d| d.identity.mtls.is_none() && d.identity.jwt.is_none()) {
             reader.warn(draft.name_at, format!("no API key is declared: `{}` refuses everyone", draft.name));
         }
     }
@@ -494,11 +649,19 @@ fn take_credentials(reader: &mut Reader<'_>, drafts: &mut [Draft]) -> Credential
     credentials
 }
 
-fn finish(draft: Draft, keys: &Arc<ApiKeys>, clock: &Clock) -> SurfaceConfig {
-    let api_keys = ApiKeyIdentity {
+fn finish(draft: Draft, keys: &SharedApiKeys, clock: &Clock) -> SurfaceConfig {
+    let headers = draft.identity.api_key_headers;
+    let api_key = headers.as_ref().map(|headers| ApiKeyIdentity {
         keys: keys.clone(),
         surface: draft.name.clone(),
-        headers: draft.api_key_headers.clone(),
+        headers: headers.clone(),
+        clock: clock.clone(),
+    });
+    let taken = Taken {
+        mtls: draft.identity.mtls.map(|(_, mtls)| mtls),
+        jwt: draft.identity.jwt,
+        api_key,
+        require: draft.identity.require,
         clock: clock.clone(),
     };
     SurfaceConfig {
@@ -506,8 +669,8 @@ fn finish(draft: Draft, keys: &Arc<ApiKeys>, clock: &Clock) -> SurfaceConfig {
         listener: draft.listener,
         hosts: Hosts::new(draft.hosts.into_iter().map(|(_, host)| host).collect()),
         package: draft.package,
-        api_key_headers: draft.api_key_headers,
-        identities: Identities::new(vec![Arc::new(api_keys)]),
+        api_key_headers: headers.unwrap_or_default(),
+        identities: Identities::new(taken),
         permit_age_max: draft.permit_age_max,
         upstream: draft.upstream,
         credential: draft.credential.map(|c| c.slot),

@@ -1,6 +1,5 @@
 //! `surfaces`: an interface under control, with its identity, upstream, credential and routes.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +11,7 @@ use super::authority;
 use super::budgets;
 use super::facts::{self, FactConfig};
 use super::fields;
+use super::identity::{self, IdentityDraft};
 use super::reader::{Fields, Reader};
 use super::redact;
 use super::route::{self, RouteConfig};
@@ -22,6 +22,7 @@ use super::yaml::{At, Node};
 use super::{ListenerName, SecretsAre};
 use crate::authority::{BudgetRule, Credential};
 use crate::canonical::{CredentialSlot, WhenSent};
+use crate::clock::Clock;
 use crate::model::{PackageName, SecretName, SurfaceName};
 use crate::pep::{Holds, Hosts, Idempotency};
 use crate::upstream::Settings;
@@ -34,7 +35,7 @@ pub struct SurfaceConfig {
     /// None if this is the only surface of its listener.
     pub hosts: Hosts,
     pub package: PackageName,
-    /// Headers that API keys are read from, in order.
+    /// Headers that API keys are read from, in order; none if it takes no API keys.
     pub api_key_headers: Vec<HeaderName>,
     pub identities: crate::authority::Identities,
     pub permit_age_max: Duration,
@@ -56,7 +57,7 @@ pub struct Draft {
     pub listener_at: At,
     pub hosts: Vec<(At, Arc<str>)>,
     pub package: PackageName,
-    pub api_key_headers: Vec<HeaderName>,
+    pub identity: IdentityDraft,
     pub permit_age_max: Duration,
     pub upstream: Settings,
     pub credential: Option<ReadCredential>,
@@ -101,7 +102,7 @@ pub struct Secrets<'a> {
     pub are: SecretsAre,
 }
 
-pub fn read(reader: &mut Reader<'_>, node: &Node, secrets: Secrets<'_>) -> Option<Draft> {
+pub fn read(reader: &mut Reader<'_>, node: &Node, secrets: Secrets<'_>, clock: &Clock) -> Option<Draft> {
     let fields = reader.fields(node, &fields::SURFACE)?;
     let name = fields.optional("name").and_then(|n| reader.name(n).map(|name| (n.at, name)));
     let listener = fields.optional("listener").and_then(|n| {
@@ -113,7 +114,7 @@ pub fn read(reader: &mut Reader<'_>, node: &Node, secrets: Secrets<'_>) -> Optio
         None => Some(Vec::new()),
     };
     let package = fields.optional("package").and_then(|n| reader.name(n));
-    let headers = fields.optional("identity").and_then(|n| read_identity(reader, n));
+    let identity = fields.optional("identity").and_then(|n| identity::read(reader, n, clock));
     let permit_age_max = reader.milliseconds(&fields, "permit_age_ms_max");
     let upstream = fields.optional("upstream").and_then(|n| upstream::read(reader, n));
     let credential = match fields.optional("credential") {
@@ -136,8 +137,7 @@ pub fn read(reader: &mut Reader<'_>, node: &Node, secrets: Secrets<'_>) -> Optio
     let idempotency = authority::read_idempotency(reader, &fields);
     let holds = authority::read_holds(reader, &fields);
     // Routes are read even if something above is wrong, so that their problems are told in the same run.
-    let identity_headers: BTreeSet<Arc<str>> =
-        headers.iter().flatten().map(|h: &HeaderName| h.as_str().into()).collect();
+    let identity_headers = identity.as_ref().map(IdentityDraft::headers).unwrap_or_default();
     let places: Vec<_> = redacted.iter().flatten().map(|(_, pointer)| pointer.clone()).collect();
     let surroundings = route::Surroundings {
         upstream_authority: upstream.as_ref().map_or("".into(), |u| u.authority.clone()),
@@ -162,7 +162,7 @@ pub fn read(reader: &mut Reader<'_>, node: &Node, secrets: Secrets<'_>) -> Optio
         listener_at,
         hosts: hosts?,
         package: package?,
-        api_key_headers: headers?,
+        identity: identity?,
         permit_age_max: permit_age_max?,
         upstream: upstream?,
         credential: credential?,
@@ -192,29 +192,6 @@ fn read_hosts(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<(At, Arc<str>)
         }
     }
     Some(hosts)
-}
-
-fn read_identity(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<HeaderName>> {
-    let api_key = reader.fields(node, &fields::IDENTITY)?.optional("api_key")?;
-    let fields = reader.fields(api_key, &fields::IDENTITY_API_KEY)?;
-    let Some(node) = fields.optional("headers") else {
-        return Some(vec![http::header::AUTHORIZATION, HeaderName::from_static("x-api-key")]);
-    };
-    let mut headers: Vec<HeaderName> = Vec::new();
-    let texts = reader.texts(node, "header names")?;
-    if texts.is_empty() {
-        reader.error(node.at, "expected at least one header to read API keys from");
-    }
-    for (at, text) in texts {
-        let Some(name) = route::header_name(reader, at, text) else { continue };
-        let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else { continue };
-        if headers.contains(&name) {
-            reader.error(at, format!("`{name}` appears twice"));
-        } else {
-            headers.push(name);
-        }
-    }
-    Some(headers)
 }
 
 fn read_credential(reader: &mut Reader<'_>, node: &Node, secrets: Secrets<'_>) -> Option<ReadCredential> {

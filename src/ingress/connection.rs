@@ -12,7 +12,6 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use prometheus::IntGauge;
-use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, join};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -23,7 +22,9 @@ use tokio_util::task::TaskTracker;
 
 use super::guard::Guard;
 use super::patience::{Impatient, Requests};
+use super::peer::{Peer, SharedTls};
 use super::request;
+use crate::authority::fault_of_handshake;
 use crate::limits;
 use crate::pep::{Gate, Surface};
 
@@ -36,12 +37,14 @@ pub struct Bounds {
     pub body_max: Duration,
     /// How long a client may take to accept one piece of an answer.
     pub client_stall_max: Duration,
+    /// How old a connection may become. An older one is closed as soon as what runs on it has been answered.
+    pub connection_age_max: Duration,
 }
 
 /// One address, the surfaces behind it, and what their requests share.
 pub struct Listener {
     pub surfaces: Vec<Arc<Surface>>,
-    pub tls: Option<Arc<ServerConfig>>,
+    pub tls: Option<SharedTls>,
     pub gate: Gate,
     pub bounds: Bounds,
     /// Client connections, all listeners together.
@@ -94,7 +97,7 @@ async fn connection(
     let _open = Open::count(listener.gate.metrics.connections.clone());
     let ended = match &listener.tls {
         None => plain(&listener, stream).await,
-        Some(config) => encrypted(&listener, config.clone(), stream).await,
+        Some(tls) => encrypted(&listener, tls, stream).await,
     };
     drop(slot);
     if let Err(error) = ended {
@@ -125,7 +128,7 @@ async fn plain(listener: &Arc<Listener>, stream: TcpStream) -> io::Result<()> {
     let first = before_request(listener, first_bytes(&mut reader)).await?;
     let is_http2 = first == PREFACE;
     let io = join(Cursor::new(first).chain(reader), writer);
-    if is_http2 { http2(listener, io).await } else { http1(listener, io).await }
+    if is_http2 { http2(listener, io, None).await } else { http1(listener, io, None).await }
 }
 
 /// What has to happen before there can be a request: bounded in time, and not waited for while draining.
@@ -150,17 +153,39 @@ async fn first_bytes<R: AsyncRead + Unpin>(reader: &mut R) -> io::Result<Vec<u8>
     Ok(first)
 }
 
-async fn encrypted(listener: &Arc<Listener>, config: Arc<ServerConfig>, stream: TcpStream) -> io::Result<()> {
+async fn encrypted(listener: &Arc<Listener>, tls: &SharedTls, stream: TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let accepting = TlsAcceptor::from(config).accept(stream);
-    let tls = before_request(listener, accepting).await?;
-    match tls.get_ref().1.alpn_protocol() {
-        Some(b"h2") => http2(listener, tls).await,
-        _ => http1(listener, tls).await,
+    // What is in force now, for this connection; what is in force at a request is asked then.
+    let in_force = tls.load_full();
+    let accepting = TlsAcceptor::from(in_force.config.clone()).accept(stream);
+    let accepted = before_request(listener, accepting).await.inspect_err(|error| count(listener, error))?;
+    let session = accepted.get_ref().1;
+    let chain = session.peer_certificates().unwrap_or_default();
+    let peer = Peer::new(chain, in_force, &listener.gate.clock);
+    match session.alpn_protocol() {
+        Some(b"h2") => http2(listener, accepted, peer).await,
+        _ => http1(listener, accepted, peer).await,
     }
 }
 
-async fn http1<T>(listener: &Arc<Listener>, io: T) -> io::Result<()>
+/// A handshake that failed at the client's certificate is a credential that was refused.
+fn count(listener: &Listener, error: &io::Error) {
+    let error = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+    if let Some(fault) = error.and_then(fault_of_handshake) {
+        listener.gate.metrics.unproved(None, fault);
+        tracing::info!(fault = fault.as_str(), "handshake refused");
+    }
+}
+
+/// Resolves when no further request is wanted on a connection.
+async fn is_over(listener: &Listener) {
+    tokio::select! {
+        () = listener.drain.cancelled() => {}
+        () = sleep(listener.bounds.connection_age_max) => {}
+    }
+}
+
+async fn http1<T>(listener: &Arc<Listener>, io: T, peer: Option<Arc<Peer>>) -> io::Result<()>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -175,19 +200,19 @@ where
             TokioIo::new(guard),
             // Whatever happens is an answer: the service itself never fails.
             service_fn(|incoming| {
-                request::answer(listener.clone(), Some(heads.clone()), None, incoming)
+                request::answer(listener.clone(), Some(heads.clone()), None, peer.clone(), incoming)
                     .map(Ok::<_, Infallible>)
             }),
         );
     let mut serving = pin!(serving);
     tokio::select! {
         ended = serving.as_mut() => return ended.map_err(io::Error::other),
-        () = listener.drain.cancelled() => serving.as_mut().graceful_shutdown(),
+        () = is_over(listener) => serving.as_mut().graceful_shutdown(),
     }
     serving.await.map_err(io::Error::other)
 }
 
-async fn http2<T>(listener: &Arc<Listener>, io: T) -> io::Result<()>
+async fn http2<T>(listener: &Arc<Listener>, io: T, peer: Option<Arc<Peer>>) -> io::Result<()>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -202,13 +227,13 @@ where
             TokioIo::new(Impatient::new(io, listener.bounds.client_stall_max)),
             service_fn(|incoming| {
                 let open = Some(requests.begin());
-                request::answer(listener.clone(), None, open, incoming).map(Ok::<_, Infallible>)
+                request::answer(listener.clone(), None, open, peer.clone(), incoming).map(Ok::<_, Infallible>)
             }),
         );
     let mut serving = pin!(serving);
     tokio::select! {
         ended = serving.as_mut() => return ended.map_err(io::Error::other),
-        () = listener.drain.cancelled() => serving.as_mut().graceful_shutdown(),
+        () = is_over(listener) => serving.as_mut().graceful_shutdown(),
         () = requests.idle(listener.bounds.head_max) => serving.as_mut().graceful_shutdown(),
     }
     // Nobody has to be told if nothing was asked. Else what is left may take its time, but not without progress:

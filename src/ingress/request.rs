@@ -18,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 use super::connection::Listener;
 use super::guard::Heads;
 use super::patience::Open;
-use crate::authority::Presented;
+use super::peer::Peer;
+use crate::authority::{Presented, ProvedUnder, Unauthenticated};
 use crate::canonical::headers;
 use crate::canonical::target::CanonicalTarget;
 use crate::canonical::{
@@ -32,11 +33,13 @@ use crate::respond::{self, Piece, Rejected, ResponseBody, WantReceipt};
 use crate::telemetry::{Alarm, Metrics};
 use crate::upstream::{Answer, Concluded, Cut, passed_trailers};
 
-/// Always a response. `heads` is the guard's word on HTTP/1.1; `open` marks the request on an HTTP/2 connection.
+/// Always a response. `heads` is the guard's word on HTTP/1.1; `open` marks the request on an HTTP/2 connection;
+/// `peer` has presented a certificate.
 pub(super) async fn answer(
     listener: Arc<Listener>,
     heads: Option<Heads>,
     open: Option<Open>,
+    peer: Option<Arc<Peer>>,
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     // First of all, and for every head: a verdict left behind would be taken for the next head's.
@@ -52,7 +55,7 @@ pub(super) async fn answer(
         Err(malformed) => Err(unattributed(&listener, None, malformed)),
         Ok(head) => {
             wait = preferred_wait(&head.headers);
-            admissible(&listener, heads.as_ref(), head, request.into_body()).await
+            admissible(&listener, heads.as_ref(), peer.as_deref(), head, request.into_body()).await
         }
     };
     match result {
@@ -86,6 +89,7 @@ fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
 struct Admissible {
     surface: Arc<Surface>,
     execution: ExecutionRequest,
+    proved: ProvedUnder,
     memory: OwnedSemaphorePermit,
 }
 
@@ -122,6 +126,7 @@ fn received_head(
 async fn admissible(
     listener: &Listener,
     heads: Option<&Heads>,
+    peer: Option<&Peer>,
     head: ReceivedHead,
     body: Incoming,
 ) -> Result<Admissible, Rejected> {
@@ -135,9 +140,11 @@ async fn admissible(
         let not_served = Malformed { code: ReasonCode::HostNotServed, place: None, detail: None };
         return Err(unattributed(listener, None, target.err().unwrap_or(not_served)));
     };
-    let presented = Presented { headers: &head.headers, peer_certificates: &[] };
-    let actor = surface.identities.authenticate(&presented).map_err(|unauthenticated| {
-        let malformed = Malformed { code: unauthenticated.0, place: None, detail: None };
+    let proved = ProvedUnder::now(&listener.gate.versions);
+    let actor = authenticate(listener, surface, peer, &head.headers).map_err(|unauthenticated| {
+        let malformed = Malformed { code: unauthenticated.code(), place: None, detail: None };
+        listener.gate.metrics.unproved(Some(&surface.name), unauthenticated.0);
+        tracing::info!(surface = %surface.name, fault = unauthenticated.0.as_str(), "nobody was proved");
         unattributed(listener, Some(surface), malformed)
     })?;
     let mut received = Seen::default();
@@ -146,10 +153,27 @@ async fn admissible(
         Ok((action, request, trace, memory)) => Ok(Admissible {
             surface: surface.clone(),
             execution: ExecutionRequest { surface: surface.name.clone(), action, actor, trace, request },
+            proved,
             memory,
         }),
         Err(rejected) => Err(attributed(listener, surface, actor, rejected, received).await),
     }
+}
+
+/// Who asks. The connection's certificate counts only as long as it is good.
+fn authenticate(
+    listener: &Listener,
+    surface: &Surface,
+    peer: Option<&Peer>,
+    headers: &HeaderMap,
+) -> Result<Arc<Actor>, Unauthenticated> {
+    let certificate = match (peer, &listener.tls) {
+        (Some(peer), Some(tls)) => {
+            Some(peer.certificate(tls, &listener.gate.clock).map_err(Unauthenticated)?)
+        }
+        (Some(_) | None, None) | (None, Some(_)) => None,
+    };
+    surface.identities.authenticate(&Presented { headers, certificate })
 }
 
 /// What was known of a request when it was refused.
@@ -352,9 +376,9 @@ async fn execute(
     (want, mut patience): (WantReceipt, Patience),
     head: oneshot::Sender<Response<ResponseBody>>,
 ) {
-    let Admissible { surface, execution, memory } = admissible;
+    let Admissible { surface, execution, proved, memory } = admissible;
     let received = listener.gate.clock.monotonic();
-    let admitted = pep::admit(&listener.gate, &surface, execution, received, &mut patience).await;
+    let admitted = pep::admit(&listener.gate, &surface, execution, received, &proved, &mut patience).await;
     // The body has been sent or dropped; the answer may take its time.
     drop(memory);
     let with_preference = |mut response: Response<ResponseBody>| {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::turns::Turn;
 use super::{Gate, Surface};
-use crate::authority::{Asked, ClaimView, Draw, Restriction, View, draws, exact_number};
+use crate::authority::{Asked, ClaimView, Draw, ProvedUnder, Restriction, View, draws, exact_number};
 use crate::canonical::ExecutionRequest;
 use crate::clock::WallTime;
 use crate::model::{Decision, IdempotencyKey, Json, Object, ReadItem, ReasonCode};
@@ -59,6 +59,7 @@ pub(super) async fn consult(
     gate: &Gate,
     surface: &Surface,
     execution: ExecutionRequest,
+    proved: &ProvedUnder,
     attempt: u32,
 ) -> Result<Consulted, Box<Settled>> {
     let rules = &surface.authority;
@@ -68,7 +69,8 @@ pub(super) async fn consult(
     let turn = gate.turns.take(&surface.name, in_line.as_deref().unwrap_or_default()).await;
 
     let now = gate.clock.wall();
-    let read_set = gate.versions.capture(&gate.clock, gate.watched.iter());
+    let mut read_set = gate.versions.capture(&gate.clock, gate.watched.iter());
+    proved.stand_in(&mut read_set);
     let package = surface.package.clone();
     let mut question = Question { execution, package, context: Context::empty(attempt), read_set, now };
     let refuse =

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::consult::{Consulted, Settled, asked, claimed_key, consult};
 use super::{Gate, Surface};
-use crate::authority::{ClaimView, Intent, NotReserved, Ticket, View};
+use crate::authority::{ClaimView, Intent, NotReserved, ProvedUnder, Ticket, View};
 use crate::canonical::ExecutionRequest;
 use crate::clock::WallTime;
 use crate::ledger::{Guard, Recording, Unrecorded};
@@ -64,8 +64,8 @@ pub(super) async fn decide(
     gate: &Gate,
     surface: &Surface,
     execution: ExecutionRequest,
-    attempt: u32,
-    supersedes: Option<ReceiptId>,
+    proved: &ProvedUnder,
+    (attempt, supersedes): (u32, Option<ReceiptId>),
     purpose: Purpose,
 ) -> Decided {
     let id = match gate.ledger.new_id() {
@@ -73,7 +73,7 @@ pub(super) async fn decide(
         Err(unrecorded) => return NoPermit::Unrecorded(unrecorded).into(),
     };
     let recording = Recording::new(id, supersedes);
-    let consulted = match consult(gate, surface, execution, attempt).await {
+    let consulted = match consult(gate, surface, execution, proved, attempt).await {
         Ok(consulted) => consulted,
         Err(settled) => return settle(gate, *settled, recording),
     };
@@ -119,9 +119,11 @@ pub(super) fn give_up(
     gate: &Gate,
     surface: &Surface,
     execution: ExecutionRequest,
+    proved: &ProvedUnder,
     attempt: u32,
 ) -> Evaluated<Refusal> {
-    let read_set = gate.versions.capture(&gate.clock, gate.watched.iter());
+    let mut read_set = gate.versions.capture(&gate.clock, gate.watched.iter());
+    proved.stand_in(&mut read_set);
     let (package, context) = (surface.package.clone(), Context::empty(attempt));
     let question = Question { execution, package, context, read_set, now: gate.clock.wall() };
     gate.pdp.refuse(question, Decision::Silence, ReasonCode::ReadSetMoved)

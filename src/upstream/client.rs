@@ -64,7 +64,7 @@ pub enum NoDocument {
     /// Redirects among them: a document comes from where config says.
     #[error("the answer is {0}, not 200")]
     Status(StatusCode),
-    #[error("the answer's media type is not application/json")]
+    #[error("the answer's media type is not one that was asked for")]
     MediaType,
     #[error("the answer has a content coding")]
     Encoded,
@@ -141,19 +141,23 @@ impl Client {
         Ok(status)
     }
 
-    /// Asks for a JSON document (RFC 8259) of at most so many bytes.
-    pub async fn json_document(&self, bytes_max: usize) -> Result<Bytes, NoDocument> {
-        let asked = timeout(self.endpoint.timeout, self.ask(bytes_max));
+    /// Asks for a JSON document (RFC 8259) of one of these media types, of at most so many bytes.
+    pub async fn json_document(
+        &self,
+        media_types: &'static [&'static str],
+        bytes_max: usize,
+    ) -> Result<Bytes, NoDocument> {
+        let asked = timeout(self.endpoint.timeout, self.ask(media_types, bytes_max));
         asked.await.unwrap_or(Err(NoDocument::Late))
     }
 
-    async fn ask(&self, bytes_max: usize) -> Result<Bytes, NoDocument> {
+    async fn ask(&self, media_types: &[&str], bytes_max: usize) -> Result<Bytes, NoDocument> {
         let unreachable = |error: hyper::Error| NoDocument::Unreachable(io::Error::other(error));
         // A connection of its own: the next question comes after any server has closed an idle one.
         let mut sender = self.connect().await.map_err(NoDocument::Unreachable)?;
         let mut request = Request::get(&*self.endpoint.target)
             .header(HOST, &*self.endpoint.authority)
-            .header(ACCEPT, "application/json")
+            .header(ACCEPT, media_types.join(", "))
             .header(CACHE_CONTROL, "no-cache")
             .header(CONNECTION, "close")
             .body(Full::default())
@@ -165,7 +169,7 @@ impl Client {
         if head.status != StatusCode::OK {
             return Err(NoDocument::Status(head.status));
         }
-        check_is_json(&head.headers)?;
+        check_is_of(media_types, &head.headers)?;
         // Without one of these a document that was cut off would look whole.
         let is_delimited = body.size_hint().exact().is_some() || head.headers.contains_key(TRANSFER_ENCODING);
         if head.version != Version::HTTP_11 || !is_delimited {
@@ -187,8 +191,8 @@ impl Client {
     }
 }
 
-/// Exactly `application/json`, at most with the one charset it can have, and nothing that would have to be unpacked.
-fn check_is_json(headers: &HeaderMap) -> Result<(), NoDocument> {
+/// Exactly one of the types, at most with the one charset that JSON can have, and nothing that would have to be unpacked.
+fn check_is_of(media_types: &[&str], headers: &HeaderMap) -> Result<(), NoDocument> {
     if headers.contains_key(CONTENT_ENCODING) {
         return Err(NoDocument::Encoded);
     }
@@ -197,7 +201,7 @@ fn check_is_json(headers: &HeaderMap) -> Result<(), NoDocument> {
     let text = only.to_str().map_err(|_| NoDocument::MediaType)?.to_ascii_lowercase();
     let (essence, parameter) = text.split_once(';').map_or((&*text, None), |(e, p)| (e, Some(p.trim())));
     let is_utf8 = matches!(parameter, None | Some("charset=utf-8" | "charset=\"utf-8\""));
-    if essence.trim() == "application/json" && is_utf8 { Ok(()) } else { Err(NoDocument::MediaType) }
+    if media_types.contains(&essence.trim()) && is_utf8 { Ok(()) } else { Err(NoDocument::MediaType) }
 }
 
 /// Reads an answer's body for nobody. `false`: it did not end, or not within its bound.

@@ -24,7 +24,7 @@ impl HttpSource {
 impl FactSource for HttpSource {
     fn read(&mut self) -> Answer<'_, Result<Bytes, Unread>> {
         Box::pin(async move {
-            self.client.json_document(self.bytes_max).await.map_err(|why| match why {
+            self.client.json_document(&["application/json"], self.bytes_max).await.map_err(|why| match why {
                 NoDocument::Late => Unread::Late,
                 NoDocument::TooLarge(bytes_max) => Unread::TooLarge(bytes_max),
                 NoDocument::Unreachable(_) => Unread::Unreachable(why.to_string()),

@@ -92,6 +92,14 @@ pub struct Setup {
     /// `not_after` of the keys, from now.
     pub keys_last: Option<Duration>,
     pub listener_tls: bool,
+    /// More fields of the listener's `tls`.
+    pub client_tls: &'static str,
+    /// `identity` of the surface.
+    pub identity: String,
+    /// Instead of the list of API keys.
+    pub api_keys: Option<&'static str>,
+    /// Files beside the config, private ones.
+    pub files: Vec<(&'static str, String)>,
     pub upstream_tls: bool,
     pub segment_mib: u64,
     /// Instead of the upstream's own address.
@@ -118,6 +126,10 @@ impl Default for Setup {
             claims: "{ roles: [agent] }",
             keys_last: None,
             listener_tls: false,
+            client_tls: "",
+            identity: "{ api_key: { headers: [x-api-key, authorization] } }".into(),
+            api_keys: None,
+            files: Vec::new(),
             upstream_tls: false,
             segment_mib: 32,
             upstream_url: None,
@@ -167,6 +179,9 @@ impl Setup {
         world.write("schema.json", r#"{"type":"object","required":["name"],"properties":{"name":{"type":"string"}},"additionalProperties":false}"#, 0o644);
         world.write("tls.crt", &world.tls.certificate, 0o644);
         world.write("tls.key", &world.tls.key, 0o600);
+        for (name, content) in &self.files {
+            world.write(name, content, 0o600);
+        }
         if self.policy_dir.is_none() {
             fs::create_dir(world.path("policies")).expect("a directory");
             world.write("policies/test.rego", &self.policy, 0o644);
@@ -188,8 +203,12 @@ impl Setup {
         if self.upstream_tls {
             upstream.push("roots: { file: ./tls.crt }");
         }
-        let listener_tls =
-            if self.listener_tls { ", tls: { certificate: ./tls.crt, key: ./tls.key }" } else { "" };
+        let client_tls = self.client_tls;
+        let listener_tls = if self.listener_tls {
+            format!(", tls: {{ certificate: ./tls.crt, key: ./tls.key{client_tls} }}")
+        } else {
+            String::new()
+        };
         let mut yaml = format!(
             "log_origin: interlock.test/log\n\
              ledger: {{ dir: ledger, signing_key: ./log.key, segment_mib: {}{} }}\n\
@@ -206,12 +225,13 @@ impl Setup {
         writeln!(yaml, "limits: {{ {} }}", limits.join(", ")).expect("a string");
         writeln!(yaml, "listeners:\n  - {{ name: main, address: 127.0.0.1:MAIN_PORT{listener_tls} }}")
             .expect("a string");
-        writeln!(yaml, "api_keys:").expect("a string");
+        writeln!(yaml, "api_keys: {}", self.api_keys.unwrap_or_default()).expect("a string");
         let not_after = self.keys_last.map_or_else(String::new, |last| {
             let end = Clock::system().wall().unix_ns() + last.as_nanos() as u64;
             format!(", not_after: \"{}\"", WallTime::from_unix_ns(end).rfc3339())
         });
-        for (id, key) in [("agent-7", KEY), ("agent-8", OTHER_KEY)] {
+        let keys = [("agent-7", KEY), ("agent-8", OTHER_KEY)];
+        for (id, key) in keys.into_iter().filter(|_| self.api_keys.is_none()) {
             writeln!(
                 yaml,
                 "  - {{ id: {id}, prefix: {}, sha256: {}, claims: {}{not_after} }}",
@@ -224,10 +244,11 @@ impl Setup {
         writeln!(
             yaml,
             "surfaces:\n  - name: test\n    listener: main\n    package: {}\n    \
-             identity: {{ api_key: {{ headers: [x-api-key, authorization] }} }}\n    \
+             identity: {}\n    \
              upstream: {{ url: \"{url}\"{} }}\n    \
              credential: {{ name: {}, header: {}, prefix: \"Bearer \", from_file: ./upstream.key, when_sent: {} }}",
             self.package,
+            self.identity,
             upstream.iter().map(|line| format!(", {line}")).collect::<String>(),
             SLOT.name,
             self.credential,
@@ -421,6 +442,15 @@ impl World {
         match self.is_listener_tls {
             false => Client::connect(self.address()),
             true => Client::connect_tls(self.address(), self.tls.client_config(&[])),
+        }
+    }
+
+    /// Looks now at everything that identity rests on.
+    pub fn reload(&mut self) {
+        match &mut self.running {
+            Running::Not => panic!("no gateway runs"),
+            Running::Inside { gateway, .. } => gateway.reload(),
+            Running::Program(program) => signal(program.pid(), "-HUP"),
         }
     }
 
