@@ -25,6 +25,7 @@ mod keys;
 mod ledger_attacks;
 mod ledger_faults;
 mod ledger_sealed;
+mod model;
 mod outcomes;
 mod overload;
 mod path;
