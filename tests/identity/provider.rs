@@ -1,7 +1,9 @@
 //! What an identity provider has: a certificate authority, signing keys, and tokens made part by part.
 
+use std::process::Command;
+
 use base64::Engine;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, IsCa,
     KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
@@ -11,27 +13,18 @@ use ring::signature::{
     ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256,
     RSA_PSS_SHA256, RsaEncoding, RsaKeyPair, RsaPublicKeyComponents,
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
-/// 2,048 bits, PKCS #8. Made for these tests, published with them, and good for nothing else.
-const RSA: &str = "\
-MIIEvAIBADANBgkqhkiG9w0BAQEFAASCBKYwggSiAgEAAoIBAQCPqxUQZaNTayIItiQ6zaBtS7nWbQmgWHbWKhmkdeK5SksR0AIZ\
-4i79GWSfPpumTXXJzrRkAxfYDu5VC5u1cXOdY8YAyhRWt2T0qa6agOeDUZuQjTSEtl9jyuWiddKhGAxnbfpbV79+eVOK0BfPjkxT\
-Zv5LquQakWKHsGlp0C8iJ0OjWQkY2ktSeM+6zswGWorJ0v5IcdOSZawbJX1CTJ3M9IWILK5zXbehB5k+QSMBurtD3m3Pz+nXBcBb\
-KIztDDiKMgZuWPj7BZjhfof1hzXkWEZCTCca8UUs5oBcqdA29GvEyvbB/K4OPsTO1wIOHLzZ+yYmLfDA5wJoBzmWSAVXAgMBAAEC\
-ggEAMvgUnIEafQVEiUepOc1qrWvQreB4KlFIM7my6DREb80KLfMYU7t5RSTFnHNXQBw5/hMdz1+DjYzahAR+xNPPmxZjEDOhHJSq\
-tdwfDERQHjgNEy7tY2naFKrOZiEbzTgdanJLgC10y/daKqSh1epbbLlc3VZu33gVtyLgewA3QIuaSARA7jdCMzlQGR+XjIontp1J\
-cjhsSMUv8f1H2uOuhhDPz83RBsQDXoLY2k478Uf6HnR1qiI/VGOU4D3Qjj9ubw9uX9VlAXrowT1p19RepWtS3z3SIE+zZYlnN0Aw\
-Ms6si2gE1ZH9EuO49WDN+V2J3zO64j/MP0lxrqM5QQKRlQKBgQDJWvIgFvZZpUEItMYgZFbtAdcBCkDcZ18tf3XD84lQzCaw8I2l\
-SyRpREAybahBkxOhMMatdOcQfRYyqc4DMAXdZxf4z1+/U4Ep78yLGDc7BssoIWS9giSYEaeTx/jyOM+XqzsKl0cvC/qpbIQZHR3O\
-ZxghAEf6lcgP9NTbCmmo+wKBgQC2qF0fVs/7n/SgUoLFCF2aPQPd2KuVhOj3rYbHB8h/q7pCtnGaTWaCH2HD2h1lGfBP1vU+PMCz\
-GAF5xtatp2weYv3lABKDO8fFZw3zwZGveo/AYmA4qMAKEjPu0HOWtIjSeCta9vS7wr48vq1bgQH6jsUSEEhba5MIAfc0nDieVQKB\
-gG2lwMQIvQ4EF24OQvXQriVSIyrF0pwzDnlQN2kFbXk6MreXxwqD6MgKCotre3x6Au58CTTbvBgWhcgA/9ZsiEUQptUu2AzwBB46\
-H0B/Z1QVVvv7c0hfXl4Q/xhShRYiKamF7RjPWEweUdmA5k5mtJx5N4KBDLFAbzmBMYg2G2ORAoGAZlVrXrx3Z6UVG6E+jH8EWf5n\
-JSpX7zv4fZLlmKp+pTCj+O5YNTe5/5rvXhfcMiFXJpPq8ER/PZdsdDp3WfEbvOZ/EoZ42LdsU+dJxNAk++gxk3pKKFQ6yympmNmG\
-eN+KbEhRGfST5oHTrRqy6zoazrKgLF+c+kMJrAnV4s7HVcUCgYAmD+XYTXiHlf7ttnuALNexEuY5v5AfZCG2l4U3HmoF+1mX9oX7\
-R0Pna9652i6RMYz9yyH/MhaCBhHyrFKcSrcxljIwltdLL5moSeBqYKkrIVsjBbtKnldlrejDVMnYRfP/iHUpgILt7/fNbmmytfpq\
-uObxlzhm/vZfnPDsugaIBw==";
+/// A new key of 2,048 bits; ring makes none.
+fn new_rsa_key() -> PrivatePkcs8KeyDer<'static> {
+    let made = Command::new("openssl")
+        .args(["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"])
+        .output()
+        .expect("openssl runs");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    PrivatePkcs8KeyDer::from_pem_slice(&made.stdout).expect("PKCS #8")
+}
 
 pub struct CertificateAuthority(CertifiedIssuer<'static, KeyPair>);
 
@@ -114,7 +107,7 @@ impl Issuer {
         let ec = EcdsaKeyPair::from_pkcs8(algorithm, ec.as_ref(), &random).expect("a key");
         let ed = Ed25519KeyPair::generate_pkcs8(&random).expect("a key");
         let ed = Ed25519KeyPair::from_pkcs8(ed.as_ref()).expect("a key");
-        let rsa = RsaKeyPair::from_pkcs8(&STANDARD.decode(RSA).expect("base64")).expect("a key");
+        let rsa = RsaKeyPair::from_pkcs8(new_rsa_key().secret_pkcs8_der()).expect("a key");
         Self { ec, ed, rsa, random }
     }
 
