@@ -114,9 +114,9 @@ impl Clock {
 
     pub fn wall(&self) -> WallTime {
         match &self.0 {
-            // A host clock before 1970 reads as 1970: policy sees an absurd time, and no code path fails open on it.
+            // A host clock before 1970 reads as the last time there is: every credential has ended by then.
             Source::System => {
-                WallTime(read_wall().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64))
+                WallTime(read_wall().duration_since(UNIX_EPOCH).map_or(u64::MAX, |d| d.as_nanos() as u64))
             }
             Source::Manual(m) => WallTime(m.wall_ns.load(Ordering::Relaxed)),
         }

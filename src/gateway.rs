@@ -167,8 +167,15 @@ impl Gateway {
         let sinks = sinks.start(&ledger, &Positions::of(&config.ledger.dir), &metrics, &clock);
         let log = LogApi::new(ledger.clone());
         let surface_names = pools.iter().map(|(name, _)| name.clone()).collect();
-        let control =
-            Arc::new(Control::new(fold.clone(), ledger.clone(), log.clone(), surface_names, clock.clone()));
+        let operators = config.admin.operators.clone();
+        let control = Arc::new(Control::new(
+            fold.clone(),
+            ledger.clone(),
+            log.clone(),
+            surface_names,
+            operators,
+            clock.clone(),
+        ));
         let door = Door {
             address: match &admin_address {
                 AdminListen::Tcp(address) => Some(*address),

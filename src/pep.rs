@@ -180,7 +180,7 @@ async fn carry_out(
         let sealed =
             upstream::seal(recorded, &gate.versions, credentials, surface.permit_age_max, &gate.clock);
         again = match sealed {
-            Err(moved) => not_sealed(gate, surface, *moved, lease)?,
+            Err(moved) => not_sealed(gate, surface, *moved, lease).await?,
             Ok(permitted) => {
                 gate.metrics.added(&surface.name, gate.clock.monotonic().since(received));
                 match send(gate, surface, permitted, lease).await? {
@@ -257,14 +257,13 @@ async fn not_permitted(gate: &Gate, surface: &Surface, no_permit: NoPermit) -> R
 }
 
 /// The airlock stayed shut.
-#[expect(clippy::result_large_err, reason = "taken apart at once, as everywhere here")]
-fn not_sealed(
+async fn not_sealed(
     gate: &Gate,
     surface: &Surface,
     moved: upstream::Moved,
     lease: Lease,
 ) -> Result<Again, Refused> {
-    let upstream::Moved { execution, receipt, name } = moved;
+    let upstream::Moved { execution, receipt, name, outcome } = moved;
     gate.metrics.settled(&surface.name, OutcomeStatus::NotSent);
     tracing::info!(surface = %surface.name, what = %name, "read set moved");
     if *name == *upstream::CREDENTIAL_EXPIRED {
@@ -277,7 +276,14 @@ fn not_sealed(
         lease.give_back_unused();
         return Err(Refused::NotSent { code, receipt });
     }
-    Ok(Again { execution, receipt: Some(receipt), code, lease: Some(lease) })
+    // What the permit had taken would stand in the way of the next one.
+    match outcome.durable().await {
+        Ok(_) => Ok(Again { execution, receipt: Some(receipt), code, lease: Some(lease) }),
+        Err(unrecorded) => {
+            lease.give_back_unused();
+            Err(Refused::Unrecorded(unrecorded))
+        }
+    }
 }
 
 /// What the permits rested on kept moving, or connections kept closing.
@@ -375,8 +381,10 @@ async fn send(
             }
             tracing::warn!(surface = %surface.name, outcome = status.as_str(), cause, "no answer from the upstream");
             match (again, status) {
-                (Some(execution), _) => {
-                    let (execution, receipt, lease) = (*execution, Some(receipt), None);
+                (Some(again), _) => {
+                    let (execution, outcome) = *again;
+                    outcome.durable().await.map_err(Refused::Unrecorded)?;
+                    let (receipt, lease) = (Some(receipt), None);
                     Ok(Sent::Nothing(Box::new(Again { execution, receipt, code, lease })))
                 }
                 (None, OutcomeStatus::NotSent) => Err(Refused::NotSent { code, receipt }),

@@ -620,7 +620,7 @@ fn a_listener_with_tls_takes_a_matching_valid_pair_and_refuses_the_rest() {
 
 #[test]
 fn what_identity_cannot_rest_on_is_refused_at_its_place() {
-    const KEYS: &str = r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"a","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}]}"#;
+    const KEYS: &str = r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"a","x":"LNz-3ot2NuTSYRGqyGC_KviHLK3eB6j5JrR7Qfb8_Sk","y":"kFuNr3iF9voADxuETcSNmQVyikTkqD1anyUyKF1SJiA"}]}"#;
     let place = Place::new();
     place.write("jwks.json", KEYS, 0o644);
     place.write("private.json", &KEYS.replace("\"kid\"", "\"d\":\"AA\",\"kid\""), 0o644);

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::endpoint::Asked;
 use super::log::LogApi;
-use super::operators::Operator;
+use super::operators::{Operator, Operators};
 use super::problem::Refusal;
 use crate::authority::{Fold, HoldStatus, Restricted, RestrictionStatus, Scope};
 use crate::clock::Clock;
@@ -31,6 +31,7 @@ pub struct Control {
     /// Those of the config.
     pub surfaces: Vec<SurfaceName>,
     pub clock: Clock,
+    operators: Arc<Operators>,
     turn: Arc<Mutex<()>>,
 }
 
@@ -73,9 +74,10 @@ impl Control {
         ledger: Ledger,
         log: LogApi,
         surfaces: Vec<SurfaceName>,
+        operators: Arc<Operators>,
         clock: Clock,
     ) -> Self {
-        Self { fold, ledger, log, surfaces, clock, turn: Arc::default() }
+        Self { fold, ledger, log, surfaces, clock, operators, turn: Arc::default() }
     }
 
     /// In turn, and to its end.
@@ -187,7 +189,7 @@ impl Control {
         if hold.used_by.is_some() {
             return Err(Refusal::HoldOver { how: "is used: its request was permitted" });
         }
-        if operator.is_agent(hold.actor.as_str()) {
+        if self.operators.is_agent(operator, hold.actor.as_str()) {
             return Err(Refusal::OwnRequest);
         }
         Ok(hold)
@@ -225,8 +227,12 @@ impl Control {
         if self.fold.expired_holds(now).is_empty() {
             return;
         }
-        let _turn = self.turn.lock().await;
         for hold in self.fold.expired_holds(now) {
+            // One turn each, so that an operator waits for one of them and not for all.
+            let _turn = self.turn.lock().await;
+            if self.fold.hold(hold, now).is_none_or(|status| !status.is_expired) {
+                continue;
+            }
             let by = OperatorEntry { id: GATEWAY.into(), role: Role::Administrator };
             let expired = of_hold(AdminAction::Expire, by, hold, "its time is over".into());
             match self.ledger.record_admin(expired).await {

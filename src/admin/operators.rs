@@ -160,6 +160,11 @@ impl Operators {
         self.by_prefix.is_empty() && self.without_token.is_empty()
     }
 
+    /// Whether the agent of this identity is the same person as the operator, by any of the operator's entries.
+    pub fn is_agent(&self, operator: &Operator, actor: &str) -> bool {
+        operator.is_agent(actor) || self.iter().any(|other| other.id == operator.id && other.is_agent(actor))
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Operator>> {
         self.by_prefix.values().chain(&self.without_token)
     }
@@ -196,7 +201,10 @@ impl Operators {
         let operator = prefix.and_then(|p| self.by_prefix.get(&p));
         let nothing = Digest::from_bytes([0; 32]);
         let stored = operator.and_then(|o| o.token.as_ref()).map_or(&nothing, |token| &token.digest);
-        let same = stored.as_bytes().ct_eq(digest.as_bytes()) & Choice::from(u8::from(operator.is_some()));
+        let length = (limits::API_KEY_BYTES_MIN..=limits::API_KEY_BYTES_MAX).contains(&token.len());
+        let same = stored.as_bytes().ct_eq(digest.as_bytes())
+            & Choice::from(u8::from(operator.is_some()))
+            & Choice::from(u8::from(length));
         operator.filter(|_| bool::from(same))
     }
 }

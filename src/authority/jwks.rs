@@ -324,8 +324,8 @@ mod tests {
     use super::*;
     use crate::clock::WallTime;
 
-    const X: &str = "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4";
-    const Y: &str = "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM";
+    const X: &str = "LNz-3ot2NuTSYRGqyGC_KviHLK3eB6j5JrR7Qfb8_Sk";
+    const Y: &str = "kFuNr3iF9voADxuETcSNmQVyikTkqD1anyUyKF1SJiA";
 
     fn ec(rest: &str) -> String {
         format!(r#"{{"kty":"EC","crv":"P-256","x":"{X}","y":"{Y}"{rest}}}"#)

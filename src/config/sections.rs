@@ -18,7 +18,7 @@ use super::{
     PolicyConfig, SecretsAre, SurfaceConfig, Surroundings, TelemetryConfig, Warnings, admin, keys, secret,
     sinks, tls, yaml,
 };
-use crate::authority::{ApiKeyIdentity, ApiKeys, Credentials, Identities, SharedApiKeys, Taken};
+use crate::authority::{ApiKeyIdentity, ApiKeys, Credentials, Identities, SharedApiKeys, Taken, TrustDomain};
 use crate::clock::{Clock, WallTime};
 use crate::ingress::SharedTls;
 use crate::limits;
@@ -598,6 +598,24 @@ fn check_listeners(
             }
         }
         check_overlaps(reader, &served, &hosts);
+        check_trust_domains(reader, &served);
+    }
+}
+
+/// All roots of a listener vouch for all names: with two trust domains behind it, the authority of one could name
+/// members of the other (SPIFFE: a bundle belongs to one trust domain).
+fn check_trust_domains(reader: &mut Reader<'_>, served: &[&Draft]) {
+    let mut first: Option<&str> = None;
+    for (at, mtls) in served.iter().filter_map(|draft| draft.identity.mtls.as_ref()) {
+        for domain in mtls.trust_domains.iter().map(TrustDomain::as_str) {
+            let known = *first.get_or_insert(domain);
+            if known != domain {
+                let why =
+                    "a listener's `client_roots` vouch for one trust domain: give each a listener of its own";
+                reader.error(*at, format!("`{known}` and `{domain}` behind one listener; {why}"));
+                return;
+            }
+        }
     }
 }
 

@@ -146,15 +146,21 @@ impl Watched {
     /// Reads one part, and puts it in force if it is another than last time.
     async fn look_at(&self, state: &mut FileState) {
         let (part, clock, seen) = (state.part.clone(), self.clock.clone(), state.seen.clone());
+        let was_refused = state.is_failing;
         let looking = tokio::task::spawn_blocking(move || match part.read() {
             Err(why) if seen.as_ref() == Err(&why) => None,
             Err(why) => Some((Err(why.clone()), Err(why))),
-            Ok(files) if seen == Ok(files.digest()) => None,
+            Ok(files) if seen == Ok(files.digest()) && !was_refused => None,
+            // What was refused may have been too early: a certificate becomes valid without changing.
             Ok(files) => Some((Ok(files.digest()), part.put(&files, &clock).map(|()| files.digest()))),
         });
         // A panic in there is a bug; the next round looks again.
         let Ok(Some((seen, put))) = looking.await else { return };
+        let is_known = state.seen == seen && was_refused && put.is_err();
         state.seen = seen;
+        if is_known {
+            return;
+        }
         let (kind, name) = (state.part.kind(), state.part.name());
         let was_failing = std::mem::replace(&mut state.is_failing, put.is_err());
         match put {

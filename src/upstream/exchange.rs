@@ -50,8 +50,9 @@ pub struct NoAnswer {
     pub status: OutcomeStatus,
     pub code: ReasonCode,
     pub receipt: Receipt,
-    /// The request, if it may be decided again.
-    pub again: Option<Box<ExecutionRequest>>,
+    /// The request, if it may be decided again: once the outcome is durable, because only that gives back what the
+    /// permit had taken.
+    pub again: Option<Box<(ExecutionRequest, OutcomeRecorded)>>,
     /// Something other than the permitted bytes asked to leave, and was stopped.
     pub is_violation: bool,
     /// For the log, not for the caller.
@@ -147,10 +148,10 @@ impl InFlight {
             Err(_elapsed) => (ReasonCode::UpstreamSilent, "time-out".to_owned()),
         };
         let is_violation = exchange.is_violated();
-        let (status, code) = exchange.give_up(code);
+        let (status, code, outcome) = exchange.give_up(code);
         let may_decide_again =
             status == OutcomeStatus::NotSent && !is_violation && code != ReasonCode::CredentialInvalid;
-        let again = may_decide_again.then(|| Box::new(execution));
+        let again = may_decide_again.then(|| Box::new((execution, outcome)));
         Err(Box::new(NoAnswer { status, code, receipt, again, is_violation, cause }))
     }
 }
@@ -288,7 +289,7 @@ impl Exchange {
     }
 
     /// No answer came. If no byte had left, and none can any more, that is certain; else nothing is.
-    fn give_up(mut self, code: ReasonCode) -> (OutcomeStatus, ReasonCode) {
+    fn give_up(mut self, code: ReasonCode) -> (OutcomeStatus, ReasonCode, OutcomeRecorded) {
         let superseded = self.lease.as_ref().and_then(|lease| lease.seal.superseded());
         let (status, code, cause) = match (self.revoke(), superseded) {
             (0, Some(moved)) if *moved == *CREDENTIAL_EXPIRED => {
@@ -301,8 +302,8 @@ impl Exchange {
             }
             (_, _) => (OutcomeStatus::Indeterminate, code, code.as_str()),
         };
-        self.close(status, Some(cause), None);
-        (status, code)
+        let outcome = self.close(status, Some(cause), None);
+        (status, code, outcome)
     }
 }
 

@@ -19,7 +19,7 @@ use super::sealed_io::SealedMessage;
 use crate::authority::{Credentials, Versions};
 use crate::canonical::{ExecutionRequest, Slot, Wire};
 use crate::clock::Clock;
-use crate::ledger::{OpenPermit, Outcome, Receipt, Recorded, Sent};
+use crate::ledger::{OpenPermit, Outcome, OutcomeRecorded, Receipt, Recorded, Sent};
 use crate::model::{Digest, OutcomeStatus};
 use crate::policy::Permit;
 
@@ -42,6 +42,8 @@ pub struct Moved {
     pub receipt: Receipt,
     /// What moved: the name of a read item, `permit_age`, or [`super::CREDENTIAL_EXPIRED`].
     pub name: std::sync::Arc<str>,
+    /// What the permit had taken is given back when this is durable: not before, the request may be decided again.
+    pub outcome: OutcomeRecorded,
 }
 
 /// Cause of the outcome of a permit that was not used, because something it rests on had changed.
@@ -58,7 +60,7 @@ pub fn seal(
     let (evaluated, receipt, permit) = recorded.into_parts();
     let conditions = Conditions::of(&evaluated, versions, permit_age_max, clock);
     if let Err(name) = conditions.check() {
-        permit.close(Outcome {
+        let outcome = permit.close(Outcome {
             status: OutcomeStatus::NotSent,
             cause: Some(SUPERSEDED),
             sent: None,
@@ -66,7 +68,7 @@ pub fn seal(
             answer: None,
             duration: conditions.age(),
         });
-        return Err(Box::new(Moved { execution: evaluated.into_execution(), receipt, name }));
+        return Err(Box::new(Moved { execution: evaluated.into_execution(), receipt, name, outcome }));
     }
     let execution = evaluated.into_execution();
     let digest = execution.request.digest();

@@ -159,12 +159,14 @@ pub(super) struct SealedIo<T> {
     seal: Seal,
     /// What the socket below `io` has taken.
     departed: Departed,
+    /// A write failed. What lies in the layers below may be part of it, and is never pushed out.
+    broken: bool,
 }
 
 impl<T> SealedIo<T> {
     pub(super) fn new(io: T, departed: Departed) -> (Self, Seal) {
         let seal = Seal::default();
-        (Self { io, seal: seal.clone(), departed }, seal)
+        (Self { io, seal: seal.clone(), departed, broken: false }, seal)
     }
 
     /// One checked write, counted by what it took, or by what had left when it failed.
@@ -186,7 +188,13 @@ impl<T> SealedIo<T> {
             Err(_) if self.departed.bytes() != before => state.broke_off(),
             Err(_) => {}
         }
+        self.broken |= result.is_err();
         Poll::Ready(result)
+    }
+
+    /// TLS may hold records of a write that failed: a flush or a goodbye would send them after all.
+    fn check_whole(&self) -> io::Result<()> {
+        if self.broken { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(()) }
     }
 }
 
@@ -209,10 +217,12 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for SealedIo<T> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check_whole()?;
         Pin::new(&mut self.get_mut().io).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check_whole()?;
         Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! A claim is kept under the SHA-256 of the three, so that all have one size and the order of a snapshot does not
 //! depend on the run. A claim has no end before its decision has a final outcome: what still runs, and what nobody
-//! knows the outcome of, cannot be executed again however late it is.
+//! knows the outcome of, cannot be executed again however late it is. From when it is known late, the key stands as
+//! long as it was to stand from the decision.
 
 use imbl::{OrdMap, OrdSet};
 
@@ -84,6 +85,8 @@ pub struct Claim {
     pub id: ReceiptId,
     pub decision: LeafIndex,
     pub digest: RequestDigest,
+    /// When the decision was made.
+    pub at: WallTime,
     pub until: WallTime,
     pub progress: Progress,
 }
@@ -104,6 +107,13 @@ pub struct Executed {
 }
 
 impl Claim {
+    /// Until when it stands if its outcome became known at `known`: as long as if it had been known at once. A caller
+    /// that was told to wait for people must not find its key free as soon as they have decided.
+    fn kept_from(&self, known: WallTime) -> WallTime {
+        let keep = self.until.unix_ns().saturating_sub(self.at.unix_ns());
+        WallTime::from_unix_ns(known.unix_ns().saturating_add(keep))
+    }
+
     pub fn view(&self, digest: Digest) -> ClaimView {
         let decision = self.decision;
         let state = match self.progress {
@@ -167,10 +177,17 @@ impl Claims {
         }
     }
 
-    /// The decision that has the claim went on. Nothing happens if another one has it.
-    pub fn progress(&mut self, key: ClaimKey, id: ReceiptId, progress: Progress) {
+    /// The decision that has the claim went on, at this time. Nothing happens if another one has it.
+    pub fn progress(&mut self, key: ClaimKey, id: ReceiptId, progress: Progress, at: WallTime) {
         if let Some(claim) = self.by_key.get(&key).filter(|claim| claim.id == id) {
-            let claim = Claim { progress, ..claim.clone() };
+            let until = match progress {
+                Progress::Running | Progress::Unknown => claim.until,
+                Progress::Executed(_) if claim.progress == Progress::Unknown || claim.until <= at => {
+                    claim.until.max(claim.kept_from(at))
+                }
+                Progress::Executed(_) => claim.until,
+            };
+            let claim = Claim { progress, until, ..claim.clone() };
             self.insert(key, claim);
         }
     }

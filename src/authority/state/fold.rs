@@ -15,7 +15,7 @@ use imbl::OrdMap;
 use rust_decimal::Decimal;
 use tokio::sync::watch;
 
-use super::super::budget::add;
+use super::super::budget::{add, exact_number};
 use super::super::versions::{Moved, Versions};
 use super::budgets::{BudgetKey, Budgets, Sums, Taken};
 use super::claims::{Claim, ClaimKey, Claims, Executed, Progress, RequestDigest};
@@ -419,6 +419,8 @@ impl Inner {
                 None => self.sums(&key, asked.now).and_then(Sums::total).ok_or_else(overflow)?,
             };
             let total = add(before, draw.amount).ok_or_else(overflow)?;
+            // A sum that policy could not be told would refuse everybody after this one.
+            exact_number(total).ok_or_else(overflow)?;
             totals.insert(key.clone(), total);
             reserves.push(Taken { key, amount: draw.amount, until: in_microseconds(draw.until) });
         }
@@ -528,8 +530,10 @@ impl Folded {
         let claim = claim.map(|claim| {
             let key = ClaimKey::of(&surface, &actor, &claim.key);
             let progress = Progress::Running;
-            self.claims
-                .insert(key, Claim { id, decision: index, digest: request, until: claim.until, progress });
+            self.claims.insert(
+                key,
+                Claim { id, decision: index, digest: request, at, until: claim.until, progress },
+            );
             key
         });
         let mut taken = Vec::with_capacity(reserves.len());
@@ -565,7 +569,7 @@ impl Folded {
             // All that was taken stays taken, until someone knows.
             self.unknown.insert(decision_index, Unknown { id, at });
             if let Some(key) = open.and_then(|open| open.claim) {
-                self.claims.progress(key, id, Progress::Unknown);
+                self.claims.progress(key, id, Progress::Unknown, at);
             }
             return false;
         }
@@ -584,7 +588,7 @@ impl Folded {
         match (claim, is_carried_out) {
             (Some(key), true) => {
                 let executed = Executed { status, outcome: index, answer };
-                self.claims.progress(key, id, Progress::Executed(executed));
+                self.claims.progress(key, id, Progress::Executed(executed), at);
             }
             (Some(key), false) => self.claims.free(key, id),
             (None, _) => {}
@@ -634,7 +638,11 @@ impl Folded {
     fn say(&mut self, action: AdminAction, hold: ReceiptId, word: Approval, index: LeafIndex) -> bool {
         match action {
             AdminAction::Approve => self.holds.approve(hold, word, index),
-            AdminAction::Refuse => self.holds.refuse(hold, word, index),
+            AdminAction::Refuse => {
+                // Its approvals may be on their way to the wire: what rests on them is judged again.
+                self.restrictions.changed = Some(index);
+                self.holds.refuse(hold, word, index)
+            }
             AdminAction::Expire => self.holds.remove(hold),
             AdminAction::Freeze | AdminAction::Unfreeze | AdminAction::Quarantine | AdminAction::Release => {
                 false
@@ -768,6 +776,7 @@ mod tests {
             id: id(1),
             decision: LeafIndex(1),
             digest: RequestDigest::Withheld,
+            at: at(0),
             until: at(10),
             progress: Progress::Executed(executed),
         };

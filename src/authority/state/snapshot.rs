@@ -144,10 +144,11 @@ impl Writer {
     }
 
     fn claim(&mut self, claim: &Claim) {
-        let Claim { id, decision, digest, until, progress } = claim;
+        let Claim { id, decision, digest, at, until, progress } = claim;
         self.id(*id);
         self.u64(decision.0);
         self.optional(digest.logged(), |out, digest| out.digest(&digest));
+        self.time(*at);
         self.time(*until);
         match progress {
             Progress::Running => self.u8(0),
@@ -369,6 +370,7 @@ impl<'b> Reader<'b> {
             id: self.id()?,
             decision: self.index()?,
             digest: RequestDigest::new(self.optional("claim.digest", Self::digest)?, None),
+            at: self.time()?,
             until: self.time()?,
             progress: match self.u8()? {
                 0 => Progress::Running,
