@@ -130,18 +130,47 @@ fn the_demo_ends_soon_with_every_row_as_expected() {
     let lines: Vec<Value> = out.lines().map(|l| serde_json::from_str(l).expect("JSON lines")).collect();
     let of = |kind: &str| lines.iter().filter(|l| l["type"] == kind).collect::<Vec<_>>();
     let requests = of("request");
-    assert!(requests.len() >= 16, "{} requests", requests.len());
+    assert!(requests.len() >= 30, "{} requests", requests.len());
     assert!(requests.iter().all(|r| r["as_expected"] == true));
     for decision in ["PERMIT", "DENY", "SILENCE", "ESCALATE", "QUARANTINE"] {
         assert!(requests.iter().any(|r| r["got"]["decision"] == decision), "no row with {decision}");
     }
     for request in &requests {
-        let permitted = request["got"]["decision"] == "PERMIT";
-        assert_eq!(request["got"]["arrived"], u64::from(permitted), "{request}");
-        if permitted || request["got"]["decision"].is_string() {
+        let got = &request["got"];
+        let at_once = got["permitted"].as_u64();
+        let permitted = got["decision"] == "PERMIT" && got["replayed"] == false;
+        assert_eq!(got["arrived"], at_once.unwrap_or(u64::from(permitted)), "{request}");
+        if got["decision"].is_string() && at_once.is_none() {
             assert!(request["got"]["receipt"].is_u64(), "{request}");
         }
     }
+    let row = |what: &str| {
+        let found = requests.iter().position(|r| r["what"] == what);
+        found.unwrap_or_else(|| panic!("no row `{what}`"))
+    };
+    let got = |row: usize| &requests[row]["got"];
+    // One key, one effect; other bytes under it are refused.
+    let first = row("a charge with an idempotency key");
+    assert_eq!((&got(first)["arrived"], &got(first)["replayed"]), (&1.into(), &false.into()));
+    assert_eq!((&got(first + 1)["arrived"], &got(first + 1)["replayed"]), (&0.into(), &true.into()));
+    assert_eq!(got(first)["receipt"], got(first + 1)["receipt"], "the receipt of the one effect");
+    assert_eq!(got(first + 2)["reason"], "idempotency_key_reused");
+    // Sixteen charges against a budget of ten.
+    let burst = got(row("16 at once, budget for 10"));
+    assert_eq!((&burst["permitted"], &burst["arrived"]), (&10.into(), &10.into()));
+    assert_eq!(burst["reason"], "over_budget", "of all others");
+    // What an operator does decides what comes after, and stands in the log.
+    for (operated, before, after) in [
+        ("the operator approves it", "ESCALATE", "PERMIT"),
+        ("the operator releases the agent", "QUARANTINE", "PERMIT"),
+        ("the operator ends the freeze", "SILENCE", "PERMIT"),
+    ] {
+        let at = row(operated);
+        assert_eq!(got(at - 1)["decision"], before, "before: {operated}");
+        assert_eq!(got(at + 1)["decision"], after, "after: {operated}");
+        assert!(got(at)["receipt"].is_u64(), "{operated}");
+    }
+    assert_eq!(got(row("the same again: approved only once"))["decision"], "ESCALATE");
     let checks = of("check");
     assert_eq!(checks.len(), 5);
     assert!(checks.iter().any(|c| c["found"].as_str().is_some_and(|f| f.starts_with("replayed "))));
@@ -155,7 +184,16 @@ fn the_table_is_plain_text_when_nobody_watches() {
     let out = text(&ended.stdout);
     assert_eq!(ended.status.code(), Some(0), "{out}");
     assert!(!out.chars().any(|c| c.is_control() && c != '\n'), "control characters in {out:?}");
-    for seen in ["over_limit", "json_duplicate_name", "framing_conflict", "upstream_silent (indeterminate)"] {
+    for seen in [
+        "over_budget",
+        "the kept answer",
+        "actor_quarantined",
+        "frozen",
+        "over_limit",
+        "json_duplicate_name",
+        "framing_conflict",
+        "upstream_silent (indeterminate)",
+    ] {
         assert!(out.contains(seen), "{seen} in {out}");
     }
     assert!(!out.contains("NOT"), "{out}");

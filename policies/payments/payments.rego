@@ -78,6 +78,15 @@ deny contains {"code": "over_limit", "message": message, "limit": limit} if {
 	message := sprintf("%d is over the limit of %d %s", [amount, limit, currency])
 }
 
+# Where the surface declares the budget: everything drawn today, and what is still under way, counts.
+deny contains {"code": "over_budget", "message": message, "limit": most} if {
+	spends
+	drawn := input.context.budgets.customer_day
+	most := rules.per_customer_day
+	drawn.spent + drawn.in_flight + amount > most
+	message := sprintf("a customer may be charged %d %s a day", [most, currency])
+}
+
 deny contains {"code": "counterparty_blocked", "case": reference} if {
 	spends
 	reference := data.ref.counterparties.blocked[customer]

@@ -36,6 +36,15 @@ test_the_limit_itself_is_permitted_and_one_more_is_not if {
 	codes(deny) == {"over_limit"}
 }
 
+test_a_budget_counts_what_is_spent_and_what_is_under_way if {
+	every spent, denied in {985800: 0, 985801: 1, 1000000: 1} {
+		budgets := {"customer_day": {"spent": spent, "in_flight": 10000}}
+		asked := object.union(ask("charge.create", ["agent"], charge(4200), []), {"context": {"approvals": [], "budgets": budgets}})
+		deny := payments.deny with input as asked
+		count(deny) == denied
+	}
+}
+
 test_what_is_not_a_positive_integer_is_denied if {
 	every amount in [0, -1, 1.5, "1e3", "0100", "-5", "", "12345678901234567", true, null, [1]] {
 		deny := payments.deny with input as ask("charge.create", ["agent"], charge(amount), [])

@@ -1,6 +1,7 @@
-//! `interlock demo`: the real gateway with its real log on loopback, an upstream behind it and an agent in front.
+//! `interlock demo`: the real gateway with its real log on loopback, an upstream behind it, an agent in front and an
+//! operator at the admin listener.
 //!
-//! The agent sends what `script` lists; each request is shown with what was expected and what came. Then the
+//! Agent and operator send what `script` lists; each request is shown with what was expected and what came. Then the
 //! gateway stops, its log is verified with the code of `interlock verify` and replayed, PERMITs are held against what reached
 //! the upstream, and one flipped bit in a copy of the log has to be found. Exit code 0: all of it was as expected.
 
@@ -16,8 +17,10 @@ use std::num::NonZeroUsize;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use futures_util::future::try_join_all;
 use zeroize::Zeroizing;
 
 use super::sample_api::SampleApi;
@@ -29,6 +32,7 @@ use interlock::redaction::Disclosures;
 use interlock::replay::{Replayer, Selection, Under, WhyNot};
 use interlock::verify::{Directory, Report, verify_log};
 use place::{Addresses, Place};
+use script::{Act, Step};
 use show::{Check, Observed, Show};
 
 #[derive(Debug, clap::Args)]
@@ -43,6 +47,9 @@ pub struct DemoArgs {
 
 /// Something was not as expected.
 const DIFFERED: u8 = 1;
+/// The gateway settles what it answered a moment later.
+const SETTLE_POLL: Duration = Duration::from_millis(5);
+const SETTLE_POLLS_MAX: u32 = 1_000;
 /// A port that was free may be taken by the time it is used.
 const START_ATTEMPTS_MAX: u32 = 5;
 
@@ -77,16 +84,18 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode> {
     let passed = played.as_expected && checks.iter().all(|check| check.passed);
     let next = match place.is_temporary() {
         true => vec![format!("To keep config, keys and log: {} demo --dir DIR", program())],
-        false => next_commands(&place, &played.addresses),
+        false => next_commands(&place, &played),
     };
-    show.end(passed, played.requests, clock.monotonic().since(began).as_secs_f64(), &next)?;
+    show.end(passed, played.rows, clock.monotonic().since(began).as_secs_f64(), &next)?;
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::from(DIFFERED) })
 }
 
 struct Played {
     addresses: Addresses,
-    requests: usize,
+    rows: usize,
     as_expected: bool,
+    /// Id of the receipt of the charge that was approved.
+    approved: Option<String>,
     arrived: u64,
     stopped: Stopped,
 }
@@ -100,16 +109,111 @@ async fn play(place: &Place, show: &Show, clock: &Clock) -> Result<Played> {
         addresses.gateway, addresses.upstream
     ))?;
     let steps = script::steps(&place.agent_key);
+    let mut stage = Stage { place, addresses: &addresses, hold: None, approved: None, last: Vec::new() };
     let mut as_expected = true;
     for (number, step) in (1..).zip(&steps) {
+        stage.settled().await?;
         let before = api.arrivals();
-        let answer = agent::send(addresses.gateway, &step.bytes).await.context(step.what)?;
-        let got = observed(&answer, api.arrivals() - before);
+        let mut got = stage.act(step).await.context(step.what)?;
+        got.arrived = api.arrivals() - before;
         as_expected &= got.is(&step.expected);
         show.row(number, step, &got)?;
     }
+    let approved = stage.approved;
     let stopped = gateway.stop().await;
-    Ok(Played { addresses, requests: steps.len(), as_expected, arrived: api.arrivals(), stopped })
+    Ok(Played { addresses, rows: steps.len(), as_expected, approved, arrived: api.arrivals(), stopped })
+}
+
+/// Where agent and operator act.
+struct Stage<'p> {
+    place: &'p Place,
+    addresses: &'p Addresses,
+    /// The hold that was opened last.
+    hold: Option<String>,
+    /// The PERMIT after an operator's approval.
+    approved: Option<String>,
+    /// Body of the answer before.
+    last: Vec<u8>,
+}
+
+impl Stage<'_> {
+    /// Everything but what arrived.
+    async fn act(&mut self, step: &Step) -> Result<Observed> {
+        match &step.act {
+            Act::Ask(bytes) => {
+                let answer = agent::send(self.addresses.gateway, bytes).await?;
+                let mut got = observed(&answer);
+                got.replayed &= answer.body == self.last;
+                if got.status == 200 && self.hold.is_some() && self.approved.is_none() {
+                    self.approved = receipt_member(&answer, "id").map(|id| id.trim_matches('"').to_owned());
+                }
+                if let Some(hold) = problem(&answer)["hold"]["id"].as_str() {
+                    self.hold = Some(hold.to_owned());
+                }
+                self.last = answer.body;
+                Ok(got)
+            }
+            Act::AskAtOnce(bytes, times) => {
+                let all = (0..*times).map(|_| agent::send(self.addresses.gateway, bytes));
+                let answers: Vec<_> = try_join_all(all).await?.iter().map(observed).collect();
+                Ok(together(&answers))
+            }
+            Act::Operate { path, body } => {
+                let hold = self.hold.as_deref().unwrap_or_default();
+                let answer = self.operate(&path.replace("{hold}", hold), body).await?;
+                let done: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+                let receipt = done["receipt"]["entry"].as_u64();
+                Ok(Observed { receipt, ..observed(&answer) })
+            }
+        }
+    }
+
+    /// What was answered has its outcome in the log, so that the next row does not depend on time.
+    async fn settled(&self) -> Result<()> {
+        for _ in 0..SETTLE_POLLS_MAX {
+            let metrics = self.admin("GET /metrics", "", "").await?;
+            let text = String::from_utf8_lossy(&metrics.body);
+            if text.lines().any(|line| line == "interlock_ledger_open_permits 0") {
+                return Ok(());
+            }
+            tokio::time::sleep(SETTLE_POLL).await;
+        }
+        bail!("a permitted request has no outcome")
+    }
+
+    async fn operate(&self, path: &str, body: &str) -> Result<Answer> {
+        let token = &self.place.operator_token;
+        let headers = format!("authorization: Bearer {token}\r\ncontent-type: application/json\r\n");
+        self.admin(&format!("POST {path}"), &headers, body).await
+    }
+
+    async fn admin(&self, line: &str, headers: &str, body: &str) -> Result<Answer> {
+        let admin = self.addresses.admin;
+        let length = body.len();
+        let head = format!("{line} HTTP/1.1\r\nhost: {admin}\r\nconnection: close\r\n{headers}");
+        let request = format!("{head}content-length: {length}\r\n\r\n{body}");
+        agent::send(admin, request.as_bytes()).await
+    }
+}
+
+/// Requests that were sent at once: how many were permitted, and why all others were not.
+fn together(answers: &[Observed]) -> Observed {
+    let is_permitted = |got: &&Observed| got.status == 200 && got.decision.as_deref() == Some("PERMIT");
+    let permitted = answers.iter().filter(is_permitted).count();
+    let mut reasons: Vec<_> = answers
+        .iter()
+        .filter(|got| !is_permitted(got))
+        .map(|got| got.reason.clone().unwrap_or_else(|| got.status.to_string()))
+        .collect();
+    reasons.sort();
+    reasons.dedup();
+    Observed {
+        status: 200,
+        decision: Some("PERMIT".to_owned()),
+        reason: (!reasons.is_empty()).then(|| reasons.join(", ")),
+        permitted: Some(permitted),
+        ..Observed::default()
+    }
 }
 
 async fn start(place: &Place, upstream: SocketAddr, clock: &Clock) -> Result<(Gateway, Addresses)> {
@@ -138,24 +242,35 @@ fn loopback(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }
 
-/// What the answer says: its status, its receipt header, and if it is a problem, the reason.
-fn observed(answer: &Answer, arrived: u64) -> Observed {
-    let receipt = answer.header("interlock-receipt").unwrap_or_default();
-    let member = |name: &str| receipt.split(", ").find_map(|m| m.strip_prefix(name)?.strip_prefix('='));
+/// A member of the receipt header.
+fn receipt_member<'a>(answer: &'a Answer, name: &str) -> Option<&'a str> {
+    let receipt = answer.header("interlock-receipt")?;
+    receipt.split(", ").find_map(|m| m.strip_prefix(name)?.strip_prefix('='))
+}
+
+/// Null if the answer is none.
+fn problem(answer: &Answer) -> serde_json::Value {
     let is_problem = answer.header("content-type") == Some("application/problem+json");
-    let problem: serde_json::Value = Some(())
+    Some(())
         .filter(|()| is_problem)
         .and_then(|()| serde_json::from_slice(&answer.body).ok())
-        .unwrap_or_default();
+        .unwrap_or_default()
+}
+
+/// What the answer says: its status, its receipt header, and if it is a problem, the reason.
+fn observed(answer: &Answer) -> Observed {
+    let problem = problem(answer);
     let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
     Observed {
         status: answer.status,
-        decision: member("decision").map(str::to_owned),
+        decision: receipt_member(answer, "decision").map(str::to_owned),
         reason: text(&problem["reasons"][0]["code"]).or_else(|| text(&problem["reason"])),
         outcome: text(&problem["outcome"]),
-        receipt: member("index").and_then(|index| index.parse().ok()),
-        arrived,
+        receipt: receipt_member(answer, "index").and_then(|index| index.parse().ok()),
+        arrived: 0,
         streamed: answer.header("content-type") == Some("text/event-stream") && answer.pieces > 1,
+        replayed: answer.header("interlock-replayed") == Some("true"),
+        permitted: None,
     }
 }
 
@@ -227,13 +342,21 @@ fn flip(frames: &Path) -> Result<()> {
 }
 
 /// What works on the directory that is left.
-fn next_commands(place: &Place, addresses: &Addresses) -> Vec<String> {
+fn next_commands(place: &Place, played: &Played) -> Vec<String> {
     let program = program();
+    let addresses = &played.addresses;
+    let show = |id: &String| {
+        format!(
+            "  {program} receipts show {id} --log {}",
+            quoted(&place.file("ledger").display().to_string())
+        )
+    };
     let file = |name: &str| quoted(&place.file(name).display().to_string());
     vec![
         "What you can do now:".to_owned(),
         format!("  {program} verify --log {} --key {}", file("ledger"), file("log.vkey")),
         format!("  {program} replay --log {} --key {}", file("ledger"), file("log.vkey")),
+        played.approved.as_ref().map(show).unwrap_or_default(),
         format!(
             "  {program} sample-api --listen {} --secret {} &",
             addresses.upstream,
@@ -279,9 +402,24 @@ mod tests {
             body: br#"{"reason":"policy_denied","reasons":[{"code":"over_limit"}]}"#.to_vec(),
             pieces: 1,
         };
-        let got = observed(&answer, 0);
+        let got = observed(&answer);
         assert_eq!((got.status, got.receipt), (403, Some(7)));
         assert_eq!((got.decision.as_deref(), got.reason.as_deref()), (Some("DENY"), Some("over_limit")));
+    }
+
+    #[test]
+    fn of_requests_at_once_every_reason_is_seen() {
+        let got = |status, decision: &str, reason: Option<&str>| Observed {
+            status,
+            decision: Some(decision.to_owned()),
+            reason: reason.map(str::to_owned),
+            ..Observed::default()
+        };
+        let (permit, deny) = (got(200, "PERMIT", None), got(403, "DENY", Some("over_budget")));
+        let all = together(&[permit.clone(), deny.clone(), permit, deny.clone()]);
+        assert_eq!((all.permitted, all.reason.as_deref()), (Some(2), Some("over_budget")));
+        let mixed = together(&[deny, got(504, "PERMIT", None)]);
+        assert_eq!((mixed.permitted, mixed.reason.as_deref()), (Some(0), Some("504, over_budget")));
     }
 
     #[test]

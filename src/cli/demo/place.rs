@@ -12,6 +12,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::embedded;
+use interlock::admin::TOKEN_START;
 use interlock::ledger::FileSigner;
 use interlock::limits;
 use interlock::merkle::note::{Signer, VerifierKey};
@@ -26,6 +27,8 @@ pub struct Place {
     is_temporary: bool,
     /// What agents show.
     pub agent_key: String,
+    /// What the operator shows the admin listener.
+    pub operator_token: String,
     /// What the gateway shows the upstream.
     pub upstream_secret: String,
     pub verifier: VerifierKey,
@@ -52,12 +55,14 @@ impl Place {
             dir,
             is_temporary,
             agent_key: format!("ilk_{}_{}", random::<6>()?, random::<24>()?),
+            operator_token: format!("{TOKEN_START}{}_{}", random::<6>()?, random::<24>()?),
             upstream_secret: random::<24>()?,
             verifier: signer.verifier().clone(),
         };
         place.write("log.key", 0o600, &private)?;
         place.write("log.vkey", 0o644, &format!("{}\n", place.verifier))?;
         place.write("agent.key", 0o600, &format!("{}\n", place.agent_key))?;
+        place.write("operator.token", 0o600, &format!("{}\n", place.operator_token))?;
         place.write("upstream.secret", 0o600, &format!("{}\n", place.upstream_secret))?;
         for (name, text) in embedded::POLICIES {
             place.write(&format!("policies/{name}"), 0o644, text)?;
@@ -67,14 +72,17 @@ impl Place {
 
     /// Writes the config; again if addresses had to change.
     pub fn configure(&self, addresses: &Addresses) -> Result<PathBuf> {
-        let sha256 = Digest::of(self.agent_key.as_bytes()).to_string();
+        let sha256 =
+            |text: &str| Digest::of(text.as_bytes()).to_string().trim_start_matches("sha-256:").to_owned();
         let text = embedded::CONFIG
             .replace("@GATEWAY@", &addresses.gateway.to_string())
             .replace("@ADMIN@", &addresses.admin.to_string())
             .replace("@UPSTREAM@", &addresses.upstream.to_string())
             .replace("@NOBODY@", &addresses.nobody.to_string())
             .replace("@KEY_PREFIX@", &self.agent_key[..limits::API_KEY_PREFIX_BYTES])
-            .replace("@KEY_SHA256@", sha256.trim_start_matches("sha-256:"));
+            .replace("@KEY_SHA256@", &sha256(&self.agent_key))
+            .replace("@TOKEN_PREFIX@", &self.operator_token[..limits::API_KEY_PREFIX_BYTES])
+            .replace("@TOKEN_SHA256@", &sha256(&self.operator_token));
         let file = self.file("interlock.yaml");
         match fs::remove_file(&file) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e.into()),
@@ -172,6 +180,7 @@ mod tests {
         let place = Place::make(Some(dir.path())).expect("an empty directory");
         assert_eq!(mode(&place, "log.key"), 0o600);
         assert_eq!(mode(&place, "agent.key"), 0o600);
+        assert_eq!(mode(&place, "operator.token"), 0o600);
         let again = Place::make(Some(dir.path())).err().expect("refused").to_string();
         assert!(again.contains("is not empty"), "{again}");
         fs::create_dir(place.file("ledger")).expect("a directory");

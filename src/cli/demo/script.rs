@@ -1,12 +1,22 @@
-//! What the demo's agent asks for, and what has to become of it.
+//! What the demo's agent asks for, what its operator does, and what has to become of it.
 
-/// One request.
+/// One row of the demo.
 pub struct Step {
     pub what: &'static str,
-    /// The request in one line, for people.
+    /// What is sent in one line, for people.
     pub sent: String,
-    pub bytes: Vec<u8>,
+    pub act: Act,
     pub expected: Expected,
+}
+
+/// Who does what.
+pub enum Act {
+    /// The agent sends one request.
+    Ask(Vec<u8>),
+    /// The agent sends the same request so many times at once.
+    AskAtOnce(Vec<u8>, usize),
+    /// The operator posts to the admin listener; `{hold}` in the path is the hold that was opened last.
+    Operate { path: &'static str, body: String },
 }
 
 /// What has to be seen from outside.
@@ -25,6 +35,10 @@ pub struct Expected {
     pub arrived: u64,
     /// Whether the answer comes piece by piece.
     pub streamed: bool,
+    /// Whether it is the kept answer to an earlier request.
+    pub replayed: bool,
+    /// Of requests that are sent at once: how many are permitted. The reason is that of all others.
+    pub permitted: Option<usize>,
 }
 
 const NOTHING: Expected = Expected {
@@ -35,6 +49,8 @@ const NOTHING: Expected = Expected {
     receipt: false,
     arrived: 0,
     streamed: false,
+    replayed: false,
+    permitted: None,
 };
 
 /// Permitted, sent, answered.
@@ -45,6 +61,9 @@ const PERMITTED: Expected =
 const fn verdict(decision: &'static str, reason: &'static str) -> Expected {
     Expected { status: 403, decision: Some(decision), reason: Some(reason), receipt: true, ..NOTHING }
 }
+
+/// An operator's change, which is a leaf.
+const OPERATED: Expected = Expected { status: 200, receipt: true, ..NOTHING };
 
 /// Refused before it became an execution request, by somebody known.
 const fn refused(status: u16, reason: &'static str) -> Expected {
@@ -81,7 +100,17 @@ impl Agent<'_> {
 
     fn step(&self, what: &'static str, line: &str, media_type: &str, body: &str, expected: Expected) -> Step {
         let bytes = self.request(line, PAYMENTS, &[("content-type", media_type)], body);
-        Step { what, sent: format!("{line} {body}"), bytes, expected }
+        Step { what, sent: format!("{line} {body}"), act: Act::Ask(bytes), expected }
+    }
+
+    /// A charge with an idempotency key.
+    fn keyed(&self, what: &'static str, amount: u32, expected: Expected) -> Step {
+        let line = "POST /v1/charges";
+        let body = format!(r#"{{"amount":{amount},"currency":"EUR","customer":"cus_1"}}"#);
+        let headers = [("content-type", JSON), ("idempotency-key", "order-77")];
+        let bytes = self.request(line, PAYMENTS, &headers, &body);
+        let sent = format!("{line} with idempotency-key: order-77 {body}");
+        Step { what, sent, act: Act::Ask(bytes), expected }
     }
 
     fn charge(&self, what: &'static str, body: &str, expected: Expected) -> Step {
@@ -91,8 +120,13 @@ impl Agent<'_> {
     fn read(&self, what: &'static str, host: &str, path: &str, accept: &str, expected: Expected) -> Step {
         let line = format!("GET {path}");
         let bytes = self.request(&line, host, &[("accept", accept)], "");
-        Step { what, sent: format!("{line} (host {host})"), bytes, expected }
+        Step { what, sent: format!("{line} (host {host})"), act: Act::Ask(bytes), expected }
     }
+}
+
+fn operate(what: &'static str, path: &'static str, body: &str) -> Step {
+    let sent = format!("the operator: POST {path} {body}");
+    Step { what, sent, act: Act::Operate { path, body: body.to_owned() }, expected: OPERATED }
 }
 
 /// All of them, in order: the refund names the charge that the first one makes.
@@ -100,6 +134,11 @@ pub fn steps(key: &str) -> Vec<Step> {
     let agent = Agent { key };
     let mut steps = permitted(&agent);
     steps.extend(judged(&agent));
+    steps.extend(approved(&agent));
+    steps.extend(quarantined(&agent));
+    steps.extend(frozen(&agent));
+    steps.extend(retried(&agent));
+    steps.push(at_once(&agent));
     steps.extend(malformed(&agent));
     steps.extend(unknown(&agent));
     steps.extend(answers(&agent));
@@ -133,17 +172,95 @@ fn judged(agent: &Agent<'_>) -> Vec<Step> {
             payout,
             verdict("SILENCE", "policy_silent"),
         ),
-        agent.charge(
-            "a charge that needs a second person",
-            r#"{"amount":200000,"currency":"EUR","customer":"cus_1"}"#,
-            verdict("ESCALATE", "needs_approval"),
+    ]
+}
+
+/// Held for people, approved by one, permitted once.
+fn approved(agent: &Agent<'_>) -> Vec<Step> {
+    let body = r#"{"amount":200000,"currency":"EUR","customer":"cus_1"}"#;
+    let held = || verdict("ESCALATE", "needs_approval");
+    vec![
+        agent.charge("a charge that needs a second person", body, held()),
+        operate(
+            "the operator approves it",
+            "/holds/{hold}/approve",
+            r#"{"reason":"invoice 4711 was checked"}"#,
         ),
+        agent.charge("the same charge, approved", body, PERMITTED),
+        agent.charge("the same again: approved only once", body, held()),
+    ]
+}
+
+/// Isolated by policy, released by an operator.
+fn quarantined(agent: &Agent<'_>) -> Vec<Step> {
+    let ordinary = r#"{"amount":100,"currency":"EUR","customer":"cus_1"}"#;
+    vec![
         agent.charge(
             "a charge to a canary customer",
             r#"{"amount":100,"currency":"EUR","customer":"cus_canary"}"#,
             verdict("QUARANTINE", "canary_touched"),
         ),
+        agent.charge(
+            "any charge by the isolated agent",
+            ordinary,
+            verdict("QUARANTINE", "actor_quarantined"),
+        ),
+        operate(
+            "the operator releases the agent",
+            "/release",
+            r#"{"actor":"agent-7","surface":"payments","reason":"the prompt was repaired"}"#,
+        ),
+        agent.charge("a charge by the released agent", ordinary, PERMITTED),
     ]
+}
+
+fn frozen(agent: &Agent<'_>) -> Vec<Step> {
+    let ordinary = r#"{"amount":100,"currency":"EUR","customer":"cus_1"}"#;
+    vec![
+        operate(
+            "the operator freezes payments",
+            "/freeze",
+            r#"{"surface":"payments","reason":"the bank reports an incident"}"#,
+        ),
+        agent.charge("a charge while payments are frozen", ordinary, verdict("SILENCE", "frozen")),
+        operate(
+            "the operator ends the freeze",
+            "/unfreeze",
+            r#"{"surface":"payments","reason":"the incident is over"}"#,
+        ),
+        agent.charge("a charge after the freeze", ordinary, PERMITTED),
+    ]
+}
+
+/// One key, one effect.
+fn retried(agent: &Agent<'_>) -> Vec<Step> {
+    let again = Expected { arrived: 0, replayed: true, ..PERMITTED };
+    vec![
+        agent.keyed("a charge with an idempotency key", 4_200, PERMITTED),
+        agent.keyed("its retry: the same answer", 4_200, again),
+        agent.keyed("the key on another charge", 4_300, refused(422, "idempotency_key_reused")),
+    ]
+}
+
+/// A customer may be charged 1,000,000 a day: ten of these.
+fn at_once(agent: &Agent<'_>) -> Step {
+    const CHARGES: usize = 16;
+    const WITHIN: usize = 10;
+    let line = "POST /v1/charges";
+    let body = r#"{"amount":100000,"currency":"EUR","customer":"cus_2"}"#;
+    let bytes = agent.request(line, PAYMENTS, &[("content-type", JSON)], body);
+    Step {
+        what: "16 at once, budget for 10",
+        sent: format!("16 times {line} {body}"),
+        act: Act::AskAtOnce(bytes, CHARGES),
+        expected: Expected {
+            reason: Some("over_budget"),
+            receipt: false,
+            arrived: WITHIN as u64,
+            permitted: Some(WITHIN),
+            ..PERMITTED
+        },
+    }
 }
 
 fn malformed(agent: &Agent<'_>) -> Vec<Step> {
@@ -178,13 +295,13 @@ fn malformed(agent: &Agent<'_>) -> Vec<Step> {
         Step {
             what: "two framings, as in request smuggling",
             sent: "POST /v1/charges with content-length and transfer-encoding".into(),
-            bytes: smuggled.into_bytes(),
+            act: Act::Ask(smuggled.into_bytes()),
             expected: unattributed(400, "framing_conflict"),
         },
         Step {
             what: "lines that end in a bare LF",
             sent: "GET /v1/charges with LF line ends".into(),
-            bytes: bare.into_bytes(),
+            act: Act::Ask(bare.into_bytes()),
             expected: unattributed(400, "head_bare_lf"),
         },
     ]
@@ -201,8 +318,8 @@ fn unknown(agent: &Agent<'_>) -> Vec<Step> {
         refused(400, "header_credential_sent"),
     );
     with_credential.sent = "GET /v1/charges with authorization: Bearer stolen".into();
-    with_credential.bytes =
-        agent.request("GET /v1/charges", PAYMENTS, &[("authorization", "Bearer stolen")], "");
+    let stolen = agent.request("GET /v1/charges", PAYMENTS, &[("authorization", "Bearer stolen")], "");
+    with_credential.act = Act::Ask(stolen);
     vec![
         stranger.read(
             "a wrong API key",
@@ -257,6 +374,9 @@ mod tests {
     fn every_refusal_names_a_reason_of_the_list_with_its_status() {
         for step in steps("ilk_00000000_0000000000000000000000") {
             let Expected { status, decision, reason, .. } = step.expected;
+            if status == 200 {
+                continue;
+            }
             let listed = ReasonCode::ALL.iter().find(|code| Some(code.as_str()) == reason);
             match (listed, decision) {
                 (Some(code), _) => assert_eq!(code.status(), status, "{}", step.what),
@@ -270,7 +390,9 @@ mod tests {
     #[test]
     fn nothing_arrives_without_a_permit() {
         for step in steps("ilk_00000000_0000000000000000000000") {
-            assert_eq!(step.expected.arrived == 1, step.expected.decision == Some("PERMIT"), "{}", step.what);
+            let Expected { decision, arrived, replayed, permitted, .. } = step.expected;
+            let permits = u64::from(decision == Some("PERMIT") && !replayed);
+            assert_eq!(arrived, permitted.map_or(permits, |n| n as u64), "{}", step.what);
         }
     }
 }

@@ -19,17 +19,22 @@ pub struct Observed {
     pub receipt: Option<u64>,
     pub arrived: u64,
     pub streamed: bool,
+    pub replayed: bool,
+    pub permitted: Option<usize>,
 }
 
 impl Observed {
     pub fn is(&self, expected: &Expected) -> bool {
-        let Expected { status, decision, reason, outcome, receipt, arrived, streamed } = expected;
+        let Expected { status, decision, reason, outcome, receipt, arrived, streamed, replayed, permitted } =
+            expected;
         self.status == *status
             && self.decision.as_deref() == *decision
             && self.reason.as_deref() == *reason
             && self.outcome.as_deref() == *outcome
             && self.receipt.is_some() == *receipt
             && self.arrived == *arrived
+            && self.replayed == *replayed
+            && self.permitted == *permitted
             // An answer in one piece may still come in two reads.
             && (self.streamed || !streamed)
     }
@@ -83,10 +88,15 @@ impl Show {
                 .to_string(),
             );
         }
-        let expected = format!("{} {}", step.expected.status, step.expected.decision.unwrap_or_default());
+        let of = |permitted: Option<usize>| permitted.map(|n| format!("{n} ")).unwrap_or_default();
+        let Expected { status, decision, permitted, .. } = step.expected;
+        let expected = format!("{status} {}{}", of(permitted), decision.unwrap_or_default());
+        let decision = got.decision.as_deref().unwrap_or("-");
         let reason = match (&got.reason, &got.outcome) {
             (Some(reason), Some(outcome)) => format!("{reason} ({outcome})"),
+            (Some(reason), None) if got.permitted.is_some() => format!("all others: {reason}"),
             (Some(reason), None) => reason.clone(),
+            (None, _) if got.replayed => "the kept answer".into(),
             (None, _) if got.streamed => "streamed".into(),
             (None, _) => String::new(),
         };
@@ -95,7 +105,7 @@ impl Show {
             step.what,
             expected.trim_end(),
             &got.status.to_string(),
-            got.decision.as_deref().unwrap_or("-"),
+            &escape(&format!("{}{decision}", of(got.permitted))),
             &escape(&reason),
             &got.receipt.map_or("-".into(), |index| format!("#{index}")),
         ]);
@@ -181,6 +191,8 @@ mod tests {
             receipt: true,
             arrived: 0,
             streamed: false,
+            replayed: false,
+            permitted: None,
         };
         let got = Observed {
             status: 403,
@@ -190,15 +202,19 @@ mod tests {
             receipt: Some(7),
             arrived: 0,
             streamed: false,
+            replayed: false,
+            permitted: None,
         };
         assert!(got.is(&expected));
-        let differing: [fn(&mut Observed); 6] = [
+        let differing: [fn(&mut Observed); 8] = [
             |o| o.status = 200,
             |o| o.decision = None,
             |o| o.reason = Some("other".into()),
             |o| o.outcome = Some("not_sent".into()),
             |o| o.receipt = None,
             |o| o.arrived = 1,
+            |o| o.replayed = true,
+            |o| o.permitted = Some(1),
         ];
         for change in differing {
             let mut other = got.clone();
