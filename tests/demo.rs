@@ -303,3 +303,75 @@ fn a_service_manager_is_told_of_start_and_stop() {
     assert_eq!(running.stop(), Some(0));
     assert_eq!(hear(), "STOPPING=1");
 }
+
+#[test]
+fn receipts_of_the_demo_tell_what_people_did_and_what_became_of_budgets_and_keys() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let place = dir.path().join("demo");
+    let demo = interlock(&["demo", "--json", "--dir", place.to_str().expect("UTF-8")]);
+    let rows = text(&demo.stdout);
+    assert_eq!(demo.status.code(), Some(0), "{rows}");
+    let log = file(&place, "ledger");
+    let leaves = text(&interlock(&["receipts", "list", "--log", &log, "--json"]).stdout);
+    let leaves: Vec<Value> = leaves.lines().map(|l| serde_json::from_str(l).expect("JSON")).collect();
+    let rows: Vec<Value> = rows.lines().map(|l| serde_json::from_str(l).expect("JSON")).collect();
+    let id = |what: &str| {
+        let row = rows.iter().find(|row| row["what"] == what).unwrap_or_else(|| panic!("no row `{what}`"));
+        let index = row["got"]["receipt"].as_u64().expect("a receipt") as usize;
+        leaves[index]["entry"]["id"].as_str().expect("a decision").to_owned()
+    };
+    let show = |id: &str| text(&interlock(&["receipts", "show", id, "--log", &log]).stdout);
+    let holds = |shown: &str, expected: &[&str]| {
+        for part in expected {
+            assert!(shown.contains(part), "`{part}` in:\n{shown}");
+        }
+    };
+
+    let (held, approved) = (id("a charge that needs a second person"), id("the same charge, approved"));
+    let shown = show(&approved);
+    let approval = "ann (operator) at 20";
+    holds(&shown, &["PROPOSED", "\"amount\": 200000", "CONSULTED", approval, ": invoice 4711 was checked"]);
+    holds(&shown, &["spent 4200, in flight 0, before this request", "DECIDED", "within_limit", "HAPPENED"]);
+    holds(&shown, &[&format!("used up        the approvals of hold {held}"), "customer_day: 200000 spent"]);
+    holds(&shown, &["the whole message that was decided on", "answer         200, "]);
+    let shown = show(&held);
+    holds(&shown, &["needs_approval: above 100000 EUR", "none: nothing was sent", "(opened), until 20"]);
+    holds(&shown, &["approve        by ann (operator)", &format!("used by        {approved} (PERMIT")]);
+
+    let frozen = show(&id("a charge while payments are frozen"));
+    holds(&frozen, &["freeze of surface payments by ann (operator)", "the bank reports an incident"]);
+    holds(&frozen, &["not evaluated  frozen"]);
+    let after = show(&id("a charge after the freeze"));
+    holds(&after, &["nothing in force on this surface and actor"]);
+    let isolated = show(&id("any charge by the isolated agent"));
+    let canary = id("a charge to a canary customer");
+    holds(&isolated, &[&format!("quarantine of surface payments of actor agent-7 by policy in {canary}")]);
+
+    let keyed = show(&id("a charge with an idempotency key"));
+    holds(&keyed, &["claimed        idempotency key order-77", "kept answer    200, ", "\"id\":\"ch_"]);
+
+    // What nobody knows is reserved, until an operator says what became of it.
+    let lost = id("the upstream dies after reading");
+    holds(&show(&lost), &["indeterminate, upstream_silent", "100 reserved until the outcome is reconciled"]);
+    let config = std::fs::read_to_string(place.join("interlock.yaml")).expect("a config");
+    let running = Running::start(&["run", "--config", &file(&place, "interlock.yaml")], "ready\n");
+    let admin = format!("http://{}", address(&config, "admin: { listen: \""));
+    let told = interlock(&[
+        "reconcile",
+        "resolve",
+        &lost,
+        "--confirmed",
+        "--evidence",
+        "statement 9",
+        "--reason",
+        "the bank has it",
+        "--admin",
+        &admin,
+        "--token-file",
+        &file(&place, "operator.token"),
+    ]);
+    assert_eq!(told.status.code(), Some(0), "{}", text(&told.stderr));
+    assert_eq!(running.stop(), Some(0));
+    let shown = show(&lost);
+    holds(&shown, &["attested       confirmed by ann (operator)", "evidence: statement 9", "100 spent"]);
+}

@@ -32,6 +32,7 @@ mod path;
 mod policy_packages;
 mod redaction;
 mod reading;
+mod receipts;
 mod replay;
 mod sinks;
 mod slow_clients;

@@ -6,7 +6,7 @@
 //! 409); 5 the gateway cannot now (429, 5xx); 6 it refused for any other reason.
 
 mod client;
-mod show;
+pub(super) mod show;
 
 use std::io::{Write, stdout};
 use std::process::ExitCode;

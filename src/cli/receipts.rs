@@ -1,5 +1,8 @@
 //! `interlock receipts`: reads the leaves of a log, for people and for pipes. Verifies nothing but frames.
 
+mod explain;
+mod story;
+
 use std::io::{IsTerminal, StdoutLock, Write, stdout};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,10 +11,12 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use interlock::clock::WallTime;
 use interlock::merkle::checkpoint::parse_checkpoint_unverified;
-use interlock::model::entry::{DecisionEntry, Entry, KeyEvent, OutcomeEntry};
+use interlock::merkle::frame::Evidence;
+use interlock::model::entry::{Entry, KeyEvent};
 use interlock::model::{Decision, LeafIndex, LogOrigin, ReceiptId, append_line};
 use interlock::verify::walk::{Step, Walk};
 use interlock::verify::{Directory, Source, escape, escape_json};
+use story::Listener;
 
 #[derive(Debug, clap::Args)]
 pub struct ReceiptsArgs {
@@ -23,7 +28,7 @@ pub struct ReceiptsArgs {
 enum ReceiptsCommand {
     /// List leaves: a table on a terminal, JSON lines otherwise or with --json
     List(ListArgs),
-    /// Show one decision and its outcome
+    /// Show what was proposed, consulted and decided, and what happened
     Show(ShowArgs),
 }
 
@@ -61,7 +66,7 @@ struct ShowArgs {
     id: ReceiptId,
     #[arg(long, value_name = "DIR")]
     log: PathBuf,
-    /// Print both leaves as JSON lines, exactly as they are in the log when not on a terminal
+    /// Print its leaf and those of its outcomes as JSON lines, exactly as they are in the log when not on a terminal
     #[arg(long)]
     json: bool,
 }
@@ -103,7 +108,7 @@ fn list(args: &ListArgs) -> Result<ExitCode> {
     if table {
         writeln!(out, "{:>8}  {:<27}  {:<8}  {:<13}  ABOUT", "ENTRY", "TIME", "TYPE", "RESULT")?;
     }
-    each_leaf(&args.log, |index, bytes, entry| {
+    each_leaf(&args.log, |index, bytes, entry, _evidence| {
         if !args.admits(entry) {
             return Ok(true);
         }
@@ -233,96 +238,19 @@ fn row(entry: &Entry) -> (&str, &'static str, String, String) {
 }
 
 fn show(args: &ShowArgs) -> Result<ExitCode> {
-    let mut found: Option<(LeafIndex, Vec<u8>, Box<DecisionEntry>)> = None;
-    let mut outcome: Option<(LeafIndex, Vec<u8>, Box<OutcomeEntry>)> = None;
-    each_leaf(&args.log, |index, bytes, entry| {
-        match (entry, &found) {
-            (Entry::Decision(d), None) if d.id == args.id => found = Some((index, bytes.to_vec(), d.clone())),
-            (Entry::Outcome(o), Some((at, ..))) if o.decision_index == *at => {
-                outcome = Some((index, bytes.to_vec(), o.clone()));
-            }
-            (
-                Entry::Admin(_)
-                | Entry::Decision(_)
-                | Entry::Outcome(_)
-                | Entry::Epoch(_)
-                | Entry::Key(_)
-                | Entry::Policy(_)
-                | Entry::Refusal(_),
-                _,
-            ) => {}
-        }
-        let done =
-            found.as_ref().is_some_and(|(_, _, d)| d.decision != Decision::Permit || outcome.is_some());
-        Ok(!done)
-    })?;
-    let Some((index, bytes, decision)) = found else { bail!("no decision has the id {}", args.id) };
+    let mut listener = Listener::new(args.id);
+    each_leaf(&args.log, |index, bytes, entry, evidence| Ok(listener.hear(index, bytes, entry, evidence)))?;
+    let Some(story) = listener.finish() else { bail!("no decision has the id {}", args.id) };
     let mut out = stdout().lock();
-    if args.json {
-        write_leaf(&mut out, index, &bytes)?;
-        if let Some((index, bytes, _)) = &outcome {
-            write_leaf(&mut out, *index, bytes)?;
-        }
+    if !args.json {
+        write!(out, "{}", explain::explain(&story))?;
         return Ok(ExitCode::SUCCESS);
     }
-    for (name, value) in decision_lines(index, &decision) {
-        writeln!(out, "{name:<14} {}", escape(&value))?;
-    }
-    match outcome {
-        Some((at, _, o)) => {
-            for (name, value) in outcome_lines(at, &o) {
-                writeln!(out, "{name:<14} {}", escape(&value))?;
-            }
-        }
-        None if decision.decision == Decision::Permit => writeln!(out, "{:<14} none yet", "outcome")?,
-        None => {}
+    write_leaf(&mut out, story.decision.index, &story.decision.bytes)?;
+    for outcome in story.outcome.iter().chain(&story.attested) {
+        write_leaf(&mut out, outcome.index, &outcome.bytes)?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// A member that a route keeps out of the log.
-fn or_redacted<T: std::fmt::Display>(member: &Option<T>) -> String {
-    member.as_ref().map_or_else(|| "(redacted)".into(), T::to_string)
-}
-
-fn decision_lines(index: LeafIndex, d: &DecisionEntry) -> Vec<(&'static str, String)> {
-    let mut lines = vec![
-        ("decision", d.decision.as_str().to_owned()),
-        ("receipt", format!("{} (entry {index}, epoch {})", d.id, d.epoch)),
-        ("time", d.time.to_string()),
-        ("actor", format!("{} ({})", d.actor.id, d.actor.method.as_str())),
-        ("surface", format!("{} / {}", d.surface, d.action)),
-        ("request", format!("{} {}", d.request.method, or_redacted(&d.request.target))),
-        ("body", format!("{} bytes, {}", d.request.size, or_redacted(&d.request.body_digest))),
-        ("digest", or_redacted(&d.request.digest)),
-        ("policy", format!("{} at {} ({})", d.policy.package, d.policy.revision, d.policy.engine)),
-        ("input", d.evaluation.input_digest.to_string()),
-    ];
-    lines.extend(d.idempotency_key.as_ref().map(|k| ("idempotency", k.to_string())));
-    lines.extend(d.evaluation.cause.as_ref().map(|c| ("not evaluated", c.to_string())));
-    for reason in &d.reasons {
-        let message = reason.message.as_deref().map(|m| format!(": {m}")).unwrap_or_default();
-        lines.push(("reason", format!("{}{message}", reason.code)));
-    }
-    for item in &d.evaluation.read_set {
-        lines.push(("read", format!("{} version {}, {} ms old", item.name, item.version, item.age_ms)));
-    }
-    lines.extend(d.supersedes.map(|id| ("supersedes", id.to_string())));
-    lines.extend(d.trace.as_ref().map(|t| ("trace", t.to_string())));
-    lines
-}
-
-fn outcome_lines(index: LeafIndex, o: &OutcomeEntry) -> Vec<(&'static str, String)> {
-    let cause = o.cause.as_deref().map(|c| format!(", {c}")).unwrap_or_default();
-    let mut lines = vec![
-        ("outcome", format!("{}{cause} (entry {index})", o.status.as_str())),
-        ("settled", format!("{} after {} us", o.time, o.duration_us)),
-    ];
-    lines.extend(o.sent.as_ref().map(|s| ("sent", format!("{} bytes, {}", s.size, or_redacted(&s.digest)))));
-    lines.extend(o.response.as_ref().map(|r| {
-        ("answer", format!("{}, {} bytes, {}", r.status_code, r.size, or_redacted(&r.body_digest)))
-    }));
-    lines
 }
 
 /// A leaf as a line, in the form that sinks get: its exact bytes for a program, the same JSON without a terminal's
@@ -338,8 +266,11 @@ fn write_leaf(out: &mut StdoutLock<'_>, index: LeafIndex, bytes: &[u8]) -> Resul
     Ok(())
 }
 
-/// Gives each leaf to `visit` until it returns false. A damaged log is read up to the damage, then refused.
-fn each_leaf(log: &Path, mut visit: impl FnMut(LeafIndex, &[u8], &Entry) -> Result<bool>) -> Result<()> {
+/// Gives each leaf, and the evidence of its frame, to `visit` until it returns false. A damaged log is read up to the damage, then refused.
+fn each_leaf(
+    log: &Path,
+    mut visit: impl FnMut(LeafIndex, &[u8], &Entry, &[Evidence<'_>]) -> Result<bool>,
+) -> Result<()> {
     let cannot_read = || format!("cannot read the log in {}", log.display());
     let source = Directory::open(log).with_context(cannot_read)?;
     let origin = log_origin(&source).with_context(cannot_read)?;
@@ -356,7 +287,7 @@ fn each_leaf(log: &Path, mut visit: impl FnMut(LeafIndex, &[u8], &Entry) -> Resu
                     let entry = Entry::from_bytes_unverified(bytes).with_context(|| {
                         format!("entry {index} in {spot} is not one this version can read")
                     })?;
-                    if !visit(index, bytes, &entry)? {
+                    if !visit(index, bytes, &entry, &frame.evidence)? {
                         return Ok(());
                     }
                 }

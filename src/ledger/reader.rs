@@ -113,7 +113,7 @@ pub enum ReadError {
 /// What to look for. Members that are absent exclude nothing.
 #[derive(Clone, Debug)]
 pub struct Search {
-    /// Of decisions and refusals.
+    /// Of decisions and refusals, and of what operators did to the actor.
     pub actor: Option<ActorId>,
     /// Of decisions.
     pub idempotency_key: Option<IdempotencyKey>,

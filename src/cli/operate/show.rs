@@ -44,7 +44,7 @@ pub fn items<'j>(object: &'j Json, name: &str) -> &'j [Json] {
     }
 }
 
-fn written(value: &Json) -> String {
+pub fn written(value: &Json) -> String {
     String::from_utf8_lossy(&json::write(value)).into_owned()
 }
 
@@ -152,7 +152,7 @@ fn word(approval: &Json) -> String {
 }
 
 /// JSON over lines; numbers and strings exactly as they are in the canonical form.
-fn indent(value: &Json, depth: usize, out: &mut String) {
+pub fn indent(value: &Json, depth: usize, out: &mut String) {
     let pad = |depth: usize| "  ".repeat(depth);
     let (open, close, parts): (_, _, Vec<(Option<&str>, &Json)>) = match value {
         Json::Array(items) if !items.is_empty() => ('[', ']', items.iter().map(|i| (None, i)).collect()),

@@ -1,9 +1,12 @@
 //! The members of a leaf by which it is found, and by which the fold goes on. One parse, small.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::index::Term;
 use crate::clock::WallTime;
@@ -18,6 +21,38 @@ const KEY_DIGEST_BYTES: usize = 16;
 #[derive(Deserialize)]
 #[serde(transparent)]
 struct Text<'e>(#[serde(borrow)] Cow<'e, str>);
+
+/// An object with an `id` in decisions and refusals; the id itself in what operators did to an actor.
+struct ActorId<'e>(Cow<'e, str>);
+
+impl<'de: 'e, 'e> Deserialize<'de> for ActorId<'e> {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        d.deserialize_any(ActorVisitor)
+    }
+}
+
+struct ActorVisitor;
+
+impl<'de> Visitor<'de> for ActorVisitor {
+    type Value = ActorId<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an actor, or its id")
+    }
+
+    fn visit_borrowed_str<E: de::Error>(self, id: &'de str) -> Result<ActorId<'de>, E> {
+        Ok(ActorId(Cow::Borrowed(id)))
+    }
+
+    fn visit_str<E: de::Error>(self, id: &str) -> Result<ActorId<'de>, E> {
+        Ok(ActorId(Cow::Owned(id.to_owned())))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<ActorId<'de>, A::Error> {
+        let ActorMembers { id } = ActorMembers::deserialize(MapAccessDeserializer::new(members))?;
+        Ok(ActorId(id))
+    }
+}
 
 #[derive(Deserialize)]
 struct ActorMembers<'e> {
@@ -40,7 +75,7 @@ struct Members<'e> {
     #[serde(borrow)]
     time: Option<Text<'e>>,
     #[serde(borrow)]
-    actor: Option<ActorMembers<'e>>,
+    actor: Option<ActorId<'e>>,
     #[serde(borrow)]
     idempotency_key: Option<Text<'e>>,
 }
@@ -73,7 +108,7 @@ impl Seen {
                 vkeys,
             },
             time: time.and_then(|text| WallTime::parse_rfc3339(&text.0)),
-            actor: actor.map(|actor| actor.id.into()),
+            actor: actor.map(|actor| actor.0.into()),
             key: idempotency_key.map(|key| key_digest(&key.0)),
         })
     }
@@ -101,4 +136,42 @@ pub fn key_digest(key: &str) -> [u8; KEY_DIGEST_BYTES] {
     let mut short = [0; KEY_DIGEST_BYTES];
     short.copy_from_slice(&Digest::of(key.as_bytes()).as_bytes()[..KEY_DIGEST_BYTES]);
     short
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_actor_of_every_type_of_leaf_is_seen() {
+        let of = |actor: &str| {
+            let leaf = format!(r#"{{{actor}"epoch":1,"type":"admin"}}"#);
+            Seen::of(leaf.as_bytes()).map(|seen| seen.actor)
+        };
+        let seven = Some(Box::from("agent-7"));
+        assert_eq!(of(r#""actor":{"id":"agent-7","method":"api_key"},"#).expect("read"), seven);
+        assert_eq!(of(r#""actor":"agent-7","#).expect("read"), seven);
+        assert_eq!(of(r#""actor":"agent\u002d7","#).expect("read"), seven);
+        assert_eq!(of("").expect("read"), None);
+        for broken in [r#""actor":7,"#, r#""actor":{"method":"api_key"},"#, r#""actor":["agent-7"],"#] {
+            assert!(of(broken).is_err(), "{broken}");
+        }
+    }
+
+    #[test]
+    fn every_golden_leaf_can_be_archived() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
+        let mut leaves = 0;
+        for file in std::fs::read_dir(folder).expect("readable") {
+            let path = file.expect("readable").path();
+            let text = std::fs::read(&path).expect("readable");
+            let is_leaf =
+                path.extension().is_some_and(|e| e == "json") && text.windows(6).any(|w| w == b"\"spec\"");
+            if is_leaf {
+                leaves += 1;
+                Seen::of(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            }
+        }
+        assert!(leaves >= 15, "{leaves}");
+    }
 }
