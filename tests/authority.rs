@@ -477,6 +477,48 @@ fn after_freeze_has_returned_nothing_starts() {
     not_sent.for_each(|o| assert_eq!(o.cause.as_deref(), Some("superseded")));
 }
 
+/// Freezes of somebody else move the version that every permit rests on, between its record and its first byte. What is
+/// judged again must not meet the key and the amount that it had taken itself.
+#[test]
+fn a_superseded_request_does_not_meet_what_it_had_taken() {
+    let world = setup().start();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let agents: Vec<_> = (0..4)
+            .map(|agent| {
+                let world = &world;
+                scope.spawn(move || {
+                    for n in 0..100 {
+                        let key = format!("order-{agent}-{n}");
+                        let response = world.send(keyed(&key, "permit", &pay("0.01")));
+                        if response.status != 200 {
+                            assert_eq!(response.reason(), "read_set_moved", "{}", response.text());
+                        }
+                    }
+                })
+            })
+            .collect();
+        let (world, stop) = (&world, &stop);
+        scope.spawn(move || {
+            let nobody = |action| Administration {
+                actor: Some("nobody".parse().expect("an id")),
+                ..administration(action, "ann")
+            };
+            while !stop.load(Ordering::SeqCst) {
+                world.administer(nobody(AdminAction::Freeze));
+                world.administer(nobody(AdminAction::Unfreeze));
+            }
+        });
+        for agent in agents {
+            agent.join().expect("no panic");
+        }
+        stop.store(true, Ordering::SeqCst);
+    });
+    let audit = world.finish();
+    let not_sent = audit.outcomes().into_iter().filter(|o| o.status == OutcomeStatus::NotSent);
+    assert!(not_sent.count() > 0, "some were superseded");
+}
+
 /// The real program is killed while agents retry their keys: each key has at most one effect whose outcome is known, and
 /// the budget is never overdrawn.
 #[test]
