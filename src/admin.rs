@@ -4,7 +4,7 @@
 //! `/healthz` answers while the process runs. `/readyz` is 200 only if a request could be permitted now, and says
 //! which part is not ready. `/metrics` is Prometheus text. These three are open to whoever reaches the listener.
 //! `log` has the rest of what is read, `control` what is changed: for operators only (`operators`), who come through
-//! `door`, at the pace of `rate`, each to the [`endpoint`] of their role. If config names no operators, the log is
+//! `door`, at the pace of `rate`, each to the `endpoint` of their role. If config names no operators, the log is
 //! open as well, and nothing can be changed.
 
 mod control;

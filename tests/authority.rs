@@ -509,10 +509,9 @@ fn a_superseded_request_does_not_meet_what_it_had_taken() {
                 world.administer(nobody(AdminAction::Unfreeze));
             }
         });
-        for agent in agents {
-            agent.join().expect("no panic");
-        }
+        let ended: Vec<_> = agents.into_iter().map(thread::ScopedJoinHandle::join).collect();
         stop.store(true, Ordering::SeqCst);
+        ended.into_iter().for_each(|agent| agent.expect("no panic"));
     });
     let audit = world.finish();
     let not_sent = audit.outcomes().into_iter().filter(|o| o.status == OutcomeStatus::NotSent);
