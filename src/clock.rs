@@ -112,6 +112,14 @@ impl Clock {
         }
     }
 
+    /// Sets the wall time of a manual clock, back or forth, as an operator or a time server would; no time passes.
+    /// Does nothing to the system's.
+    pub fn set_wall(&self, to: WallTime) {
+        if let Source::Manual(m) = &self.0 {
+            m.wall_ns.store(to.0, Ordering::Relaxed);
+        }
+    }
+
     pub fn wall(&self) -> WallTime {
         match &self.0 {
             // A host clock before 1970 reads as the last time there is: every credential has ended by then.
@@ -155,5 +163,14 @@ mod tests {
         assert_eq!(clock.monotonic().since(before), Duration::from_millis(3));
         assert_eq!(before.since(clock.monotonic()), Duration::ZERO);
         assert_eq!(clock.wall().unix_ns(), 3_000_005);
+    }
+
+    #[test]
+    fn a_wall_clock_that_is_set_lets_no_time_pass() {
+        let clock = Clock::manual(WallTime::from_unix_ns(5));
+        let before = clock.monotonic();
+        clock.set_wall(WallTime::from_unix_ns(2));
+        assert_eq!(clock.wall().unix_ns(), 2);
+        assert_eq!(clock.monotonic().since(before), Duration::ZERO);
     }
 }
