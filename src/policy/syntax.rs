@@ -3,6 +3,7 @@
 //! The engine keeps its tree types private; this is the same shape, read from its JSON form. A node this
 //! file does not know, and a tree deeper than the reader's bound of 128 levels, is a refusal of the file:
 //! what cannot be checked is not loaded.
+#![allow(dead_code, reason = "the tree is mirrored whole; not every field has a reader")]
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -24,7 +25,7 @@ pub(super) enum Expr {
     String { span: Span, value: Value },
     RawString { span: Span, value: Value },
     Number { span: Span, value: Value },
-    Bool { span: Span },
+    Bool { span: Span, value: bool },
     Null { span: Span },
     Var { span: Span, value: String },
     Array { span: Span, items: Vec<Expr> },
@@ -37,11 +38,38 @@ pub(super) enum Expr {
     UnaryExpr { span: Span, expr: Box<Expr> },
     RefDot { span: Span, refr: Box<Expr>, field: (Span, Value) },
     RefBrack { span: Span, refr: Box<Expr>, index: Box<Expr> },
-    BinExpr { span: Span, lhs: Box<Expr>, rhs: Box<Expr> },
-    BoolExpr { span: Span, lhs: Box<Expr>, rhs: Box<Expr> },
-    ArithExpr { span: Span, lhs: Box<Expr>, rhs: Box<Expr> },
+    BinExpr { span: Span, op: BinOp, lhs: Box<Expr>, rhs: Box<Expr> },
+    BoolExpr { span: Span, op: BoolOp, lhs: Box<Expr>, rhs: Box<Expr> },
+    ArithExpr { span: Span, op: ArithOp, lhs: Box<Expr>, rhs: Box<Expr> },
     AssignExpr { span: Span, op: AssignOp, lhs: Box<Expr>, rhs: Box<Expr> },
     Membership { span: Span, key: Option<Box<Expr>>, value: Box<Expr>, collection: Box<Expr> },
+}
+
+/// Of sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub(super) enum BinOp {
+    Intersection,
+    Union,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub(super) enum BoolOp {
+    Lt,
+    Le,
+    Eq,
+    Ge,
+    Gt,
+    Ne,
+}
+
+/// `Sub` is of sets too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub(super) enum ArithOp {
+    Add,
+    Sub,
+    Mul,
+    Div,
+    Mod,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -52,16 +80,20 @@ pub(super) enum AssignOp {
 
 #[derive(Debug, Deserialize)]
 pub(super) enum Literal {
-    SomeVars { vars: Vec<Span> },
-    SomeIn { key: Option<Expr>, value: Expr, collection: Expr },
-    Expr { expr: Expr },
-    NotExpr { expr: Expr },
-    Every { key: Option<Span>, value: Span, domain: Expr, query: Query },
+    SomeVars { span: Span, vars: Vec<Span> },
+    SomeIn { span: Span, key: Option<Expr>, value: Expr, collection: Expr },
+    Expr { span: Span, expr: Expr },
+    NotExpr { span: Span, expr: Expr },
+    Every { span: Span, key: Option<Span>, value: Span, domain: Expr, query: Query },
 }
 
 #[derive(Debug, Deserialize)]
 pub(super) struct WithModifier {
     pub span: Span,
+    /// What is replaced.
+    pub refr: Expr,
+    #[serde(rename = "as")]
+    pub value: Expr,
 }
 
 #[derive(Debug, Deserialize)]
@@ -74,16 +106,22 @@ pub(super) struct Statement {
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Query {
+    pub span: Span,
     pub stmts: Vec<Statement>,
 }
 
 #[derive(Debug, Deserialize)]
 pub(super) struct RuleAssign {
+    pub span: Span,
+    pub op: AssignOp,
     pub value: Expr,
 }
 
 #[derive(Debug, Deserialize)]
 pub(super) struct RuleBody {
+    pub span: Span,
+    /// Tried only if none before it holds.
+    pub is_else: bool,
     pub assign: Option<RuleAssign>,
     pub query: Query,
 }
@@ -98,7 +136,7 @@ pub(super) enum RuleHead {
 #[derive(Debug, Deserialize)]
 pub(super) enum Rule {
     Spec { span: Span, head: RuleHead, bodies: Vec<RuleBody> },
-    Default { span: Span, refr: Expr, args: Vec<Expr>, value: Expr },
+    Default { span: Span, refr: Expr, args: Vec<Expr>, op: AssignOp, value: Expr },
 }
 
 #[derive(Debug, Deserialize)]
@@ -109,6 +147,7 @@ pub(super) struct Package {
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Import {
+    pub span: Span,
     pub refr: Expr,
     #[serde(default, rename = "as")]
     pub alias: Option<Span>,
@@ -184,7 +223,7 @@ impl Expr {
             Self::String { span, .. }
             | Self::RawString { span, .. }
             | Self::Number { span, .. }
-            | Self::Bool { span }
+            | Self::Bool { span, .. }
             | Self::Null { span }
             | Self::Var { span, .. }
             | Self::Array { span, .. }
