@@ -80,11 +80,11 @@ pub(super) enum AssignOp {
 
 #[derive(Debug, Deserialize)]
 pub(super) enum Literal {
-    SomeVars { span: Span, vars: Vec<Span> },
-    SomeIn { span: Span, key: Option<Expr>, value: Expr, collection: Expr },
-    Expr { span: Span, expr: Expr },
-    NotExpr { span: Span, expr: Expr },
-    Every { span: Span, key: Option<Span>, value: Span, domain: Expr, query: Query },
+    SomeVars { vars: Vec<Span> },
+    SomeIn { key: Option<Expr>, value: Expr, collection: Expr },
+    Expr { expr: Expr },
+    NotExpr { expr: Expr },
+    Every { key: Option<Span>, value: Span, domain: Expr, query: Query },
 }
 
 #[derive(Debug, Deserialize)]
