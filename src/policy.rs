@@ -37,5 +37,5 @@ pub use pdp::{Bare, Context, Counts, Observer, Pdp, Question, Settings};
 pub use problem::{Problem, Severity};
 pub use schema::input_schema;
 pub use source::{BundleFile, DataFile, RegoFile, Sources};
-pub use surroundings::{BodyShape, BudgetShape, RouteShape, Surroundings, SurfaceShape};
+pub use surroundings::{BodyShape, BudgetShape, RouteShape, SurfaceShape, Surroundings};
 pub use verdict::{Evaluated, Evaluation, Judgment, Permit, Refusal};

@@ -29,6 +29,7 @@ mod model;
 mod outcomes;
 mod overload;
 mod path;
+mod policy_check;
 mod policy_packages;
 mod redaction;
 mod reading;

@@ -34,7 +34,10 @@ impl Examined {
         BundleError::unless_none(errors.map(Problem::to_fault).collect())?;
         match self.bundle {
             Some(bundle) => Ok((bundle, self.problems)),
-            None => Err(Fault::of_bundle("engine_panicked", "nothing was loaded, and nothing says why".into()).into()),
+            None => {
+                Err(Fault::of_bundle("engine_panicked", "nothing was loaded, and nothing says why".into())
+                    .into())
+            }
         }
     }
 }
@@ -45,10 +48,11 @@ pub fn examine(sources: Sources, packages: &[PackageName], surroundings: Option<
     let loaded = Bundle::from_sources(sources.clone(), packages);
     let mut problems: Vec<Problem> = match &loaded {
         Ok(_) => Vec::new(),
-        Err(error) => error.faults().iter().map(Problem::from).collect(),
+        Err(error) => error.faults().iter().map(|fault| placed(fault, &sources)).collect(),
     };
     // Without a tree there is nothing to check, and loading has said why.
-    let is_parsed = problems.iter().all(|p| !matches!(p.rule, "engine_panicked" | "load_timeout" | "no_thread"));
+    let is_parsed =
+        problems.iter().all(|p| !matches!(p.rule, "engine_panicked" | "load_timeout" | "no_thread"));
     if is_parsed {
         let surroundings = surroundings.cloned();
         problems.extend(aside(move || typed(&sources, surroundings.as_ref())));
@@ -56,6 +60,22 @@ pub fn examine(sources: Sources, packages: &[PackageName], surroundings: Option<
     problems.sort();
     problems.dedup();
     Examined { bundle: loaded.ok(), problems }
+}
+
+/// With its column in characters: the engine counts a tab as four.
+fn placed(fault: &Fault, sources: &Sources) -> Problem {
+    let problem = Problem::from(fault);
+    let file = sources.policies.iter().chain(&sources.tests).find(|file| file.name == fault.file);
+    let number = (fault.line as usize).checked_sub(1);
+    let Some(line) = file.zip(number).and_then(|(file, n)| file.text.lines().nth(n)) else { return problem };
+    let mut engine_column = 1;
+    let before = line.chars().take_while(|c| {
+        let is_before = engine_column < fault.column;
+        engine_column += if *c == '\t' { 4 } else { 1 };
+        is_before
+    });
+    let column = u32::try_from(before.count()).unwrap_or(0) + 1;
+    Problem { column, end_column: column + 1, ..problem }
 }
 
 fn typed(sources: &Sources, surroundings: Option<&Surroundings>) -> Vec<Problem> {
@@ -76,7 +96,8 @@ fn aside(work: impl FnOnce() -> Vec<Problem> + Send + 'static) -> Vec<Problem> {
         // Nobody waits any more after the deadline.
         let _ = send.send(catch_unwind(AssertUnwindSafe(work)));
     };
-    let builder = thread::Builder::new().name("policy-check".into()).stack_size(limits::EVALUATION_STACK_BYTES);
+    let builder =
+        thread::Builder::new().name("policy-check".into()).stack_size(limits::EVALUATION_STACK_BYTES);
     if let Err(e) = builder.spawn(run) {
         return failed(format!("no thread to check it on: {e}"));
     }

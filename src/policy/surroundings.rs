@@ -50,10 +50,18 @@ pub enum BodyShape {
     /// Nothing is accepted.
     None,
     /// Something policy sees only size, type and digest of.
-    Opaque { required: bool },
+    Opaque {
+        required: bool,
+    },
     /// Nested objects of texts.
-    Form { required: bool, schema: Option<Json> },
-    Json { required: bool, schema: Option<Json> },
+    Form {
+        required: bool,
+        schema: Option<Json>,
+    },
+    Json {
+        required: bool,
+        schema: Option<Json>,
+    },
 }
 
 impl SurfaceShape {

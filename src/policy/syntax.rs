@@ -196,6 +196,16 @@ impl Parsed {
         self.file.text.get(span.start as usize..span.end as usize).unwrap_or_default()
     }
 
+    /// Where a span begins and ends on its line, in characters from 1; the engine counts a tab as four.
+    pub(super) fn columns(&self, span: Span) -> (u32, u32) {
+        let before = self.file.text.get(..span.start as usize).unwrap_or_default();
+        let line = before.rsplit('\n').next().unwrap_or_default();
+        let width = self.text(span).lines().next().map_or(0, |text| text.chars().count());
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX - 2);
+        let column = count(line.chars().count()) + 1;
+        (column, column.saturating_add(count(width.max(1))))
+    }
+
     pub(super) fn fault(&self, span: Span, rule: &'static str, message: String) -> Fault {
         Fault { file: self.file.name.clone(), line: span.line, column: span.col, rule, message }
     }

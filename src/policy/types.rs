@@ -72,16 +72,25 @@ struct Outcome {
 /// What all readings of one body together say.
 #[derive(Default)]
 struct Readings {
-    /// Readings on routes the body can be about.
-    about: usize,
     total: usize,
+    /// On routes the body can be about.
+    about: Together,
+    /// On routes that lack what other routes of the package have.
+    beside: Together,
+    /// Some route has a value of another kind than the body is for.
+    is_of_other_kind: bool,
+    /// Conditions on the route that did not hold.
+    guards: Vec<Problem>,
+}
+
+#[derive(Default)]
+struct Together {
+    readings: usize,
     lives: bool,
     /// By place and rule: what every reading found.
-    common: Option<BTreeMap<(u32, &'static str), Problem>>,
+    common: BTreeMap<(u32, &'static str), Problem>,
     errors: BTreeSet<Problem>,
     warnings: BTreeSet<Problem>,
-    /// The last condition on the route that did not hold, if none ever did.
-    guards: Vec<Problem>,
 }
 
 /// A body of `deny`, `escalate` or `quarantine`, or of `permit`, that can hold on a route.
@@ -201,7 +210,12 @@ impl<'a> Checker<'a> {
             Some(outcome) => outcome.clone(),
             None => {
                 // A rule that needs itself is refused elsewhere; here it only must come to an end.
-                let open = Outcome { ty: Type::any(), needs: BTreeSet::new(), tests: BTreeMap::new(), is_dead: false };
+                let open = Outcome {
+                    ty: Type::any(),
+                    needs: BTreeSet::new(),
+                    tests: BTreeMap::new(),
+                    is_dead: false,
+                };
                 self.known.insert(key.clone(), open);
                 let outcome = self.evaluate(node, None);
                 self.known.insert(key, outcome.clone());
@@ -221,7 +235,13 @@ impl<'a> Checker<'a> {
     }
 
     /// A call of a function of the bundle.
-    fn function(&mut self, node: &str, span: Span, arguments: Vec<Type>, (name, called): (&str, &Expr)) -> Value {
+    fn function(
+        &mut self,
+        node: &str,
+        span: Span,
+        arguments: Vec<Type>,
+        (name, called): (&str, &Expr),
+    ) -> Value {
         let wanted = self.definitions.get(node).into_iter().flatten().find_map(|d| match d.rule {
             Rule::Spec { head: RuleHead::Func { args, .. }, .. } => Some(args.len()),
             Rule::Default { args, .. } if !args.is_empty() => Some(args.len()),
@@ -268,7 +288,8 @@ impl<'a> Checker<'a> {
             };
             always |= is_set || is_part;
             let whole = [None];
-            let each: Vec<Option<&RuleBody>> = if bodies.is_empty() { whole.to_vec() } else { bodies.iter().map(Some).collect() };
+            let each: Vec<Option<&RuleBody>> =
+                if bodies.is_empty() { whole.to_vec() } else { bodies.iter().map(Some).collect() };
             for body in each {
                 let terms = terms(head, body);
                 let given = arguments.as_deref().map(|types| (pattern, types));
@@ -314,7 +335,8 @@ impl<'a> Checker<'a> {
         terms: &[&'a Expr],
         given: Option<(&'a [Expr], &[Type])>,
     ) -> Outcome {
-        let open = Outcome { ty: Type::any(), needs: BTreeSet::new(), tests: BTreeMap::new(), is_dead: false };
+        let open =
+            Outcome { ty: Type::any(), needs: BTreeSet::new(), tests: BTreeMap::new(), is_dead: false };
         if self.bodies_left == 0 {
             return open;
         }
@@ -349,11 +371,12 @@ impl<'a> Checker<'a> {
         let is_reason = ty.any
             || ty.is_never()
             || ty.text.is_some()
-            || ty.object.is_some() && match ty.member("code") {
-                Step::Found { ty, .. } => code(ty),
-                Step::Undeclared { .. } => true,
-                Step::Absent { .. } | Step::NotAContainer => false,
-            };
+            || ty.object.is_some()
+                && match ty.member("code") {
+                    Step::Found { ty, .. } => code(ty),
+                    Step::Undeclared { .. } => true,
+                    Step::Absent { .. } | Step::NotAContainer => false,
+                };
         let Some(term) = terms.last().filter(|_| !is_reason) else { return };
         let outer = std::mem::replace(&mut self.at, module);
         let message = format!(
@@ -373,6 +396,15 @@ impl<'a> Checker<'a> {
         for readings in self.readings.into_values() {
             found.extend(readings.findings());
         }
+        // What can never hold is not evaded either.
+        let wrong: BTreeSet<_> = found
+            .iter()
+            .filter(|p| p.severity == Severity::Error)
+            .map(|p| (p.file.clone(), p.line, p.column))
+            .collect();
+        found.retain(|p| {
+            p.severity == Severity::Error || !wrong.contains(&(p.file.clone(), p.line, p.column))
+        });
         found
     }
 
@@ -414,17 +446,20 @@ impl<'a> Checker<'a> {
         let set = refusal.set.name();
         let route = &self.routes[refusal.route].shown;
         let name = key.rsplit('.').next().unwrap_or_default();
+        let (column, end_column) = parsed.columns(test.span);
         Problem {
             file: parsed.file.name.clone(),
             line: test.span.line,
-            column: test.span.col,
-            end_column: test.span.col + test.span.end.saturating_sub(test.span.start).max(1),
+            column,
+            end_column,
             severity: Severity::Warning,
             rule: "optional_unguarded",
             message: format!(
                 "`{key}` may be missing on {route}: this `{set}` then does not fire, and a `permit` may hold without it"
             ),
-            help: Some(format!("add `{set} contains \"{name}_missing\" if not {key}`, or require it in the schema")),
+            help: Some(format!(
+                "add `{set} contains \"{name}_missing\" if not {key}`, or require it in the schema"
+            )),
         }
     }
 }
@@ -432,34 +467,54 @@ impl<'a> Checker<'a> {
 impl Readings {
     fn add(&mut self, state: State) {
         self.total += 1;
-        let is_about = !state.is_dead_quietly();
-        self.guards.extend(state.guard);
-        if !is_about {
+        self.is_of_other_kind |= state.is_of_other_kind;
+        if state.is_dead_quietly() {
+            self.guards.extend(state.guard);
             return;
         }
-        self.about += 1;
-        self.lives |= !state.loud;
-        let (errors, warnings): (Vec<_>, Vec<_>) =
-            state.problems.into_iter().partition(|(_, problem)| problem.severity == Severity::Error);
-        self.warnings.extend(warnings.into_iter().map(|(_, problem)| problem));
-        let errors: BTreeMap<_, _> = errors.into_iter().map(|(at, p)| ((at, p.rule), p)).collect();
-        self.errors.extend(errors.values().cloned());
-        self.common = Some(match self.common.take() {
-            None => errors,
-            Some(common) => common.into_iter().filter(|(key, _)| errors.contains_key(key)).collect(),
-        });
+        let errors = || state.problems.iter().filter(|noted| noted.is_of_route());
+        let is_beside = errors().next().is_some() && errors().all(|noted| noted.is_weak);
+        let together = if is_beside { &mut self.beside } else { &mut self.about };
+        together.add(&state);
     }
 
     /// On every route the body can be about; where it never holds, whatever was found.
     fn findings(self) -> Vec<Problem> {
-        if self.about == 0 {
-            let never = self.total > 0 && self.guards.len() == self.total;
-            return self.guards.into_iter().filter(|_| never).take(1).collect();
+        if self.about.readings > 0 {
+            return self.about.findings();
         }
-        let common = self.common.unwrap_or_default();
+        if self.beside.readings > 0 {
+            // One rule for two shapes: on the routes that have the member it is of the other shape.
+            return if self.is_of_other_kind { Vec::new() } else { self.beside.findings() };
+        }
+        let never = self.total > 0 && self.guards.len() == self.total;
+        self.guards.into_iter().filter(|_| never).take(1).collect()
+    }
+}
+
+impl Together {
+    fn add(&mut self, state: &State) {
+        let (errors, warnings): (Vec<_>, Vec<_>) =
+            state.problems.iter().partition(|noted| noted.is_of_route());
+        self.warnings.extend(warnings.into_iter().map(|noted| noted.problem.clone()));
+        let errors: BTreeMap<_, _> = errors
+            .into_iter()
+            .map(|noted| ((noted.start, noted.problem.rule), noted.problem.clone()))
+            .collect();
+        self.errors.extend(errors.values().cloned());
+        if self.readings == 0 {
+            self.common = errors;
+        } else {
+            self.common.retain(|key, _| errors.contains_key(key));
+        }
+        self.lives |= !state.loud;
+        self.readings += 1;
+    }
+
+    fn findings(self) -> Vec<Problem> {
         let mut found: Vec<Problem> = self.warnings.into_iter().collect();
-        if self.lives || !common.is_empty() {
-            found.extend(common.into_values());
+        if self.lives || !self.common.is_empty() {
+            found.extend(self.common.into_values());
         } else {
             found.extend(self.errors);
         }

@@ -90,7 +90,9 @@ fn check(path: &Path, config: Option<&Config>) -> Result<Vec<Found>> {
                 path.display()
             );
             let (surroundings, packages) = match config {
-                Some(config) if path.is_dir() => (Some(config.policy_surroundings()), config.policy_packages()),
+                Some(config) if path.is_dir() => {
+                    (Some(config.policy_surroundings()), config.policy_packages())
+                }
                 // One file of a bundle need not hold every package.
                 Some(config) => (Some(config.policy_surroundings()), Vec::new()),
                 None => (None, Vec::new()),
@@ -133,7 +135,8 @@ impl Found {
 }
 
 fn human(found: &[Found]) -> String {
-    let mut text: String = found.iter().map(|found| show(&found.problem, &found.path, found.line.as_deref())).collect();
+    let mut text: String =
+        found.iter().map(|found| show(&found.problem, &found.path, found.line.as_deref())).collect();
     let count = |severity| found.iter().filter(|found| found.problem.severity == severity).count();
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
     let plural = |n: usize, what: &str| if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") };
@@ -152,7 +155,8 @@ pub fn show(problem: &Problem, path: &Path, line: Option<&str>) -> String {
     let gutter = " ".repeat(number.len());
     if let Some(line) = line {
         // Tabs and control characters would move the carets, or the terminal.
-        let shown: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LINE_SHOWN_MAX).collect();
+        let shown: String =
+            line.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LINE_SHOWN_MAX).collect();
         let column = problem.column.saturating_sub(1) as usize;
         let room = shown.chars().count().saturating_sub(column).max(1);
         let carets = (problem.end_column.saturating_sub(problem.column) as usize).clamp(1, room);

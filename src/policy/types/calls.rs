@@ -162,7 +162,9 @@ pub(super) fn pattern_note(name: &str, arguments: &[Expr]) -> Option<&'static st
         _ => return None,
     };
     let ignores_case = pattern.split("(?").skip(1).any(|rest| {
-        rest.split([')', ':', '-']).next().is_some_and(|flags| flags.contains('i') && !flags.contains(['<', '=']))
+        rest.split([')', ':', '-'])
+            .next()
+            .is_some_and(|flags| flags.contains('i') && !flags.contains(['<', '=']))
     });
     ignores_case
         .then_some("`(?i)` folds all of Unicode: `k` matches the Kelvin sign, `s` the long s; write `[Kk]`, or test `lower` of ASCII text")
@@ -181,6 +183,9 @@ mod tests {
             assert!(letters.clone().all(|c| "snibatoclCSx".contains(c)), "{name}");
             assert_eq!(signature(name).map(|(takes, _)| takes.len()), Some(takes.len()));
         }
-        assert!(builtins::allowed().all(|name| signature(name).is_some()), "an allowed builtin has no signature");
+        assert!(
+            builtins::allowed().all(|name| signature(name).is_some()),
+            "an allowed builtin has no signature"
+        );
     }
 }

@@ -44,14 +44,31 @@ pub(super) struct Env {
     narrowed: BTreeMap<String, Type>,
 }
 
+/// A finding, and where its place begins.
+pub(super) struct Noted {
+    pub start: u32,
+    pub problem: Problem,
+    /// Other routes of the package have what is missing here.
+    pub is_weak: bool,
+}
+
+impl Noted {
+    /// Holds on some routes and not on others, so that it must hold on all to be a finding.
+    pub(super) fn is_of_route(&self) -> bool {
+        self.problem.severity == Severity::Error || self.problem.rule == "input_undeclared"
+    }
+}
+
 /// What was found out about a body so far.
 #[derive(Default)]
 pub(super) struct State {
-    pub problems: Vec<(u32, Problem)>,
+    pub problems: Vec<Noted>,
     /// Never holds, for a reason that is reported.
     pub loud: bool,
     /// Never holds on this route, as it is meant to.
     pub quiet: bool,
+    /// For a value of another kind than this route has.
+    pub is_of_other_kind: bool,
     /// A condition on the route that does not hold on it.
     pub guard: Option<Problem>,
     pub needs: BTreeSet<String>,
@@ -83,14 +100,21 @@ impl<'a> Checker<'a> {
         &self.world.modules[self.at]
     }
 
-    pub(super) fn problem(&self, span: Span, severity: Severity, rule: &'static str, message: String, help: Option<String>) -> Problem {
+    pub(super) fn problem(
+        &self,
+        span: Span,
+        severity: Severity,
+        rule: &'static str,
+        message: String,
+        help: Option<String>,
+    ) -> Problem {
         let parsed = self.module().parsed;
-        let width = parsed.text(span).lines().next().map_or(1, |text| text.chars().count().max(1));
+        let (column, end_column) = parsed.columns(span);
         Problem {
             file: parsed.file.name.clone(),
             line: span.line,
-            column: span.col,
-            end_column: span.col + u32::try_from(width).unwrap_or(1),
+            column,
+            end_column,
             severity,
             rule,
             message,
@@ -98,10 +122,17 @@ impl<'a> Checker<'a> {
         }
     }
 
-    pub(super) fn report(&mut self, span: Span, severity: Severity, rule: &'static str, message: String, help: Option<String>) {
+    pub(super) fn report(
+        &mut self,
+        span: Span,
+        severity: Severity,
+        rule: &'static str,
+        message: String,
+        help: Option<String>,
+    ) {
         if !self.state.muted {
             let problem = self.problem(span, severity, rule, message, help);
-            self.state.problems.push((span.start, problem));
+            self.state.problems.push(Noted { start: span.start, problem, is_weak: false });
         }
     }
 
@@ -142,11 +173,10 @@ impl<'a> Checker<'a> {
     fn is_guard(&self, statement: &Statement) -> bool {
         let Literal::Expr { expr, .. } = &statement.literal else { return false };
         let names_route = |expr: &Expr| {
-            expr.reference().is_some_and(|r| {
-                r.root == "input" && OF_ROUTE.contains(&dotted(&r).as_str())
-            })
+            expr.reference().is_some_and(|r| r.root == "input" && OF_ROUTE.contains(&dotted(&r).as_str()))
         };
-        let constant = |expr: &Expr| expr.as_string().is_some() || matches!(expr, Expr::Set { .. } | Expr::Array { .. });
+        let constant =
+            |expr: &Expr| expr.as_string().is_some() || matches!(expr, Expr::Set { .. } | Expr::Array { .. });
         match expr {
             Expr::BoolExpr { lhs, rhs, .. } | Expr::AssignExpr { op: AssignOp::Eq, lhs, rhs, .. } => {
                 (names_route(lhs) && constant(rhs)) || (names_route(rhs) && constant(lhs))
@@ -258,16 +288,19 @@ impl<'a> Checker<'a> {
                 }
                 self.membership(*span, value, collection, env);
             }
-            Expr::Call { fcn, params, .. } => match (self.builtin(fcn).and_then(calls::tested), &params[..]) {
-                (Some(kind), [operand]) => {
-                    let value = self.expr(operand, env);
-                    let met = value.ty.meet(&kind);
-                    // A test that never holds is how one rule for two shapes looks.
-                    self.state.quiet |= met.is_never();
-                    self.narrow(operand, met, env);
+            Expr::Call { fcn, params, .. } => {
+                match (self.builtin(fcn).and_then(calls::tested), &params[..]) {
+                    (Some(kind), [operand]) => {
+                        let value = self.expr(operand, env);
+                        let met = value.ty.meet(&kind);
+                        // A test that never holds is how one rule for two shapes looks.
+                        self.state.quiet |= met.is_never();
+                        self.state.is_of_other_kind |= met.is_never();
+                        self.narrow(operand, met, env);
+                    }
+                    _ => self.holds(expr, env),
                 }
-                _ => self.holds(expr, env),
-            },
+            }
             _ => self.holds(expr, env),
         }
     }
@@ -302,7 +335,9 @@ impl<'a> Checker<'a> {
                 for (_, key, pattern) in fields {
                     let ty = match key.as_string().map(|name| value.ty.member(name)) {
                         Some(Step::Found { ty, .. }) => ty,
-                        Some(Step::Undeclared { .. } | Step::Absent { .. } | Step::NotAContainer) | None => Type::any(),
+                        Some(Step::Undeclared { .. } | Step::Absent { .. } | Step::NotAContainer) | None => {
+                            Type::any()
+                        }
                     };
                     self.bind(pattern, Value { from: value.from.clone(), ..Value::of(ty) }, env);
                 }
@@ -340,7 +375,8 @@ impl<'a> Checker<'a> {
             return;
         }
         let of_route = left.of_route || right.of_route;
-        let span = Span { start: place_of(lhs).start, line: place_of(lhs).line, col: place_of(lhs).col, ..span };
+        let span =
+            Span { start: place_of(lhs).start, line: place_of(lhs).line, col: place_of(lhs).col, ..span };
         let span = Span { end: end_of(rhs).max(span.start + 1), ..span };
         if op != BoolOp::Eq {
             let from: BTreeSet<String> = left.from.union(&right.from).cloned().collect();
@@ -356,10 +392,18 @@ impl<'a> Checker<'a> {
             BoolOp::Ne if of_route => self.state.quiet |= left.ty == right.ty,
             BoolOp::Ne | BoolOp::Lt | BoolOp::Le | BoolOp::Gt | BoolOp::Ge => {
                 if left.ty.is_of_other_kind(&right.ty) {
-                    let always = if op == BoolOp::Ne { "they always differ" } else { "which is greater never depends on what they are" };
+                    let always = if op == BoolOp::Ne {
+                        "they always differ"
+                    } else {
+                        "which is greater never depends on what they are"
+                    };
                     let message = format!(
                         "`{}` is {} and `{}` is {}: {always}{}",
-                        self.source(lhs), left.ty.shown(), self.source(rhs), right.ty.shown(), self.on_route()
+                        self.source(lhs),
+                        left.ty.shown(),
+                        self.source(rhs),
+                        right.ty.shown(),
+                        self.on_route()
                     );
                     let help = self.conversion(&left, &right, lhs, rhs);
                     self.report(span, Severity::Error, "comparison_impossible", message, help);
@@ -387,11 +431,20 @@ impl<'a> Checker<'a> {
         if !fixed.of_route {
             let message = format!(
                 "`{}` is {} and `{}` is {}: they are never equal{}",
-                self.source(lhs), left.ty.shown(), self.source(rhs), right.ty.shown(), self.on_route()
+                self.source(lhs),
+                left.ty.shown(),
+                self.source(rhs),
+                right.ty.shown(),
+                self.on_route()
             );
             let mut help = self.conversion(left, right, lhs, rhs);
-            if help.is_none() && let (Some(known), Some(only)) = (texts(&left.ty), texts(&right.ty)) {
-                let near = only.iter().find_map(|text| meant(text, known)).or_else(|| known.iter().find_map(|text| meant(text, only)));
+            if help.is_none()
+                && let (Some(known), Some(only)) = (texts(&left.ty), texts(&right.ty))
+            {
+                let near = only
+                    .iter()
+                    .find_map(|text| meant(text, known))
+                    .or_else(|| known.iter().find_map(|text| meant(text, only)));
                 help = near.map(|near| format!("did you mean {near:?}?"));
             }
             return self.error(span, "comparison_impossible", message, help);
@@ -454,7 +507,7 @@ impl<'a> Checker<'a> {
             let severity = if near.is_some() { Severity::Error } else { Severity::Warning };
             let help = near.map(|near| format!("did you mean {near:?}?"));
             let message = format!("no route has {source} {text:?}");
-            let problem = self.problem(item.span(), severity, "action_unknown", message, help);
+            let problem = self.problem(place_of(item), severity, "action_unknown", message, help);
             self.apart_from_routes.insert(problem);
         }
     }
@@ -465,7 +518,8 @@ impl<'a> Checker<'a> {
             self.state.needs.extend(value.from.iter().cloned());
             return value;
         }
-        let from_of = |values: &[&Value]| values.iter().flat_map(|v| v.from.iter().cloned()).collect::<BTreeSet<_>>();
+        let from_of =
+            |values: &[&Value]| values.iter().flat_map(|v| v.from.iter().cloned()).collect::<BTreeSet<_>>();
         match expr {
             Expr::String { .. } | Expr::RawString { .. } => {
                 Value::of(expr.as_string().map_or(Type::text(), |text| Type::texts([text])))
@@ -499,7 +553,9 @@ impl<'a> Checker<'a> {
             Expr::Call { span, fcn, params } => self.call(*span, fcn, params, env),
             Expr::UnaryExpr { expr: inner, .. } => {
                 let value = self.expr(inner, env);
-                let ty = expr.as_integer().map_or(Type::number(value.ty.number.and_then(|n| n.whole)), Type::integer);
+                let ty = expr
+                    .as_integer()
+                    .map_or(Type::number(value.ty.number.and_then(|n| n.whole)), Type::integer);
                 Value { from: value.from, ..Value::of(ty) }
             }
             Expr::BinExpr { op, lhs, rhs, .. } => {
@@ -570,7 +626,9 @@ impl<'a> Checker<'a> {
         let mut inner = env.clone();
         for name in declared(self.module().parsed, &query.stmts) {
             inner.vars.remove(&name);
-            inner.narrowed.retain(|key, _| key != &format!("${name}") && !key.starts_with(&format!("${name}.")));
+            inner
+                .narrowed
+                .retain(|key, _| key != &format!("${name}") && !key.starts_with(&format!("${name}.")));
         }
         let ty = self.apart(|checker| {
             checker.statements(&query.stmts, &mut inner);
@@ -584,7 +642,12 @@ impl<'a> Checker<'a> {
 
     fn operand(&mut self, expr: &Expr, value: &Value, wanted: &Type, name: &str) {
         if !value.ty.is_never() && !value.ty.meets(wanted) {
-            let message = format!("`{}` is {}, and {name} is needed{}", self.source(expr), value.ty.shown(), self.on_route());
+            let message = format!(
+                "`{}` is {}, and {name} is needed{}",
+                self.source(expr),
+                value.ty.shown(),
+                self.on_route()
+            );
             self.error(place_of(expr), "argument_type", message, None);
         }
     }
@@ -631,7 +694,9 @@ impl<'a> Checker<'a> {
                 Part::Index(_) => None,
             });
             let path: Option<Vec<String>> = path.into_iter().map(Some).chain(steps).collect();
-            let Some(Place::Rule { node, .. }) = path.map(|path| self.world.place(&path)) else { return Value::any() };
+            let Some(Place::Rule { node, .. }) = path.map(|path| self.world.place(&path)) else {
+                return Value::any();
+            };
             let types = arguments.into_iter().map(|argument| argument.ty).collect();
             let value = self.function(&node, span, types, (&name, function));
             return Value { from: from.into_iter().chain(value.from).collect(), ..Value::of(value.ty) };
@@ -646,7 +711,10 @@ impl<'a> Checker<'a> {
             if !argument.ty.is_never() && !argument.ty.meets(wanted) {
                 let message = format!(
                     "`{}` is {}, and `{name}` takes {} there: an evaluation error{}",
-                    self.source(param), argument.ty.shown(), wanted.shown(), self.on_route()
+                    self.source(param),
+                    argument.ty.shown(),
+                    wanted.shown(),
+                    self.on_route()
                 );
                 self.error(place_of(param), "argument_type", message, None);
             }
@@ -684,7 +752,7 @@ impl<'a> Checker<'a> {
                 );
                 let help = meant.map(|near| format!("did you mean `{near}`?"));
                 let rule = rule_of(base.path.as_deref());
-                self.report(key.span(), Severity::Error, rule, message, help);
+                self.report(place_of(key), Severity::Error, rule, message, help);
                 default.ty.clone()
             }
             Step::NotAContainer => Type::any(),
@@ -711,7 +779,8 @@ impl<'a> Checker<'a> {
                 self.walk(expr, value, &steps, env)
             }
             Root::Input(path) => {
-                let input = Value { path: Some("input".into()), ..Value::of(self.routes[self.route].input.clone()) };
+                let input =
+                    Value { path: Some("input".into()), ..Value::of(self.routes[self.route].input.clone()) };
                 let span = base.span();
                 let all: Vec<At<'_, 'a>> = path.iter().map(|name| At::Name(name, span)).collect();
                 let value = self.walk(expr, input, &all, env);
@@ -786,7 +855,9 @@ impl<'a> Checker<'a> {
     fn member(&mut self, whole: &Expr, value: Value, name: &str, span: Span, env: &Env) -> Value {
         let path = value.path.as_ref().map(|path| format!("{path}.{name}"));
         let optional = path.as_deref().filter(|path| {
-            MAY_BE_LEFT_OUT.iter().any(|part| path.strip_prefix(part).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
+            MAY_BE_LEFT_OUT.iter().any(|part| {
+                path.strip_prefix(part).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            })
         });
         let mut from = value.from.clone();
         let from_with = |from: &mut BTreeSet<String>| from.extend(optional.map(str::to_string));
@@ -797,7 +868,8 @@ impl<'a> Checker<'a> {
                 if !certain {
                     from_with(&mut from);
                 }
-                let of_route = path.as_deref().is_some_and(|path| OF_ROUTE.contains(&path)) && texts(&ty).is_some();
+                let of_route =
+                    path.as_deref().is_some_and(|path| OF_ROUTE.contains(&path)) && texts(&ty).is_some();
                 let value = Value { ty, from, path: path.clone(), of_route };
                 return match path {
                     Some(path) => self.narrowed(path, value, env),
@@ -808,7 +880,8 @@ impl<'a> Checker<'a> {
                 from_with(&mut from);
                 let declared = meant.is_some();
                 let help = meant.map(|near| format!("did you mean `{near}`?"));
-                let message = format!("the schema{} declares no member `{name}` (in `{shown}`)", self.on_route());
+                let message =
+                    format!("the schema{} declares no member `{name}` (in `{shown}`)", self.on_route());
                 if !declared {
                     let help = "declare it in the schema".to_string();
                     self.report(span, Severity::Warning, "input_undeclared", message, Some(help));
@@ -817,18 +890,28 @@ impl<'a> Checker<'a> {
                 (Type::any(), help, message)
             }
             Step::Absent { .. } if is_optional_declaration(&value, path.as_deref()) => {
-                let what = if path.as_deref().is_some_and(|p| p.starts_with(FACTS)) { "fact" } else { "budget" };
-                let message = format!("no {what} is declared{}, so what needs `{shown}` never holds", self.on_route());
+                let what =
+                    if path.as_deref().is_some_and(|p| p.starts_with(FACTS)) { "fact" } else { "budget" };
+                let message =
+                    format!("no {what} is declared{}, so what needs `{shown}` never holds", self.on_route());
                 self.report(span, Severity::Warning, "input_undeclared", message, None);
                 self.state.loud = true;
                 return Value { ty: Type::any(), from, path: None, of_route: false };
             }
             Step::Absent { meant } => {
                 let help = meant.map(|near| format!("did you mean `{near}`?"));
-                (Type::any(), help, format!("there is no member `{name}` here{} (in `{shown}`)", self.on_route()))
+                (
+                    Type::any(),
+                    help,
+                    format!("there is no member `{name}` here{} (in `{shown}`)", self.on_route()),
+                )
             }
             Step::NotAContainer => {
-                let message = format!("`{name}` is asked of {}, which has no members{} (in `{shown}`)", value.ty.shown(), self.on_route());
+                let message = format!(
+                    "`{name}` is asked of {}, which has no members{} (in `{shown}`)",
+                    value.ty.shown(),
+                    self.on_route()
+                );
                 (Type::any(), None, message)
             }
         };
@@ -836,8 +919,24 @@ impl<'a> Checker<'a> {
         if name.ends_with("[]") {
             return Value::of(ty);
         }
+        let is_weak = path.as_deref().is_some_and(|path| self.is_elsewhere(path));
         self.error(span, rule, message, help);
+        if let Some(noted) = self.state.problems.last_mut().filter(|noted| noted.start == span.start) {
+            noted.is_weak = is_weak;
+        }
         Value { ty, from, path: None, of_route: false }
+    }
+
+    /// Whether another route of the package has something at this place of its input.
+    fn is_elsewhere(&self, path: &str) -> bool {
+        let package = &self.routes[self.route].package;
+        let step = |ty: Option<Type>, name: &str| match ty?.member(name) {
+            Step::Found { ty, .. } => Some(ty),
+            Step::Undeclared { .. } | Step::Absent { .. } | Step::NotAContainer => None,
+        };
+        let has = |input: &Type| path.split('.').skip(1).fold(Some(input.clone()), step).is_some();
+        path.starts_with("input.")
+            && self.routes.iter().any(|route| route.package == *package && has(&route.input))
     }
 
     fn index(&mut self, value: Value, index: &'a Expr, env: &mut Env) -> Value {
@@ -861,7 +960,10 @@ impl<'a> Checker<'a> {
             None => {
                 let message = format!(
                     "`{}` is {}, and nothing in {} has that index{}",
-                    self.source(index), key.shown(), value.ty.shown(), self.on_route()
+                    self.source(index),
+                    key.shown(),
+                    value.ty.shown(),
+                    self.on_route()
                 );
                 self.error(index.span(), rule_of(value.path.as_deref()), message, None);
                 Value { from, ..Value::any() }
@@ -921,7 +1023,7 @@ fn unfolded(expr: &Expr) -> (&Expr, Vec<At<'_, '_>>) {
             }
             Expr::RefBrack { refr, index, .. } => {
                 steps.push(match index.as_string() {
-                    Some(name) => At::Name(name, index.span()),
+                    Some(name) => At::Name(name, place_of(index)),
                     None => At::Index(index),
                 });
                 at = refr;
@@ -939,21 +1041,34 @@ pub(super) fn place_of(expr: &Expr) -> Span {
     let first = match expr {
         Expr::RefDot { .. } | Expr::RefBrack { .. } => unfolded(expr).0,
         Expr::Call { fcn, .. } => fcn,
-        Expr::BoolExpr { lhs, .. } | Expr::ArithExpr { lhs, .. } | Expr::BinExpr { lhs, .. } | Expr::AssignExpr { lhs, .. } => lhs,
+        Expr::BoolExpr { lhs, .. }
+        | Expr::ArithExpr { lhs, .. }
+        | Expr::BinExpr { lhs, .. }
+        | Expr::AssignExpr { lhs, .. } => lhs,
         Expr::Membership { value, .. } => value,
+        Expr::String { span, .. } | Expr::RawString { span, .. } => return quoted(*span),
         _ => return expr.span(),
     };
     let first = if matches!(first, Expr::Var { .. }) { first.span() } else { place_of(first) };
     Span { end: end_of(expr).max(first.start + 1), ..first }
 }
 
+/// With the quotes, which the engine's span leaves out.
+fn quoted(span: Span) -> Span {
+    Span { start: span.start.saturating_sub(1), col: span.col.saturating_sub(1), end: span.end + 1, ..span }
+}
+
 fn end_of(expr: &Expr) -> u32 {
-    let own = expr.span().end;
+    let own = match expr {
+        Expr::String { span, .. } | Expr::RawString { span, .. } => span.end + 1,
+        _ => expr.span().end,
+    };
     match expr {
         Expr::RefDot { field, .. } => own.max(field.0.end),
-        Expr::BoolExpr { rhs, .. } | Expr::ArithExpr { rhs, .. } | Expr::BinExpr { rhs, .. } | Expr::AssignExpr { rhs, .. } => {
-            own.max(end_of(rhs))
-        }
+        Expr::BoolExpr { rhs, .. }
+        | Expr::ArithExpr { rhs, .. }
+        | Expr::BinExpr { rhs, .. }
+        | Expr::AssignExpr { rhs, .. } => own.max(end_of(rhs)),
         Expr::Membership { collection, .. } => own.max(end_of(collection)),
         _ => own,
     }

@@ -43,7 +43,12 @@ fn input_of(generic: &Type, surface: &SurfaceShape, route: &RouteShape) -> Type 
     }
     let mut request = members_of(&taken(&input, "request"));
     put(&mut request, "method", Type::texts([&*route.method]), true);
-    put(&mut request, "params", closed(route.params.iter().map(|name| (name.clone(), Type::text(), true))), true);
+    put(
+        &mut request,
+        "params",
+        closed(route.params.iter().map(|name| (name.clone(), Type::text(), true))),
+        true,
+    );
     put(&mut request, "headers", headers(route), true);
     put(&mut request, "query", query(route), true);
     match body(&route.body) {
@@ -54,7 +59,9 @@ fn input_of(generic: &Type, surface: &SurfaceShape, route: &RouteShape) -> Type 
     }
     match &route.body {
         BodyShape::None => drop(request.members.remove("media_type")),
-        BodyShape::Opaque { required } | BodyShape::Form { required, .. } | BodyShape::Json { required, .. } => {
+        BodyShape::Opaque { required }
+        | BodyShape::Form { required, .. }
+        | BodyShape::Json { required, .. } => {
             put(&mut request, "media_type", Type::text(), *required);
         }
     }
@@ -77,7 +84,8 @@ fn headers(route: &RouteShape) -> Type {
 
 fn query(route: &RouteShape) -> Type {
     let lists = route.query_lists.iter();
-    let list = |name: &Arc<str>| (name.clone(), Member { ty: Rc::new(Type::array(Type::text())), required: false });
+    let list =
+        |name: &Arc<str>| (name.clone(), Member { ty: Rc::new(Type::array(Type::text())), required: false });
     // A name that ends in `[]` is a list, and no identifier.
     Type::object(Shape { members: lists.map(list).collect(), rest: Rest::Open(Rc::new(Type::text())) })
 }
@@ -113,5 +121,7 @@ fn taken(shape: &Shape, name: &str) -> Type {
 }
 
 fn members_of(ty: &Type) -> Shape {
-    ty.object.as_ref().map_or(Shape { members: BTreeMap::new(), rest: Rest::Closed }, |shape| (**shape).clone())
+    ty.object
+        .as_ref()
+        .map_or(Shape { members: BTreeMap::new(), rest: Rest::Closed }, |shape| (**shape).clone())
 }

@@ -69,10 +69,17 @@ pub(super) enum Rest {
 /// What a step into a value finds.
 pub(super) enum Step {
     /// `certain`: wherever the value is what is stepped into.
-    Found { ty: Type, certain: bool },
+    Found {
+        ty: Type,
+        certain: bool,
+    },
     /// A member the schema does not list. With a listed name that it looks like.
-    Undeclared { meant: Option<Arc<str>> },
-    Absent { meant: Option<Arc<str>> },
+    Undeclared {
+        meant: Option<Arc<str>>,
+    },
+    Absent {
+        meant: Option<Arc<str>>,
+    },
     /// Nothing of this kind has members.
     NotAContainer,
 }
@@ -200,7 +207,10 @@ impl Type {
         Self {
             any: false,
             null: self.null || other.null,
-            boolean: both(self.boolean, other.boolean, |a, b| Booleans { yes: a.yes || b.yes, no: a.no || b.no }),
+            boolean: both(self.boolean, other.boolean, |a, b| Booleans {
+                yes: a.yes || b.yes,
+                no: a.no || b.no,
+            }),
             number: both(self.number, other.number, |a, b| Numbers {
                 whole: match (a.whole, b.whole) {
                     (Some(false), _) | (_, Some(false)) => Some(false),
@@ -253,7 +263,11 @@ impl Type {
 
     /// Whether the kinds alone keep the two apart.
     pub(super) fn is_of_other_kind(&self, other: &Self) -> bool {
-        !self.any && !other.any && !self.is_never() && !other.is_never() && !self.kinds().iter().any(|kind| other.kinds().contains(kind))
+        !self.any
+            && !other.any
+            && !self.is_never()
+            && !other.is_never()
+            && !self.kinds().iter().any(|kind| other.kinds().contains(kind))
     }
 
     pub(super) fn kinds(&self) -> Vec<&'static str> {

@@ -25,13 +25,21 @@ struct Lint {
 }
 
 impl Lint {
-    fn add(&mut self, module: &Named<'_>, span: Span, severity: Severity, rule: &'static str, message: String, help: Option<&str>) {
-        let width = module.parsed.text(span).lines().next().map_or(1, |line| line.chars().count().max(1));
+    fn add(
+        &mut self,
+        module: &Named<'_>,
+        span: Span,
+        severity: Severity,
+        rule: &'static str,
+        message: String,
+        help: Option<&str>,
+    ) {
+        let (column, end_column) = module.parsed.columns(span);
         self.found.push(Problem {
             file: module.parsed.file.name.clone(),
             line: span.line,
-            column: span.col,
-            end_column: span.col + u32::try_from(width).unwrap_or(1),
+            column,
+            end_column,
             severity,
             rule,
             message,
@@ -66,10 +74,24 @@ impl Lint {
             let name = import.alias.map_or(last.unwrap_or(reference.root), |span| module.parsed.text(span));
             if !seen.insert(name.to_string()) {
                 let message = format!("a second import named `{name}` hides the first");
-                self.add(module, import.span, Severity::Error, "import_shadowed", message, Some("name one of them with `as`"));
+                self.add(
+                    module,
+                    import.span,
+                    Severity::Error,
+                    "import_shadowed",
+                    message,
+                    Some("name one of them with `as`"),
+                );
             } else if rules.is_some_and(|rules| rules.contains_key(name)) {
                 let message = format!("the import `{name}` has the name of a rule of this package");
-                self.add(module, import.span, Severity::Error, "import_shadowed", message, Some("name it with `as`"));
+                self.add(
+                    module,
+                    import.span,
+                    Severity::Error,
+                    "import_shadowed",
+                    message,
+                    Some("name it with `as`"),
+                );
             } else if let Some(span) = locals.get(name) {
                 let message = format!("`{name}` hides the import of that name");
                 self.add(module, *span, Severity::Warning, "import_shadowed", message, Some("rename it"));
@@ -115,7 +137,8 @@ impl Lint {
     fn conflict(&mut self, module: &Named<'_>, rule: &Rule) {
         let node = format!("{}.{}", module.package.join("."), rule.name());
         let own = |other: &Rule| other.name() == rule.name();
-        let before = module.parsed.module.rules.iter().take_while(|other| other.span().start < rule.span().start);
+        let before =
+            module.parsed.module.rules.iter().take_while(|other| other.span().start < rule.span().start);
         for other in before.filter(|other| own(other)) {
             match (other, rule) {
                 (Rule::Default { .. }, Rule::Default { span, .. }) => {
@@ -148,9 +171,13 @@ fn constant<'m>(module: &Named<'m>, head: &RuleHead) -> Option<&'m str> {
     }
     match assign.as_ref().map(|assign| &assign.value) {
         None => Some("true"),
-        Some(value @ (Expr::String { .. } | Expr::RawString { .. } | Expr::Number { .. } | Expr::Bool { .. } | Expr::Null { .. })) => {
-            Some(module.parsed.text(value.span()))
-        }
+        Some(
+            value @ (Expr::String { .. }
+            | Expr::RawString { .. }
+            | Expr::Number { .. }
+            | Expr::Bool { .. }
+            | Expr::Null { .. }),
+        ) => Some(module.parsed.text(value.span())),
         Some(_) => None,
     }
 }
@@ -191,9 +218,13 @@ fn heads(rule: &Rule) -> Vec<&Expr> {
     match rule {
         Rule::Default { value, .. } => vec![value],
         Rule::Spec { head, .. } => match head {
-            RuleHead::Compr { refr, assign } => std::iter::once(refr).chain(assign.iter().map(|a| &a.value)).collect(),
+            RuleHead::Compr { refr, assign } => {
+                std::iter::once(refr).chain(assign.iter().map(|a| &a.value)).collect()
+            }
             RuleHead::Set { refr, key } => std::iter::once(refr).chain(key).collect(),
-            RuleHead::Func { args, assign, .. } => args.iter().chain(assign.iter().map(|a| &a.value)).collect(),
+            RuleHead::Func { args, assign, .. } => {
+                args.iter().chain(assign.iter().map(|a| &a.value)).collect()
+            }
         },
     }
 }
@@ -235,7 +266,9 @@ fn in_query<'q>(query: &'q Query, found: &mut Vec<&'q Expr>) {
 fn inside<'e>(expr: &'e Expr, found: &mut Vec<&'e Expr>) {
     found.push(expr);
     expr.parts().into_iter().for_each(|part| inside(part, found));
-    if let Expr::ArrayCompr { query, .. } | Expr::SetCompr { query, .. } | Expr::ObjectCompr { query, .. } = expr {
+    if let Expr::ArrayCompr { query, .. } | Expr::SetCompr { query, .. } | Expr::ObjectCompr { query, .. } =
+        expr
+    {
         in_query(query, found);
     }
 }
@@ -244,7 +277,10 @@ fn inside<'e>(expr: &'e Expr, found: &mut Vec<&'e Expr>) {
 fn queries(rule: &Rule) -> Vec<&Query> {
     let mut found: Vec<&Query> = bodies(rule).iter().map(|body| &body.query).collect();
     for expr in every(rule) {
-        if let Expr::ArrayCompr { query, .. } | Expr::SetCompr { query, .. } | Expr::ObjectCompr { query, .. } = expr {
+        if let Expr::ArrayCompr { query, .. }
+        | Expr::SetCompr { query, .. }
+        | Expr::ObjectCompr { query, .. } = expr
+        {
             found.push(query);
         }
     }
@@ -266,7 +302,9 @@ fn named_by_span(module: &Named<'_>, rule: &Rule) -> Vec<String> {
     for query in queries(rule) {
         for statement in &query.stmts {
             match &statement.literal {
-                Literal::SomeVars { vars, .. } => names.extend(vars.iter().map(|s| module.parsed.text(*s).to_string())),
+                Literal::SomeVars { vars, .. } => {
+                    names.extend(vars.iter().map(|s| module.parsed.text(*s).to_string()))
+                }
                 Literal::Every { key, value, .. } => {
                     names.extend(key.iter().chain([value]).map(|s| module.parsed.text(*s).to_string()));
                 }
@@ -286,12 +324,16 @@ fn binders(module: &Named<'_>, rule: &Rule) -> Vec<(String, Span)> {
                 Literal::SomeVars { vars, .. } => {
                     found.extend(vars.iter().map(|span| (module.parsed.text(*span).to_string(), *span)));
                 }
-                Literal::SomeIn { key, value, .. } => key.iter().chain([value]).for_each(|p| places(p, &mut found)),
+                Literal::SomeIn { key, value, .. } => {
+                    key.iter().chain([value]).for_each(|p| places(p, &mut found))
+                }
                 Literal::Expr { expr: Expr::AssignExpr { op: AssignOp::ColEq, lhs, .. }, .. } => {
                     places(lhs, &mut found);
                 }
                 Literal::Every { key, value, .. } => {
-                    found.extend(key.iter().chain([value]).map(|span| (module.parsed.text(*span).to_string(), *span)));
+                    found.extend(
+                        key.iter().chain([value]).map(|span| (module.parsed.text(*span).to_string(), *span)),
+                    );
                 }
                 Literal::Expr { .. } | Literal::NotExpr { .. } => {}
             }

@@ -109,9 +109,8 @@ impl Reader<'_> {
                     Rest::Open(ty) => ty.clone(),
                     Rest::Closed | Rest::Undeclared => Rc::new(Type::any()),
                 };
-                let member = members
-                    .entry(name.into())
-                    .or_insert_with(|| Member { ty: unlisted(), required: true });
+                let member =
+                    members.entry(name.into()).or_insert_with(|| Member { ty: unlisted(), required: true });
                 member.required = true;
             }
         }
@@ -200,7 +199,8 @@ mod tests {
 
     #[test]
     fn a_schema_that_refers_to_itself_has_a_type() {
-        let ty = read(r##"{"type":"object","properties":{"next":{"$ref":"#"}},"additionalProperties":false}"##);
+        let ty =
+            read(r##"{"type":"object","properties":{"next":{"$ref":"#"}},"additionalProperties":false}"##);
         assert_eq!(member(&ty, "next").0, "object");
         assert!(!read(r##"{"$ref":"#"}"##).is_never());
         assert!(!read(r##"{"allOf":[{"$ref":"#"},{"$ref":"#"}]}"##).is_never());

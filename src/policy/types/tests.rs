@@ -54,15 +54,20 @@ fn found(rules: &str) -> Vec<(&'static str, u32, u32)> {
 fn a_member_that_no_schema_has_is_found_where_it_stands_with_what_is_meant() {
     let problems = examined("deny contains \"large\" if input.request.body.amout > 5");
     let [problem] = &problems[..] else { panic!("{problems:?}") };
-    assert_eq!((problem.rule, problem.line, problem.column, problem.end_column), ("input_unknown", 5, 45, 50));
+    assert_eq!(
+        (problem.rule, problem.line, problem.column, problem.end_column),
+        ("input_unknown", 5, 45, 50)
+    );
     assert_eq!(problem.help.as_deref(), Some("did you mean `amount`?"));
 }
 
 #[test]
 fn a_reference_is_judged_on_the_routes_its_body_can_be_about() {
-    let list = "deny contains \"x\" if {\n\tinput.action == \"charge.list\"\n\tinput.request.body.amount > 5\n}";
+    let list =
+        "deny contains \"x\" if {\n\tinput.action == \"charge.list\"\n\tinput.request.body.amount > 5\n}";
     assert_eq!(found(list), [("input_unknown", 7, 16)]);
-    let create = "deny contains \"x\" if {\n\tinput.action == \"charge.create\"\n\tinput.request.body.amount > 5\n}";
+    let create =
+        "deny contains \"x\" if {\n\tinput.action == \"charge.create\"\n\tinput.request.body.amount > 5\n}";
     assert_eq!(found(create), []);
     // Through a rule that says which route it is.
     let helper = "lists if input.action in {\"charge.list\"}\n\ndeny contains \"x\" if {\n\tlists\n\tinput.request.body.amount > 5\n}";
@@ -71,9 +76,18 @@ fn a_reference_is_judged_on_the_routes_its_body_can_be_about() {
 
 #[test]
 fn an_action_that_no_route_has_makes_a_rule_unreachable() {
-    assert_eq!(found("deny contains \"x\" if input.action == \"charge.creat\""), [("rule_unreachable", 5, 22)]);
-    assert_eq!(found("deny contains \"x\" if input.action in {\"charge.create\", \"charge.lst\"}"), [("action_unknown", 5, 56)]);
-    assert_eq!(found("deny contains \"x\" if input.request.method == \"PUT\""), [("rule_unreachable", 5, 22)]);
+    assert_eq!(
+        found("deny contains \"x\" if input.action == \"charge.creat\""),
+        [("rule_unreachable", 5, 22)]
+    );
+    assert_eq!(
+        found("deny contains \"x\" if input.action in {\"charge.create\", \"charge.lst\"}"),
+        [("action_unknown", 5, 56)]
+    );
+    assert_eq!(
+        found("deny contains \"x\" if input.request.method == \"PUT\""),
+        [("rule_unreachable", 5, 22)]
+    );
 }
 
 #[test]
@@ -118,11 +132,17 @@ fn a_refusal_that_an_absent_member_evades_is_warned_of_where_a_permit_holds_with
 fn documents_functions_and_facts_are_checked_too() {
     for (text, expected) in [
         ("deny contains \"x\" if data.ref.limits.EUR.mots < 5", ("data_unknown", 5, 42)),
-        ("deny contains \"x\" if data.ref.limits[input.request.body.currency].mots < 5", ("data_unknown", 5, 67)),
+        (
+            "deny contains \"x\" if data.ref.limits[input.request.body.currency].mots < 5",
+            ("data_unknown", 5, 67),
+        ),
         ("deny contains \"x\" if input.context.facts.stok.left < 5", ("input_unknown", 5, 42)),
         ("deny contains \"x\" if startswith(input.request.body.amount, \"1\")", ("argument_type", 5, 33)),
         ("deny contains \"x\" if count(input.request.body.amount) > 1", ("argument_type", 5, 28)),
-        ("deny contains \"x\" if {\n\tsome item in input.request.body.items\n\titem.skuu == \"a\"\n}", ("input_unknown", 7, 7)),
+        (
+            "deny contains \"x\" if {\n\tsome item in input.request.body.items\n\titem.skuu == \"a\"\n}",
+            ("input_unknown", 7, 7),
+        ),
         ("deny contains 5 if input.request.body.amount > 1", ("reason_shape", 5, 15)),
         ("deny contains {\"message\": \"x\"} if input.request.body.amount > 1", ("reason_shape", 5, 15)),
     ] {

@@ -68,7 +68,9 @@ fn uri(path: &Path) -> String {
         }
         for byte in part.as_os_str().as_encoded_bytes() {
             match byte {
-                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => text.push(char::from(*byte)),
+                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                    text.push(char::from(*byte))
+                }
                 other => text.push_str(&format!("%{other:02X}")),
             }
         }
