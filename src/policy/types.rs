@@ -6,10 +6,13 @@
 //! fire, and nothing else would tell.
 
 mod calls;
+mod compare;
+mod expr;
 mod infer;
 mod input;
 mod lattice;
 mod lint;
+mod reference;
 mod schema;
 #[cfg(test)]
 mod tests;

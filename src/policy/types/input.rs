@@ -30,7 +30,7 @@ pub(super) fn routes(surroundings: Option<&Surroundings>) -> Vec<Route> {
         input: input_of(&generic, surface, route),
     });
     let mut routes: Vec<Route> = known.collect();
-    routes.push(Route { shown: String::new(), package: None, input: generic });
+    routes.push(Route { shown: String::new(), package: None, input: of_any_route(&generic) });
     routes
 }
 
@@ -69,11 +69,24 @@ fn input_of(generic: &Type, surface: &SurfaceShape, route: &RouteShape) -> Type 
     let mut context = members_of(&taken(&input, "context"));
     let facts = surface.facts.iter().map(|name| (name.clone(), Type::json(), true));
     put(&mut context, "facts", closed(facts), true);
-    let sums = || closed(["spent", "in_flight"].map(|name| (name.into(), Type::number(None), true)));
     let budgets = surface.budgets_of(&route.action).map(|name| (name.clone(), sums(), true));
     put(&mut context, "budgets", closed(budgets), true);
     put(&mut input, "context", Type::object(context), true);
     Type::object(input)
+}
+
+/// Of budgets nobody has declared yet, the unit is not known to have fractions.
+fn of_any_route(generic: &Type) -> Type {
+    let mut input = members_of(generic);
+    let mut context = members_of(&taken(&input, "context"));
+    let budgets = Shape { members: BTreeMap::new(), rest: Rest::Open(Rc::new(sums())) };
+    put(&mut context, "budgets", Type::object(budgets), true);
+    put(&mut input, "context", Type::object(context), true);
+    Type::object(input)
+}
+
+fn sums() -> Type {
+    closed(["spent", "in_flight"].map(|name| (name.into(), Type::number(None), true)))
 }
 
 fn headers(route: &RouteShape) -> Type {
