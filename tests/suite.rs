@@ -10,6 +10,7 @@ mod auditing;
 mod authority;
 mod canonical_properties;
 mod clients;
+mod clock_jumps;
 mod configuration;
 mod crash;
 mod demo;
