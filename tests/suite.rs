@@ -12,6 +12,7 @@ mod canonical_properties;
 mod clients;
 mod clock_jumps;
 mod configuration;
+mod corruption;
 mod crash;
 mod demo;
 mod deployment;
