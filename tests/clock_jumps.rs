@@ -77,9 +77,9 @@ fn a_clock_that_jumps_years_back_and_forth_costs_no_receipt_and_no_order() {
         world.wait_for_metric("interlock_ledger_archive_lag_leaves", 0.0);
         // The upstream's clock is the true one, and is not compared.
         let captures = world.upstream.take_captures().into_iter();
-        world.upstream.put_captures(
-            captures.map(|capture| Capture { arrived_unix_ns: u64::MAX, ..capture }).collect(),
-        );
+        world
+            .upstream
+            .put_captures(captures.map(|capture| Capture { arrived_unix_ns: u64::MAX, ..capture }).collect());
         stopped = Some(world.finish_here(Stopped::Clean));
     }
     let audit = stopped.expect("it ran");
@@ -90,7 +90,9 @@ fn a_clock_that_jumps_years_back_and_forth_costs_no_receipt_and_no_order() {
     assert!(audit.decisions().is_sorted_by_key(|decision| decision.epoch), "epochs follow each other");
     assert_eq!(audit.stops(), runs);
     // What was recorded in a span of time is found, wherever in the log it stands.
-    for window in ["1970-01-01T00:00:00Z", "2005-01-01T00:00:00Z", "2035-01-01T00:00:00Z", "2553-01-01T00:00:00Z"] {
+    for window in
+        ["1970-01-01T00:00:00Z", "2005-01-01T00:00:00Z", "2035-01-01T00:00:00Z", "2553-01-01T00:00:00Z"]
+    {
         let since = at(window);
         let until = WallTime::from_unix_ns(since.unix_ns() + 31_536_000_000_000_000);
         let inside = |entry: &&Entry| (since..until).contains(&at(time_of(entry)));

@@ -124,7 +124,14 @@ fn a_disk_that_is_full_refuses_with_503_keeps_what_is_owed_and_all_goes_on_when_
         Some(_) => world.run_program(&[]),
         // The first segment and its spare have room, and the next six attempts at a spare have none.
         None => world.run_program(&[
-            "strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fallocate", "-e",
+            "strace",
+            "-f",
+            "-qq",
+            "-o",
+            "/dev/null",
+            "-e",
+            "trace=fallocate",
+            "-e",
             "inject=fallocate:error=ENOSPC:when=3..8",
         ]),
     }

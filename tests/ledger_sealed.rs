@@ -19,7 +19,9 @@ use interlock::verify::{Check, Source, Verdict};
 use redb::{Database, TableDefinition};
 use serde_json::Value;
 
-use super::ledger_faults::{FIRST_SEGMENT, Log, ORIGIN, SEGMENT_BYTES, activation, interlock, start, stdout, write};
+use super::ledger_faults::{
+    FIRST_SEGMENT, Log, ORIGIN, SEGMENT_BYTES, activation, interlock, start, stdout, write,
+};
 
 const FIRST_SEALED: &str = "frames/00000000000000000000.frames.zst";
 const SECOND_SEALED: &str = "frames/00000000000000000064.frames.zst";
@@ -231,7 +233,8 @@ async fn an_export_is_the_log_as_static_tiles_up_to_the_checkpoint() {
     log.fill(&ledger, 5).await;
     let rules = ["package a", "package b"];
     for _ in 0..2 {
-        let file = |text: &'static str| BundleFile { name: text.into(), bytes: Bytes::from_static(text.as_bytes()) };
+        let file =
+            |text: &'static str| BundleFile { name: text.into(), bytes: Bytes::from_static(text.as_bytes()) };
         let active = PolicyActivation { files: rules.map(file).into(), ..activation(0) };
         ledger.record_policy(active).await.expect("recorded");
     }
@@ -256,8 +259,10 @@ async fn an_export_is_the_log_as_static_tiles_up_to_the_checkpoint() {
     let with = format!("{to}1");
     let exported = log_command("export", &log, &["--to", &with, "--evidence"]);
     assert!(exported.status.success(), "{}", String::from_utf8_lossy(&exported.stderr));
-    let files: Vec<_> =
-        fs::read_dir(log.path("copy1/evidence")).expect("made").map(|e| e.expect("readable").path()).collect();
+    let files: Vec<_> = fs::read_dir(log.path("copy1/evidence"))
+        .expect("made")
+        .map(|e| e.expect("readable").path())
+        .collect();
     let said = format!(", {} files of evidence\n", files.len());
     assert!(stdout(&exported).ends_with(&said), "{}", stdout(&exported));
     for file in &files {

@@ -193,7 +193,18 @@ fn list(world: &mut World) -> Vec<Call> {
     let out = world.path("strace.out");
     let root = world.path("");
     let root = root.to_str().expect("UTF-8").trim_end_matches('/').to_owned();
-    let strace = ["strace", "-f", "-y", "-s", "4096", "-o", out.to_str().expect("UTF-8"), "-e", CALLS];
+    let strace = [
+        "strace",
+        "-f",
+        "--seccomp-bpf",
+        "-y",
+        "-s",
+        "4096",
+        "-o",
+        out.to_str().expect("UTF-8"),
+        "-e",
+        CALLS,
+    ];
     let (started, status, log) = play(world, &strace);
     assert!(started && status.success(), "{log}");
     let text = std::fs::read_to_string(out).expect("strace wrote it");
@@ -241,8 +252,19 @@ fn broken(lane: &mut Lane, call: &Call, fault: Fault, tally: &Tally) {
     let file = file.to_str().expect("UTF-8").trim_end_matches('/').to_owned();
     let (out, trace) = (world.path("strace.out"), format!("trace={}", call.name));
     let injection = fault.injection(call);
-    let strace =
-        ["strace", "-f", "-o", out.to_str().expect("UTF-8"), "-P", &file, "-e", &trace, "-e", &injection];
+    let strace = [
+        "strace",
+        "-f",
+        "--seccomp-bpf",
+        "-o",
+        out.to_str().expect("UTF-8"),
+        "-P",
+        &file,
+        "-e",
+        &trace,
+        "-e",
+        &injection,
+    ];
     let (started, status, log) = play(world, &strace);
     let fired = std::fs::read_to_string(out).is_ok_and(|text| text.contains(fault.mark()));
     tally.planned.fetch_add(1, Ordering::SeqCst);
