@@ -26,13 +26,13 @@ use crate::support::{KEY, Saved, Script, Setup, Step, Upstream, World, request};
 
 /// Side by side; most of a run is waiting for the program and its disk.
 const LANES: usize = 4;
-/// Requests of the scenario, the first of them large.
+/// Requests of the scenario, two of them large.
 const REQUESTS: usize = 10;
-/// Before it: leaves up to just below a full tile, and a segment in which one more large request finds no room. Many at
+/// Before it: leaves up to just below a full tile, and a segment in which two more large requests find no room. Many at
 /// once share a frame, so that reading them again takes few calls.
 const SEEDED_AT_ONCE: usize = 24;
 const SEEDED_EACH: usize = 5;
-const SEEDED_LARGE: usize = 4;
+const SEEDED_LARGE: usize = 3;
 /// Bytes of a large body; what policy judged stands in the segment, which has 4 MiB.
 const LARGE: usize = 900_000;
 
@@ -136,6 +136,8 @@ fn lane() -> Lane {
     client.send(request("POST", "/v1/things", &headers, "{\"hangs\":1}"));
     world.upstream.wait_until(|captures| captures.len() > before && captures.iter().all(|c| c.is_whole));
     world.kill();
+    let segments = std::fs::read_dir(world.path("ledger/frames")).expect("listed").count();
+    assert_eq!(segments, 2, "the first segment and a spare: however few shared a frame, it is not full");
     tear(&world);
     let saved = world.save();
     Lane { world, saved, collector }
@@ -154,7 +156,7 @@ fn play(world: &mut World, strace: &[&str]) -> (bool, ExitStatus, String) {
             break;
         }
         let want = if n % 4 == 3 { "deny" } else { "permit" };
-        let body = if n == 0 { large(SEEDED_LARGE) } else { format!("{{\"n\":{n}}}") };
+        let body = if n == 0 || n == 2 { large(SEEDED_LARGE + n) } else { format!("{{\"n\":{n}}}") };
         ask(world.address(), want, &body);
         if n == 1 {
             ask_redacted(world);
