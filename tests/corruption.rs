@@ -19,7 +19,7 @@ use interlock::verify::{Directory, verify_log};
 
 use super::ledger_faults::{Log, activation, write};
 
-const CHANGES: u64 = 2_000;
+const CHANGES: u64 = 500;
 const THREADS: u64 = 2;
 const RUNS: usize = 3;
 const LEAVES_EACH: usize = 190;
