@@ -47,6 +47,7 @@ pub use operators::{CertificateOf, NotAnOperator, Operator, Operators, TOKEN_STA
 pub use rate::Rate;
 
 use crate::authority::Restricted;
+use crate::clock::Anchor;
 use crate::ingress::Impatient;
 use crate::ledger::{Health, Ledger};
 use crate::limits;
@@ -70,6 +71,8 @@ pub struct Admin {
     pub sinks: Vec<sinks::Progress>,
     pub log: LogApi,
     pub drain: CancellationToken,
+    /// Of the start.
+    pub anchor: Anchor,
     pub control: Arc<Control>,
     pub operators: Arc<Operators>,
     pub door: Door,
@@ -109,6 +112,7 @@ impl Socket {
 /// Members in RFC 8785 order.
 #[derive(Serialize)]
 struct Readiness {
+    clock: &'static str,
     draining: bool,
     ledger: &'static str,
     policy: String,
@@ -336,8 +340,11 @@ impl Admin {
     fn readiness(&self) -> Response<ResponseBody> {
         let health = self.ledger.health();
         let draining = self.drain.is_cancelled();
-        let ready = health == Health::Accepting && !draining;
+        let is_right =
+            self.anchor.stepped(&self.control.clock) <= Duration::from_millis(limits::CLOCK_STEP_MS_MAX);
+        let ready = health == Health::Accepting && !draining && is_right;
         let readiness = Readiness {
+            clock: if is_right { "right" } else { "stepped" },
             draining,
             ledger: health_name(health),
             policy: self.pdp.revision().to_string(),

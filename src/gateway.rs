@@ -131,6 +131,7 @@ impl Gateway {
         versions.set("policy", &pdp.revision().to_string());
         let parts = std::mem::take(&mut config.identity_parts);
         let epoch = Epoch::new(config.digest, parts.iter().map(|part| part.digest()), versions.clone());
+        let anchor = clock.anchor();
         let gate = Gate {
             pdp: pdp.clone(),
             ledger: ledger.clone(),
@@ -144,6 +145,7 @@ impl Gateway {
             watched: ["freezes", "identity", "policy"].map(Arc::from).into(),
             credentials: Arc::new(config.credentials),
             clock: clock.clone(),
+            anchor,
             metrics: metrics.clone(),
         };
         let drain = gate.drain.clone();
@@ -184,6 +186,7 @@ impl Gateway {
             host: config.admin.host,
         };
         let admin = Admin {
+            anchor,
             metrics: metrics.clone(),
             ledger: ledger.clone(),
             pdp,

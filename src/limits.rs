@@ -513,8 +513,13 @@ pub const BUDGET_KEYS_MAX: usize = 250_000;
 pub const HOLDS_MAX: usize = 10_000;
 /// People whose word on one hold is kept.
 pub const APPROVALS_PER_HOLD_MAX: usize = 64;
-/// What has ended leaves the state when a later leaf changes it: at most so many of each kind for each leaf. More than
-/// one, so that it shrinks.
+/// The wall clock may have been set so far, either way, since the gateway started; past that nothing is decided.
+pub const CLOCK_STEP_MS_MAX: u64 = 60 * 1_000;
+/// Claims and what is spent stay in memory so long beyond their end, in case that the clock that ended them was ahead.
+pub const ENDED_KEPT_MS: u64 = 10 * 60 * 1_000;
+const _: () = assert!(ENDED_KEPT_MS > 2 * CLOCK_STEP_MS_MAX);
+/// What has ended leaves the state when a later decision changes it: at most so many of each kind for each leaf. More
+/// than one, so that it shrinks.
 pub const ENDED_PER_CHANGE_MAX: usize = 8;
 const _: () = assert!(ENDED_PER_CHANGE_MAX > 1);
 const _: () = assert!(CLAIMS_MAX * 200 <= STATE_BYTES_MAX / 2);

@@ -34,7 +34,7 @@ const TOKENS: [(&str, &str, &str); 5] = [
     ("ann", "approver", APPROVER),
     ("oda", "operator", OPERATOR),
     ("ada", "administrator", ADMINISTRATOR),
-    ("agent-7", "approver", AGENTS_OWN),
+    ("agent-7", "operator", AGENTS_OWN),
 ];
 
 fn hex(text: &[u8]) -> String {
@@ -301,12 +301,33 @@ fn what_operators_do_stands_in_the_log_with_who_and_why() {
 }
 
 #[test]
+fn nobody_opens_themselves_or_says_what_came_of_their_own_request() {
+    let world = setup().start();
+    let lost = indeterminate(&world);
+    world.wait_for_metric("interlock_outcomes_unknown", 1.0);
+    let frozen = json!({"actor": "agent-7", "reason": "a test"});
+    let isolated = json!({"surface": "test", "actor": "agent-7", "reason": "a test"});
+    let resolved = json!({"status": "failed", "evidence": "none", "reason": "a test"});
+    // Closing oneself takes nobody else.
+    assert_eq!(post(&world, AGENTS_OWN, "/freeze", &frozen).status, 200);
+    assert_eq!(post(&world, AGENTS_OWN, "/quarantine", &isolated).status, 200);
+    let resolve = format!("/outcomes/{lost}/resolve");
+    for (path, body) in [("/unfreeze", &frozen), ("/release", &isolated), (&*resolve, &resolved)] {
+        post(&world, AGENTS_OWN, path, body).assert_refused(403, "own_request");
+        assert_eq!(post(&world, OPERATOR, path, body).status, 200, "{path}");
+    }
+    world.finish();
+}
+
+#[test]
 fn a_hold_is_decided_on_once_by_each_in_time_and_never_by_who_asked() {
     let (world, ids) = with_holds(&[HOUR, HOUR, Duration::from_secs(3)]);
     let approve = |token, id: &ReceiptId| {
         post(&world, token, &format!("/holds/{id}/approve"), &json!({"reason": "fine"}))
     };
     approve(AGENTS_OWN, &ids[0]).assert_refused(403, "own_request");
+    post(&world, AGENTS_OWN, &format!("/holds/{}/refuse", ids[0]), &json!({"reason": "no"}))
+        .assert_refused(403, "own_request");
     // At once, by one operator: one counts.
     let statuses: Vec<u16> = std::thread::scope(|scope| {
         let one = || scope.spawn(|| approve(APPROVER, &ids[0]).status);
