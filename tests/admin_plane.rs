@@ -767,6 +767,16 @@ fn operators_that_cannot_be_are_refused_with_the_reason() {
     assert!(refusal(&remote, everywhere).contains("in plain text; add `tls`"));
     let operators_key = |yaml: String| yaml.replace(&KEY[..12], "ilo_agent007");
     assert!(refusal("allow_remote: false", operators_key).contains("`ilo_` begins the tokens of operators"));
+    let workload = "operators: [{ id: ann, role: viewer, spiffe: spiffe://a.test/ann }]";
+    let taking = |domain: &str| {
+        let identity = format!("mtls: {{ trust_domains: [{domain}] }}");
+        refusal(workload, |yaml| yaml.replace("api_key: { headers: [x-api-key, authorization] }", &identity))
+    };
+    let as_agent = "surface `test` takes the certificate of operator `ann` as an agent's";
+    assert!(taking("a.test").contains(as_agent), "{}", taking("a.test"));
+    assert!(!taking("b.test").contains(as_agent));
+    let encoded = "operators: [{ id: ann, role: viewer, spiffe: spiffe://a.test/%61nn }]";
+    assert!(refusal(encoded, |yaml| yaml).contains("expected a SPIFFE ID"));
 }
 
 /// Why a config with this in `admin` is refused.

@@ -12,11 +12,11 @@ use super::sections::{parse_address, read_tls_of, section_or_defaults};
 use super::yaml::{At, Node, Value};
 use super::{AdminConfig, AdminListen, SecretsAre};
 use crate::admin::{CertificateOf, NotAnOperator, Operator, Operators, TOKEN_START, Token};
-use crate::authority::{ApiKeys, KeyPrefix};
+use crate::authority::{ApiKeys, KeyPrefix, MtlsIdentity, SpiffeId};
 use crate::clock::{Clock, WallTime};
 use crate::limits;
 use crate::model::entry::Role;
-use crate::model::{ActorId, Digest};
+use crate::model::{ActorId, Digest, SurfaceName};
 
 pub fn read(
     reader: &mut Reader<'_>,
@@ -260,8 +260,7 @@ fn read_certificate(
             None
         }
         (Some(n), None) => {
-            let id: Option<ActorId> = reader.name(n);
-            let id = id.filter(|id| id.as_str().starts_with("spiffe://"));
+            let id = reader.text(n, "a SPIFFE ID").and_then(|text| text.parse::<SpiffeId>().ok());
             if id.is_none() {
                 reader.error(n.at, "expected a SPIFFE ID, such as `spiffe://example.org/operators/ann`");
             }
@@ -283,6 +282,23 @@ pub fn check_api_keys(reader: &mut Reader<'_>, at: At, operators: &Operators, ke
     for operator in operators.iter() {
         if operator.token.as_ref().is_some_and(|token| keys.has_digest(&token.digest)) {
             reader.error(at, format!("the token of operator `{}` is an agent's API key", operator.id));
+        }
+    }
+}
+
+/// Who operates by a certificate asks for nothing by it.
+pub fn check_workloads<'d>(
+    reader: &mut Reader<'_>,
+    at: At,
+    operators: &Operators,
+    surfaces: impl Iterator<Item = (&'d SurfaceName, &'d MtlsIdentity)> + Clone,
+) {
+    for operator in operators.iter() {
+        let Some(CertificateOf::Spiffe(spiffe)) = &operator.certificate else { continue };
+        let id: SpiffeId = spiffe.parse().expect("`read_certificate` takes no other");
+        if let Some((surface, _)) = surfaces.clone().find(|(_, mtls)| mtls.takes(&id)) {
+            let why = "takes the certificate of operator";
+            reader.error(at, format!("surface `{surface}` {why} `{}` as an agent's", operator.id));
         }
     }
 }

@@ -105,6 +105,8 @@ pub fn read(reader: &mut Reader<'_>, tree: &Node, surroundings: Surroundings<'_>
     }
     if let (Some(admin), Some(node)) = (&admin, file.optional("admin")) {
         admin::check_api_keys(reader, node.at, &admin.operators, &api_keys);
+        let taking = drafts.iter().filter_map(|draft| Some((&draft.name, &draft.identity.mtls.as_ref()?.1)));
+        admin::check_workloads(reader, node.at, &admin.operators, taking);
     }
     let credentials = take_credentials(reader, &mut drafts);
     let api_keys: SharedApiKeys = Arc::new(ArcSwap::from_pointee(api_keys));
