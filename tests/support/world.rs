@@ -325,8 +325,12 @@ impl World {
     }
 
     pub fn run_inside(&mut self) {
+        self.run_inside_by(Clock::system());
+    }
+
+    /// In this process, by this clock.
+    pub fn run_inside_by(&mut self, clock: Clock) {
         let file = self.config_file(0, 0);
-        let clock = Clock::system();
         let surroundings = Surroundings { clock: &clock, variable: &|_| None, secrets: SecretsAre::Needed };
         let config = Config::load(&file, surroundings).unwrap_or_else(|invalid| panic!("{invalid}"));
         let runtime = tokio::runtime::Builder::new_multi_thread()
