@@ -19,13 +19,13 @@ mod rate;
 
 use std::convert::Infallible;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -36,21 +36,22 @@ use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::time::{interval, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 pub use control::Control;
 pub use door::Door;
 pub use log::LogApi;
-pub use operators::{CertificateOf, NotAnOperator, Operator, Operators, TOKEN_START, Token};
+pub use operators::{CertificateOf, NotAnOperator, Operator, Operators, SharedOperators, TOKEN_START, Token};
 pub use rate::Rate;
 
-use crate::authority::Restricted;
-use crate::ingress::Impatient;
+use crate::authority::{Restricted, fault_of_handshake};
+use crate::clock::Clock;
+use crate::ingress::{self, Impatient, SharedTls};
 use crate::ledger::{Health, Ledger};
 use crate::limits;
-use crate::model::{ReceiptId, SurfaceName};
+use crate::model::{CredentialFault, ReceiptId, SurfaceName};
 use crate::policy::Pdp;
 use crate::respond::ResponseBody;
 use crate::sinks;
@@ -71,7 +72,7 @@ pub struct Admin {
     pub log: LogApi,
     pub drain: CancellationToken,
     pub control: Arc<Control>,
-    pub operators: Arc<Operators>,
+    pub operators: SharedOperators,
     pub door: Door,
     pub rate: Rate,
 }
@@ -79,20 +80,23 @@ pub struct Admin {
 /// Where connections come from.
 pub enum Socket {
     Tcp(TcpListener),
-    Tls(TcpListener, TlsAcceptor),
+    Tls(TcpListener, SharedTls),
     Unix(UnixListener),
 }
 
 /// What the connection itself tells of who is at the other end.
 #[derive(Default)]
 struct Peer {
-    certificate: Option<CertificateDer<'static>>,
+    /// A certificate that the handshake verified; under what is in force now, each request asks again.
+    certified: Option<(Arc<ingress::Peer>, SharedTls)>,
     uid: Option<u32>,
+    /// Who the last request was proved to be from: an answer may last longer than that holds.
+    proved: Mutex<Option<Arc<Operator>>>,
 }
 
 enum Accepted {
     Tcp(TcpStream),
-    Tls(TcpStream, TlsAcceptor),
+    Tls(TcpStream, SharedTls),
     Unix(UnixStream),
 }
 
@@ -100,7 +104,7 @@ impl Socket {
     async fn accept(&self) -> std::io::Result<Accepted> {
         Ok(match self {
             Self::Tcp(socket) => Accepted::Tcp(socket.accept().await?.0),
-            Self::Tls(socket, acceptor) => Accepted::Tls(socket.accept().await?.0, acceptor.clone()),
+            Self::Tls(socket, tls) => Accepted::Tls(socket.accept().await?.0, tls.clone()),
             Self::Unix(socket) => Accepted::Unix(socket.accept().await?.0),
         })
     }
@@ -149,7 +153,7 @@ pub async fn serve(admin: Arc<Admin>, socket: Socket, stop: CancellationToken) {
 }
 
 /// Scrapers reconnect, so a connection takes no more requests after its time. An answer that is being read goes on:
-/// it may follow the log for days.
+/// it may follow the log for days, as long as whoever asked for it is an operator still.
 async fn connection<S>(admin: &Admin, stream: S, peer: Peer)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
@@ -163,10 +167,18 @@ where
         .header_read_timeout(idle_max)
         .serve_connection(TokioIo::new(Impatient::new(stream, stall_max)), service);
     let mut serving = pin!(serving);
-    if timeout(idle_max, serving.as_mut()).await.is_err() {
-        serving.as_mut().graceful_shutdown();
-        // An error is a client that is gone, or one that takes nothing.
-        let _ = serving.await;
+    let mut age = pin!(sleep(idle_max));
+    let mut look = interval(Duration::from_millis(limits::IDENTITY_POLL_MS));
+    loop {
+        tokio::select! {
+            // An error is a client that is gone, or one that takes nothing.
+            _ended = serving.as_mut() => return,
+            () = age.as_mut(), if !age.is_elapsed() => serving.as_mut().graceful_shutdown(),
+            _tick = look.tick() => if !admin.is_still_proved(peer) {
+                tracing::info!("a connection of somebody who is no operator any more was closed");
+                return;
+            },
+        }
     }
 }
 
@@ -174,19 +186,45 @@ impl Admin {
     async fn meet(&self, accepted: Accepted) {
         match accepted {
             Accepted::Tcp(stream) => connection(self, stream, Peer::default()).await,
-            Accepted::Tls(stream, acceptor) => {
+            Accepted::Tls(stream, tls) => {
                 let handshake_max = Duration::from_millis(limits::ADMIN_HANDSHAKE_MS_MAX);
+                let in_force = tls.load_full();
+                let accepting = TlsAcceptor::from(in_force.config.clone()).accept(stream);
                 // A client that cannot be spoken to learns it from TLS.
-                let Ok(Ok(stream)) = timeout(handshake_max, acceptor.accept(stream)).await else { return };
-                let chain = stream.get_ref().1.peer_certificates();
-                let certificate = chain.and_then(<[_]>::first).map(|own| own.clone().into_owned());
-                connection(self, stream, Peer { certificate, uid: None }).await;
+                let stream = match timeout(handshake_max, accepting).await {
+                    Ok(Ok(stream)) => stream,
+                    Ok(Err(error)) => return self.handshake_failed(&error),
+                    Err(_elapsed) => return,
+                };
+                let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+                let peer = ingress::Peer::new(chain, in_force, &self.control.clock);
+                let certified = peer.map(|peer| (peer, tls));
+                connection(self, stream, Peer { certified, ..Peer::default() }).await;
             }
             Accepted::Unix(stream) => {
                 let uid = stream.peer_cred().ok().map(|credentials| credentials.uid());
-                connection(self, stream, Peer { certificate: None, uid }).await;
+                connection(self, stream, Peer { uid, ..Peer::default() }).await;
             }
         }
+    }
+
+    /// One that failed at the client's certificate is a credential that was refused.
+    fn handshake_failed(&self, error: &std::io::Error) {
+        let error = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+        if let Some(fault) = error.and_then(fault_of_handshake) {
+            self.metrics.unproved(None, fault);
+            tracing::warn!(fault = fault.as_str(), "handshake of the admin listener refused");
+        }
+    }
+
+    /// Whether whoever this connection last answered is an operator still; also if that was nobody.
+    fn is_still_proved(&self, peer: &Peer) -> bool {
+        let proved = peer.proved.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(operator) = proved else { return true };
+        let Ok(certificate) = peer.certificate(&self.control.clock) else { return false };
+        let headers = HeaderMap::new();
+        let presented = Presented { headers: &headers, certificate, uid: peer.uid };
+        self.operators.load().still_prove(&operator, &presented, self.control.clock.wall())
     }
 
     async fn answer(&self, request: Request<Incoming>, peer: &Peer) -> Response<ResponseBody> {
@@ -202,7 +240,7 @@ impl Admin {
                     _metrics => self.metrics(),
                 }
             }
-            path if self.operators.is_empty() => match Endpoint::of(path) {
+            path if self.operators.load().is_empty() => match Endpoint::of(path) {
                 Some(_) => Refusal::NotConfigured.response(),
                 None => self.read(&parts).await,
             },
@@ -240,10 +278,22 @@ impl Admin {
         if let Err(refusal) = self.door.admits(parts) {
             return ("none", Err(refusal));
         }
-        let presented =
-            Presented { headers: &parts.headers, certificate: peer.certificate.as_ref(), uid: peer.uid };
-        let operator = match self.operators.authenticate(&presented, self.control.clock.wall()) {
-            Ok(operator) => operator,
+        let certificate = match peer.certificate(&self.control.clock) {
+            Ok(certificate) => certificate,
+            Err(fault) => {
+                // As a new handshake would: whatever else it has.
+                self.metrics.unproved(None, fault);
+                tracing::warn!(fault = fault.as_str(), "an operator's certificate is not good any more");
+                return ("none", Err(Refusal::CredentialInvalid));
+            }
+        };
+        let presented = Presented { headers: &parts.headers, certificate, uid: peer.uid };
+        let proved = self.operators.load().authenticate(&presented, self.control.clock.wall());
+        let operator = match proved {
+            Ok(operator) => {
+                *peer.proved.lock().unwrap_or_else(PoisonError::into_inner) = Some(operator.clone());
+                operator
+            }
             Err(Unproved::Missing) => return ("none", Err(Refusal::CredentialMissing)),
             Err(Unproved::Invalid) => {
                 tracing::warn!(path = ?parts.uri.path(), "somebody who is no operator asked");
@@ -384,6 +434,14 @@ impl Admin {
             Ok(body) => typed(StatusCode::OK, "text/plain; version=0.0.4", body),
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
         }
+    }
+}
+
+impl Peer {
+    /// The client's own certificate, verified under what is in force now; `None`: it sent none.
+    fn certificate(&self, clock: &Clock) -> Result<Option<&CertificateDer<'static>>, CredentialFault> {
+        let Some((peer, tls)) = &self.certified else { return Ok(None) };
+        Ok(peer.certificate(tls, clock)?.chain().first())
     }
 }
 

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::endpoint::Asked;
 use super::log::LogApi;
-use super::operators::{Operator, Operators};
+use super::operators::{Operator, SharedOperators};
 use super::problem::Refusal;
 use crate::authority::{Fold, HoldStatus, Restricted, RestrictionStatus, Scope};
 use crate::clock::Clock;
@@ -31,7 +31,7 @@ pub struct Control {
     /// Those of the config.
     pub surfaces: Vec<SurfaceName>,
     pub clock: Clock,
-    operators: Arc<Operators>,
+    operators: SharedOperators,
     turn: Arc<Mutex<()>>,
 }
 
@@ -74,7 +74,7 @@ impl Control {
         ledger: Ledger,
         log: LogApi,
         surfaces: Vec<SurfaceName>,
-        operators: Arc<Operators>,
+        operators: SharedOperators,
         clock: Clock,
     ) -> Self {
         Self { fold, ledger, log, surfaces, clock, operators, turn: Arc::default() }
@@ -189,7 +189,7 @@ impl Control {
         if hold.used_by.is_some() {
             return Err(Refusal::HoldOver { how: "is used: its request was permitted" });
         }
-        if self.operators.is_agent(operator, hold.actor.as_str()) {
+        if self.operators.load().is_agent(operator, hold.actor.as_str()) {
             return Err(Refusal::OwnRequest);
         }
         Ok(hold)
