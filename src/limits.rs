@@ -345,6 +345,13 @@ pub const OPERATORS_MAX: usize = 1_000;
 pub const OPERATOR_REQUESTS_BURST: u64 = 60;
 pub const OPERATOR_REQUESTS_PER_SECOND: u64 = 10;
 const _: () = assert!(OPERATOR_REQUESTS_PER_SECOND > 0 && OPERATOR_REQUESTS_PER_SECOND <= 1_000);
+/// Of one address or local user, before anybody is asked who they are; several operators may come from one.
+pub const ADMIN_PEER_REQUESTS_BURST: u64 = 600;
+pub const ADMIN_PEER_REQUESTS_PER_SECOND: u64 = 100;
+/// Addresses and local users that are told apart at once.
+pub const ADMIN_PEERS_MAX: usize = 1_024;
+const _: () = assert!(ADMIN_PEER_REQUESTS_PER_SECOND > 0 && ADMIN_PEER_REQUESTS_PER_SECOND <= 1_000);
+const _: () = assert!(ADMIN_PEER_REQUESTS_BURST >= OPERATOR_REQUESTS_BURST);
 /// Body of one request to operate, bytes.
 pub const ADMIN_BODY_BYTES_MAX: usize = 16 * 1024;
 /// From the head of such a request to its whole body.

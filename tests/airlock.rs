@@ -139,7 +139,11 @@ async fn what_moves_or_ends_between_the_seal_and_the_first_byte_sends_nothing() 
         let in_flight = airlock.armed(is_of_approvals.then_some(until)).await;
         between(&airlock);
         let refused = airlock.answer(in_flight).await.err().unwrap_or_else(|| panic!("{name}: it was sent"));
-        assert_eq!((refused.status, refused.code), (OutcomeStatus::NotSent, ReasonCode::ReadSetMoved), "{name}");
+        assert_eq!(
+            (refused.status, refused.code),
+            (OutcomeStatus::NotSent, ReasonCode::ReadSetMoved),
+            "{name}"
+        );
         assert!(!refused.is_violation, "{name}");
         let (_execution, outcome) = *refused.again.unwrap_or_else(|| panic!("{name}: it is decided again"));
         outcome.durable().await.expect("recorded");

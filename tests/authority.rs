@@ -345,7 +345,8 @@ fn a_fact_that_moves_between_decision_and_send_supersedes_the_permit_and_the_req
                 let mut n = 0;
                 while !stop.load(Ordering::SeqCst) {
                     n += 1;
-                    let answer = world.ask("POST", "/v1/things", "x", format!(r#"{{"agent":{agent},"n":{n}}}"#));
+                    let answer =
+                        world.ask("POST", "/v1/things", "x", format!(r#"{{"agent":{agent},"n":{n}}}"#));
                     // On a busy machine the fact may be read too late for a while.
                     match answer.status {
                         200 => {}
@@ -380,7 +381,8 @@ fn a_fact_that_moves_between_decision_and_send_supersedes_the_permit_and_the_req
     let mut refused_on_the_new_value = 0;
     for outcome in audit.outcomes().into_iter().filter(|o| o.status == OutcomeStatus::NotSent) {
         assert_eq!(outcome.cause.as_deref(), Some("superseded"));
-        let next = decisions.iter().find(|d| d.supersedes == Some(outcome.decision_id)).expect("judged again");
+        let next =
+            decisions.iter().find(|d| d.supersedes == Some(outcome.decision_id)).expect("judged again");
         if next.decision == Decision::Silence && version(next) == closed {
             refused_on_the_new_value += 1;
         }

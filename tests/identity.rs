@@ -3,7 +3,7 @@
 //! A caller is always told `credential_invalid`. What exactly was wrong is asked of the metric, whose labels are a
 //! closed list.
 
-mod provider;
+pub mod provider;
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::endpoint::Asked;
 use super::log::LogApi;
-use super::operators::{Operator, Operators};
+use super::operators::{Operator, SharedOperators};
 use super::problem::Refusal;
 use crate::authority::{Fold, HoldStatus, Restricted, RestrictionStatus, Scope};
 use crate::clock::Clock;
@@ -31,7 +31,7 @@ pub struct Control {
     /// Those of the config.
     pub surfaces: Vec<SurfaceName>,
     pub clock: Clock,
-    operators: Arc<Operators>,
+    operators: SharedOperators,
     turn: Arc<Mutex<()>>,
 }
 
@@ -74,7 +74,7 @@ impl Control {
         ledger: Ledger,
         log: LogApi,
         surfaces: Vec<SurfaceName>,
-        operators: Arc<Operators>,
+        operators: SharedOperators,
         clock: Clock,
     ) -> Self {
         Self { fold, ledger, log, surfaces, clock, operators, turn: Arc::default() }
@@ -201,7 +201,11 @@ impl Control {
     /// What closes an actor anybody may do, also to themselves; what opens it, or says what came of its request, is for
     /// somebody else.
     fn is_of_another(&self, operator: &Operator, actor: &ActorId) -> Result<(), Refusal> {
-        if self.operators.is_agent(operator, actor.as_str()) { Err(Refusal::OwnRequest) } else { Ok(()) }
+        if self.operators.load().is_agent(operator, actor.as_str()) {
+            Err(Refusal::OwnRequest)
+        } else {
+            Ok(())
+        }
     }
 
     fn is_frozen(&self, scope: &Scope) -> bool {
