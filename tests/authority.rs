@@ -305,7 +305,7 @@ permit contains "rated" if input.context.facts.rates.eur > 0
 #[test]
 fn a_fact_that_fails_or_grows_stale_is_silence_that_names_it() {
     let files = vec![("rates.json", r#"{"eur":1}"#.to_owned())];
-    let facts = &["facts: [ { name: rates, file: ./rates.json, max_age_ms: 2000 } ]"];
+    let facts = &["facts: [ { name: rates, file: ./rates.json, max_age_ms: 2000, timeout_ms: 1000 } ]"];
     let world = Setup { policy: FACT_POLICY.into(), surface: facts, files, ..Setup::default() }.start();
     let ask = || world.ask("POST", "/v1/things", "permit", r#"{"a":1}"#);
     assert_eq!(ask().status, 200);
