@@ -324,7 +324,12 @@ fn question(clock: &Clock) -> Question {
         },
         package: "bench".parse().expect("a name"),
         context: Context::empty(1),
-        read_set: ReadSet { watched: Vec::new(), state: Vec::new(), captured_at: clock.monotonic() },
+        read_set: ReadSet {
+            watched: Vec::new(),
+            state: Vec::new(),
+            captured_at: clock.monotonic(),
+            approvals_until: None,
+        },
         now: clock.wall(),
     }
 }

@@ -26,7 +26,7 @@ use tokio_util::task::TaskTracker;
 use crate::admin::{self, Admin, Control, Door, LogApi, Rate};
 use crate::authority::{FactSpec, Facts, Fold, Versions};
 use crate::clock::Clock;
-use crate::config::{AdminListen, Config, LedgerConfig, ListenerName, SurfaceConfig};
+use crate::config::{AdminListen, Config, IdentityPart, LedgerConfig, ListenerName, SurfaceConfig};
 use crate::ingress::{self, Bounds, Listener, SharedTls};
 use crate::ledger::{
     self, Closed, FileSigner, InvalidSigners, KeyError, Ledger, OpenError, PolicyActivation, Positions,
@@ -130,7 +130,12 @@ impl Gateway {
         metrics.policy_activated_at.set(clock.wall().unix_ms() as f64 / 1_000.0);
         versions.set("policy", &pdp.revision().to_string());
         let parts = std::mem::take(&mut config.identity_parts);
-        let epoch = Epoch::new(config.digest, parts.iter().map(|part| part.digest()), versions.clone());
+        let epoch = Epoch::new(
+            config.digest,
+            parts.iter().filter(|part| part.is_of_agents()).map(IdentityPart::digest),
+            versions.clone(),
+        );
+        let anchor = clock.anchor();
         let gate = Gate {
             pdp: pdp.clone(),
             ledger: ledger.clone(),
@@ -144,6 +149,7 @@ impl Gateway {
             watched: ["freezes", "identity", "policy"].map(Arc::from).into(),
             credentials: Arc::new(config.credentials),
             clock: clock.clone(),
+            anchor,
             metrics: metrics.clone(),
         };
         let drain = gate.drain.clone();
@@ -184,6 +190,7 @@ impl Gateway {
             host: config.admin.host,
         };
         let admin = Admin {
+            anchor,
             metrics: metrics.clone(),
             ledger: ledger.clone(),
             pdp,
@@ -194,7 +201,8 @@ impl Gateway {
             control: control.clone(),
             operators: config.admin.operators,
             door,
-            rate: Rate::new(clock.clone()),
+            rate: Rate::of_operators(clock.clone()),
+            peers: Rate::of_peers(clock.clone()),
         };
         tokio::spawn(control.keep_expiring(shared.drain.clone()));
         tokio::spawn(admin::serve(Arc::new(admin), admin_socket, end.clone()));

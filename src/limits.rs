@@ -345,6 +345,13 @@ pub const OPERATORS_MAX: usize = 1_000;
 pub const OPERATOR_REQUESTS_BURST: u64 = 60;
 pub const OPERATOR_REQUESTS_PER_SECOND: u64 = 10;
 const _: () = assert!(OPERATOR_REQUESTS_PER_SECOND > 0 && OPERATOR_REQUESTS_PER_SECOND <= 1_000);
+/// Of one address or local user, before anybody is asked who they are; several operators may come from one.
+pub const ADMIN_PEER_REQUESTS_BURST: u64 = 600;
+pub const ADMIN_PEER_REQUESTS_PER_SECOND: u64 = 100;
+/// Addresses and local users that are told apart at once.
+pub const ADMIN_PEERS_MAX: usize = 1_024;
+const _: () = assert!(ADMIN_PEER_REQUESTS_PER_SECOND > 0 && ADMIN_PEER_REQUESTS_PER_SECOND <= 1_000);
+const _: () = assert!(ADMIN_PEER_REQUESTS_BURST >= OPERATOR_REQUESTS_BURST);
 /// Body of one request to operate, bytes.
 pub const ADMIN_BODY_BYTES_MAX: usize = 16 * 1024;
 /// From the head of such a request to its whole body.
@@ -522,8 +529,13 @@ pub const BUDGET_KEYS_MAX: usize = 250_000;
 pub const HOLDS_MAX: usize = 10_000;
 /// People whose word on one hold is kept.
 pub const APPROVALS_PER_HOLD_MAX: usize = 64;
-/// What has ended leaves the state when a later leaf changes it: at most so many of each kind for each leaf. More than
-/// one, so that it shrinks.
+/// The wall clock may have been set so far, either way, since the gateway started; past that nothing is decided.
+pub const CLOCK_STEP_MS_MAX: u64 = 60 * 1_000;
+/// Claims and what is spent stay in memory so long beyond their end, in case that the clock that ended them was ahead.
+pub const ENDED_KEPT_MS: u64 = 10 * 60 * 1_000;
+const _: () = assert!(ENDED_KEPT_MS > 2 * CLOCK_STEP_MS_MAX);
+/// What has ended leaves the state when a later decision changes it: at most so many of each kind for each leaf. More
+/// than one, so that it shrinks.
 pub const ENDED_PER_CHANGE_MAX: usize = 8;
 const _: () = assert!(ENDED_PER_CHANGE_MAX > 1);
 const _: () = assert!(CLAIMS_MAX * 200 <= STATE_BYTES_MAX / 2);
