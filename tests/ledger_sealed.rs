@@ -115,6 +115,11 @@ async fn damage_in_a_sealed_segment_is_named_with_file_and_offset_and_never_clea
         let (code, said) = fsck(&log, &["--repair"]);
         assert_eq!(code, Some(10), "{name}: {said}");
         assert!(said.contains("not looked at"), "{name}: {said}");
+        let (dir, key) = (log.dir.path().to_str().expect("UTF-8"), log.key.verifier().to_string());
+        let replayed = interlock(&["replay", "--log", dir, "--key", &key]);
+        assert_eq!(replayed.status.code(), Some(10), "{name}");
+        let place = format!("[{FIRST_SEALED}, offset 0]");
+        assert!(stdout(&replayed).contains(&place), "{name}: {}", stdout(&replayed));
         // A start reads from the restart point on, and says so when it cannot.
         for first in ["00000000000000000064", "00000000000000000128"] {
             // Gone from the first round on.

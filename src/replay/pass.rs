@@ -20,7 +20,7 @@ use crate::merkle::tree::{RightEdge, leaf_hash};
 use crate::model::entry::{Common, DecisionEntry, EntryType, PolicyEntry};
 use crate::model::{Digest, LeafIndex, TreeSize};
 use crate::policy::{ENGINE, Offline};
-use crate::verify::source::{CHECKPOINT_FILE, segment_file};
+use crate::verify::source::CHECKPOINT_FILE;
 use crate::verify::walk::{Damage, Spot, Step, Walk};
 use crate::verify::{Check, Problem, Source};
 
@@ -340,13 +340,7 @@ impl Finished {
 }
 
 fn at(check: Check, index: LeafIndex, spot: Spot, what: String) -> Problem {
-    Problem {
-        check,
-        index: Some(index),
-        file: Some(segment_file(spot.segment)),
-        offset: Some(spot.offset),
-        what,
-    }
+    Problem { check, index: Some(index), file: Some(spot.file()), offset: Some(spot.offset), what }
 }
 
 fn of_checkpoint(what: String) -> Problem {
