@@ -188,6 +188,11 @@ async fn fsck_names_what_is_derived_and_wrong_and_makes_it_again() {
         assert!(said.contains(file), "{said}");
     }
     assert!(!bundle.exists(), "looking changes nothing");
+    // A trust file says the same as the key in it.
+    write(&log.path("trust"), format!("log {}\nquorum none\n", log.key.verifier()).as_bytes());
+    let trust = log.path("trust");
+    let by_file = log_command("fsck", &log, &["--trust", trust.to_str().expect("UTF-8")]);
+    assert_eq!((by_file.status.code(), stdout(&by_file)), (code, said));
     let (code, said) = fsck(&log, &["--repair"]);
     assert!(code == Some(0) && said.contains("repaired"), "{said}");
     assert_eq!(fs::read(&tile).expect("made"), sound_tile);

@@ -24,7 +24,7 @@ use recording::{Ask, Content, Recorder, bundle, charge, generous, mixed, shipped
 
 fn replayer(key: &Key) -> Replayer {
     Replayer {
-        key: key.verifier().clone(),
+        trust: key.verifier().clone().into(),
         selection: Selection::All,
         under: Under::Recorded,
         disclosures: Disclosures::default(),
@@ -508,6 +508,11 @@ async fn the_program_replays_a_log_a_range_or_a_receipt_and_exits_accordingly() 
     };
     let (code, all) = replay(&[]);
     assert_eq!((code, &all["exact"], &all["decisions"]), (Some(0), &json!(3), &json!(3)));
+    write(&dir.path().join("trust"), format!("log {vkey}\nquorum none\n").as_bytes());
+    let trust = dir.path().join("trust");
+    let args = ["replay", "--log", &log, "--json", "--trust", trust.to_str().expect("UTF-8")];
+    let by_file = Command::new(env!("CARGO_BIN_EXE_interlock")).args(args).output().expect("runs");
+    assert_eq!(serde_json::from_slice::<Value>(&by_file.stdout).expect("JSON"), all);
 
     let (code, other) = replay(&["--policy", &format!("{}/policies", env!("CARGO_MANIFEST_DIR"))]);
     assert_eq!((code, &other["exact"]), (Some(0), &json!(3)), "the shipped files decide the same");

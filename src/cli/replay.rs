@@ -14,7 +14,7 @@ use interlock::policy::Bundle;
 use interlock::replay::{Disclosures, Progress, Replayer, Selection, Under};
 use interlock::verify::{Directory, escape_json};
 
-use super::verify::read_key;
+use super::verify::Trusted;
 
 /// Exit codes: 0 all came out exactly as recorded; 1 cannot be read; 2 wrong usage; 3 some could not be replayed;
 /// 10 frames or leaves malformed; 11 not included; 12 not signed; 15 evidence; 17 some differ. Problems of the
@@ -25,9 +25,8 @@ pub struct ReplayArgs {
     /// Directory of the log
     #[arg(long, value_name = "DIR")]
     log: PathBuf,
-    /// The pinned verifier key (`name+hex+base64`), or a file that holds it
-    #[arg(long, value_name = "FILE-OR-VKEY")]
-    key: String,
+    #[command(flatten)]
+    trusted: Trusted,
     /// Only the decision with this id
     #[arg(long, value_name = "ID", conflicts_with_all = ["from", "to"])]
     receipt: Option<ReceiptId>,
@@ -52,7 +51,7 @@ pub struct ReplayArgs {
 }
 
 pub fn run(args: &ReplayArgs) -> Result<ExitCode> {
-    let key = read_key(&args.key)?;
+    let trust = args.trusted.read()?;
     let cannot_read = || format!("cannot read the log in {}", args.log.display());
     let log = Directory::open(&args.log).with_context(cannot_read)?;
     let under = match &args.policy {
@@ -63,7 +62,7 @@ pub fn run(args: &ReplayArgs) -> Result<ExitCode> {
         }
     };
     let replayer = Replayer {
-        key,
+        trust,
         selection: args.selection(),
         under,
         disclosures: args.disclosures.as_deref().map(disclosures).transpose()?.unwrap_or_default(),

@@ -51,7 +51,7 @@ struct Subject {
 
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = false)]
-struct Trusted {
+pub struct Trusted {
     /// The pinned verifier key (`name+hex+base64`), or a file that holds it
     #[arg(long, value_name = "FILE-OR-VKEY")]
     key: Option<String>,
@@ -108,7 +108,7 @@ fn print(text: &impl std::fmt::Display, value: &impl Serialize, json: bool) -> R
 }
 
 impl Trusted {
-    fn read(&self) -> Result<Trust> {
+    pub fn read(&self) -> Result<Trust> {
         match (&self.key, &self.trust) {
             (Some(key), _) => Ok(read_key(key)?.into()),
             (None, Some(path)) => Trust::parse(&read_file(path, limits::TRUST_FILE_BYTES_MAX)?)
@@ -118,7 +118,7 @@ impl Trusted {
     }
 }
 
-pub(super) fn read_key(text: &str) -> Result<VerifierKey> {
+fn read_key(text: &str) -> Result<VerifierKey> {
     if let Ok(key) = text.parse() {
         return Ok(key);
     }

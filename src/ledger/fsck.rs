@@ -21,13 +21,12 @@ use super::storage::{
 };
 use crate::clock::Clock;
 use crate::limits;
-use crate::merkle::checkpoint::parse_checkpoint;
-use crate::merkle::note::VerifierKey;
 use crate::merkle::tile::{Fringe, TILE_WIDTH, TilePath};
 use crate::merkle::tree::leaf_hash;
+use crate::merkle::trust::Trust;
 use crate::model::{LeafIndex, LogOrigin, TreeSize};
 use crate::verify::walk::{Step, Walk};
-use crate::verify::{Check, Directory, Problem, Report, Source, Verdict, verify_log};
+use crate::verify::{Check, Directory, Options, Problem, Report, Source, Verdict, verify_log_with};
 
 /// What was found.
 #[derive(Debug)]
@@ -74,10 +73,11 @@ impl Checked {
 }
 
 /// Checks the log in a directory; with `repair`, removes what is derived and wrong, and makes tiles and index again.
-pub fn fsck(root: &Path, key: &VerifierKey, repair: bool, clock: Clock) -> Result<Checked, Uncheckable> {
+pub fn fsck(root: &Path, trust: &Trust, repair: bool, clock: Clock) -> Result<Checked, Uncheckable> {
     let _lock = if repair { Lock::take(root)? } else { Lock::take_directory(root)? };
     let source = Directory::open(root)?;
-    let evidence = verify_log(&source, key)?;
+    let verified = || verify_log_with(&source, trust, Options::default());
+    let evidence = verified()?;
     let failed = Check::ALL.iter().any(|&check| {
         // Tiles are derived.
         check != Check::Tiles && evidence.verdicts.of(check) == Verdict::Fail
@@ -93,10 +93,10 @@ pub fn fsck(root: &Path, key: &VerifierKey, repair: bool, clock: Clock) -> Resul
     if failed {
         return Ok(checked);
     }
-    let unfit = check_restart(root, &source, key.name(), &mut checked)?;
+    let unfit = check_restart(root, &source, trust.log(), &mut checked)?;
     let before = checked.derived_count;
     check_tiles(&mut checked);
-    check_archive(root, &source, key.name(), &mut checked)?;
+    check_archive(root, &source, trust.log(), &mut checked)?;
     let archive_is_unfit = checked.derived_count > before;
     if root.join(SEALING_FILE).exists() {
         checked
@@ -108,8 +108,8 @@ pub fn fsck(root: &Path, key: &VerifierKey, repair: bool, clock: Clock) -> Resul
             remove(&root.join(file))?;
         }
         if archive_is_unfit {
-            make_archive_again(root, &source, key, clock)?;
-            checked.evidence = verify_log(&source, key)?;
+            make_archive_again(root, &source, trust, clock)?;
+            checked.evidence = verified()?;
         }
         checked.repaired = true;
     }
@@ -328,12 +328,12 @@ fn is_there(root: &Path, path: &TilePath, checked: &mut Checked) {
 fn make_archive_again(
     root: &Path,
     source: &Directory,
-    key: &VerifierKey,
+    trust: &Trust,
     clock: Clock,
 ) -> Result<(), Uncheckable> {
     let not_made = |why: String| Uncheckable::NotRepaired(why);
     let note = source.checkpoint()?.ok_or_else(|| not_made("there is no checkpoint".into()))?;
-    let size = parse_checkpoint(&note, key).map_err(|e| not_made(e.to_string()))?.checkpoint().size;
+    let size = trust.checkpoint(&note).map_err(|e| not_made(e.to_string()))?.checkpoint().size;
     let text: Arc<str> = String::from_utf8(note).map_err(|e| not_made(e.to_string()))?.into();
     // A directory may be a mount, and a link may lead to another disk: both stay.
     let tile_dir = root.join(TILE_DIR);
@@ -342,7 +342,7 @@ fn make_archive_again(
     }
     Tiles::new(root).clear()?;
     remove(&root.join(archive::INDEX_FILE))?;
-    if archive::make(root, key.name(), clock, text, size) {
+    if archive::make(root, trust.log(), clock, text, size) {
         return Ok(());
     }
     Err(not_made("see the log for why".into()))
