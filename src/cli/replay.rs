@@ -9,10 +9,11 @@ use std::thread::available_parallelism;
 
 use anyhow::{Context, Result, bail};
 use interlock::limits;
+use interlock::merkle::trust::Trust;
 use interlock::model::{LeafIndex, ReceiptId};
 use interlock::policy::Bundle;
 use interlock::replay::{Disclosures, Progress, Replayer, Selection, Under};
-use interlock::verify::{Directory, escape_json};
+use interlock::verify::{Check, Directory, Problem, Verdict, escape_json};
 
 use super::verify::Trusted;
 
@@ -82,6 +83,38 @@ pub fn run(args: &ReplayArgs) -> Result<ExitCode> {
         write!(out, "{report}")?;
     }
     Ok(ExitCode::from(report.exit_code()))
+}
+
+/// The verdict `replayed` of `interlock verify --replay`.
+pub fn fill_in(log: &Directory, trust: &Trust, report: &mut interlock::verify::Report) -> Result<()> {
+    let replayer = Replayer {
+        trust: trust.clone(),
+        selection: Selection::All,
+        under: Under::Recorded,
+        disclosures: Disclosures::default(),
+        accept_engine: false,
+        threads: available_parallelism().unwrap_or(NonZeroUsize::MIN),
+    };
+    let replayed = replayer.run(log, |_| {})?;
+    let differ = replayed.differences.iter().map(|difference| Problem {
+        check: Check::Replayed,
+        index: Some(difference.about.index),
+        file: None,
+        offset: None,
+        what: format!("was {}, is {}", difference.before, difference.after),
+    });
+    let verdict = if replayed.differ > 0 {
+        Verdict::Fail
+    } else if replayed.exact == replayed.decisions && replayed.problem_count == 0 {
+        Verdict::Pass
+    } else {
+        Verdict::NotEstablished
+    };
+    let left = replayed.not_replayed.iter().map(|(why, count)| format!(", {count} {}", why.as_str()));
+    let left: String = left.collect();
+    let note = format!("replayed {} of {} decisions exactly{left}", replayed.exact, replayed.decisions);
+    report.replayed(verdict, differ.collect(), note);
+    Ok(())
 }
 
 impl ReplayArgs {
