@@ -33,7 +33,7 @@ enum Command {
     /// Makes and shows signing keys, trust files and API keys.
     Keys(keys::KeysArgs),
     /// Checks a log against a pinned key, without the gateway.
-    Verify(VerifyArgs),
+    Verify(VerifyAndReplayArgs),
     /// Evaluates the recorded decisions of a log again, and compares.
     Replay(replay::ReplayArgs),
     /// Counts, checks and copies a log's directory.
@@ -58,9 +58,10 @@ enum Command {
     SampleApi(sample_api::SampleApiArgs),
 }
 
-/// `interlock-verify` has no more than the first of these: it holds no policy engine.
+/// `interlock-verify` has no more than the first of these: it holds no policy engine. Clap wants another name for each
+/// struct of flags of one command.
 #[derive(Debug, clap::Args)]
-struct VerifyArgs {
+struct VerifyAndReplayArgs {
     #[command(flatten)]
     verify: verify::VerifyArgs,
     /// Also evaluate every recorded decision again; `interlock replay` says more

@@ -551,7 +551,7 @@ async fn lookups_in_an_older_snapshot_see_nothing_newer() {
 #[tokio::test]
 async fn one_search_reads_some_bundles_and_says_where_to_go_on() {
     let bound = (limits::SEARCH_BUNDLES_MAX * TILE_WIDTH) as u64;
-    let frames = Frames::written_in_batches(bound + 300, 12, 500).await;
+    let frames = Frames::written(bound + 300, 12).await;
     let (shared, _session) = archived(&frames, frames.path());
     let reader = Reader::new(shared, frames.path());
     let at = reader.snapshot();
