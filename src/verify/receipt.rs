@@ -63,13 +63,13 @@ pub fn verify_leaf_hash(hash: Digest, proof: &TlogProof, trust: &Trust) -> Recei
 impl ReceiptReport {
     fn of(hash: Digest, proof: &TlogProof, well_formed: Verdict, trust: &Trust) -> Self {
         Self {
-        log: trust.log().to_string(),
-        keys: trust.keys().iter().map(ToString::to_string).collect(),
-        signed_by: Vec::new(),
-        index: proof.index,
-        leaf_hash: hash,
-        size: None,
-        leaf: None,
+            log: trust.log().to_string(),
+            keys: trust.keys().iter().map(ToString::to_string).collect(),
+            signed_by: Vec::new(),
+            index: proof.index,
+            leaf_hash: hash,
+            size: None,
+            leaf: None,
             verdicts: ReceiptVerdicts { well_formed, included: Verdict::Pass, signed: Verdict::Pass },
             problems: Vec::new(),
         }
