@@ -85,6 +85,8 @@ pub const SEGMENTS_MAPPED_MAX: usize = 8;
 /// Leaves, and bytes of them, that one question to the reader gives back.
 pub const READ_ENTRIES_MAX: usize = 4_096;
 pub const READ_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bundles that one search reads before it gives back what it has, and where to go on.
+pub const SEARCH_BUNDLES_MAX: usize = 16;
 /// Problems a verification report names one by one; the rest are counted.
 pub const PROBLEMS_NAMED_MAX: usize = 100;
 /// So many of each kind are named in any case.

@@ -33,7 +33,7 @@ pub use feed::{End, Feed};
 pub use index::{Index, IndexError, Term, View};
 pub use seen::{Seen, key_digest};
 pub use session::Boundary;
-pub use tiles::{TILE_DIR, TileError, Tiles, remove_if_there};
+pub use tiles::{TILE_DIR, TileError, Tiles};
 
 use super::full::FullSegments;
 use super::queue::Shared;

@@ -21,6 +21,7 @@ use crate::ledger::seal::SealerThread;
 use crate::ledger::simulated::Simulated;
 use crate::ledger::tests::{ORIGIN, clock, confirmed, decision_entry, open, rejection, signer};
 use crate::ledger::{Closed, Ledger};
+use crate::limits;
 use crate::merkle::checkpoint::{Checkpoint, parse_checkpoint};
 use crate::merkle::note::Signer;
 use crate::merkle::proof::verify_inclusion;
@@ -502,13 +503,16 @@ fn answers_like_a_scan(frames: &Frames, reader: &Reader, random: &mut Random) {
         let mut page = query.clone();
         loop {
             let more = reader.search(&at, &page).expect("searched");
-            assert!(more.len() <= page.max);
-            let Some((last, _)) = more.last() else { break };
-            page.from = LeafIndex(last.0 + 1);
-            for (index, bytes) in more {
+            assert!(more.leaves.len() <= page.max && more.next >= page.from);
+            for (index, bytes) in more.leaves {
+                assert!(index < more.next);
                 assert_eq!(bytes[..], leaves[index.0 as usize][..]);
                 found.push(index.0 as usize);
             }
+            if more.next >= LeafIndex(at.size().0) {
+                break;
+            }
+            page.from = more.next;
         }
         hits += found.len();
         assert_eq!(found, expected, "{query:?}");
@@ -537,11 +541,33 @@ async fn lookups_in_an_older_snapshot_see_nothing_newer() {
     }
     assert!(compared > 50);
     let found = reader.search(&old, &Search::from(LeafIndex(0), usize::MAX)).expect("searched");
-    assert_eq!(found.len() as u64, old.size().0);
+    assert_eq!((found.leaves.len() as u64, found.next.0), (old.size().0, old.size().0));
     let entries = reader.entries(&old, LeafIndex(old.size().0 - 3), 10).expect("read");
     assert_eq!(entries, frames.leaves[old.size().0 as usize - 3..][..3]);
     assert!(reader.entries(&old, LeafIndex(old.size().0), 10).expect("read").is_empty());
     assert!(reader.entries(&old, LeafIndex(u64::MAX), 10).expect("read").is_empty());
+}
+
+#[tokio::test]
+async fn one_search_reads_some_bundles_and_says_where_to_go_on() {
+    let bound = (limits::SEARCH_BUNDLES_MAX * TILE_WIDTH) as u64;
+    let frames = Frames::written(bound + 300, 12).await;
+    let (shared, _session) = archived(&frames, frames.path());
+    let reader = Reader::new(shared, frames.path());
+    let at = reader.snapshot();
+    let actor = "agent-7".parse().expect("an id");
+    let query = Search { actor: Some(actor), ..Search::from(LeafIndex(0), usize::MAX) };
+    let first = reader.search(&at, &query).expect("searched");
+    assert_eq!(first.next, LeafIndex(bound), "it is in every bundle");
+    assert!(!first.leaves.is_empty() && first.leaves.len() < limits::READ_ENTRIES_MAX);
+    let rest = reader.search(&at, &Search { from: first.next, ..query.clone() }).expect("searched");
+    assert_eq!(rest.next.0, at.size().0);
+    let found: Vec<usize> =
+        [first.leaves, rest.leaves].concat().iter().map(|(at, _)| at.0 as usize).collect();
+    let is_of = |leaf: &Vec<u8>| scanned(leaf).actor.as_deref() == Some("agent-7");
+    let expected: Vec<usize> =
+        frames.leaves.iter().enumerate().filter(|(_, leaf)| is_of(leaf)).map(|(at, _)| at).collect();
+    assert_eq!(found, expected);
 }
 
 #[tokio::test]
