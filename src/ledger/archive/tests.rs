@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::session::Session;
-use super::{Archiver, End, Feed, Halt, Index};
+use super::{Archiver, End, Feed, Halt, Index, Written};
 use crate::clock::WallTime;
 use crate::ledger::full::FullSegments;
 use crate::ledger::queue::Shared;
@@ -21,6 +21,7 @@ use crate::ledger::seal::SealerThread;
 use crate::ledger::simulated::Simulated;
 use crate::ledger::tests::{ORIGIN, clock, confirmed, decision_entry, open, rejection, signer};
 use crate::ledger::{Closed, Ledger};
+use crate::limits::ARCHIVE_HANDED_BYTES_MAX;
 use crate::merkle::checkpoint::{Checkpoint, parse_checkpoint};
 use crate::merkle::note::Signer;
 use crate::merkle::proof::verify_inclusion;
@@ -29,8 +30,8 @@ use crate::merkle::tile::{TILE_WIDTH, TileKind, TilePath, hash_bytes, partial_ti
 use crate::merkle::tree::{RightEdge, leaf_hash};
 use crate::model::entry::Entry;
 use crate::model::{Decision, Digest, Epoch, LeafIndex, ReceiptId, TreeSize};
-use crate::verify::Directory;
-use crate::verify::walk::{Step, Walk};
+use crate::verify::walk::{Spot, Step, Walk};
+use crate::verify::{Directory, Form};
 
 /// xorshift64*: the same on every run.
 struct Random(u64);
@@ -558,7 +559,7 @@ async fn the_fold_at_each_segment_boundary_is_that_of_all_entries_before_it() {
         let before =
             frames.checkpoints.iter().find(|(size, _)| size.0 == first.0).expect("a frame ends here");
         assert!(session.follow_to(&mut walk, Arc::clone(&before.1)).expect("archived"));
-        let boundary = session.boundary(*first, walk.chain()).expect("a boundary");
+        let boundary = session.boundary(*first, walk.on_disk().expect("a walk").chain()).expect("a boundary");
         assert_eq!((boundary.chain, &boundary.fold), (*chain, fold));
         let mut edge = RightEdge::empty();
         frames.leaves[..first.0 as usize].iter().for_each(|leaf| edge.append(leaf_hash(leaf)));
@@ -567,6 +568,102 @@ async fn the_fold_at_each_segment_boundary_is_that_of_all_entries_before_it() {
         session.sync().expect("durable");
     }
     assert!(open_permits > 0, "some permit is open across a boundary");
+}
+
+/// What the committer hands over of each frame.
+fn handed_over(frames: &Frames) -> Vec<Written> {
+    let source = Directory::open(frames.path()).expect("a log");
+    let mut walk = Walk::new(&source, &ORIGIN.parse().expect("a name")).expect("readable");
+    let mut handed = Vec::new();
+    loop {
+        let previous = walk.chain();
+        let Step::Frame(frame, spot) = walk.step().expect("readable") else { return handed };
+        let leaves = frame.entries.iter().map(|entry| (entry.to_vec(), leaf_hash(entry))).collect();
+        let (first, root, chain) = (frame.first, frame.root, frame.digest);
+        let end = spot.offset + frame.padded_bytes as u64;
+        handed.push(Written { first, leaves, root, spot, end, previous, chain });
+    }
+}
+
+#[tokio::test]
+async fn tiles_are_the_same_whichever_frames_were_handed_over() {
+    let frames = Frames::written_in_batches(3_000, 11, 30).await;
+    assert!(frames.boundaries.len() > 2, "{}", frames.boundaries.len());
+    let mut random = Random(5);
+    for _ in 0..6 {
+        let dir = frames.again();
+        let source = Directory::open(dir.path()).expect("a log");
+        let mut handed = handed_over(&frames);
+        // From where a session begins again: in the midst of a frame, as a rule.
+        for _ in 0..2 {
+            let shared = shared();
+            let mut session = resume(&shared, dir.path()).expect("resumes");
+            let mut walk = session.walk(&source).expect("walks");
+            let half = random.below(frames.checkpoints.len() as u64) as usize;
+            for (written, (_, checkpoint)) in handed.drain(..).zip(&frames.checkpoints) {
+                if random.below(3) > 0 {
+                    shared.archive.offer_frame(Arc::clone(checkpoint), written);
+                }
+            }
+            handed = handed_over(&frames);
+            assert!(session.follow_to(&mut walk, Arc::clone(&frames.checkpoints[half].1)).expect("archived"));
+            assert!(session.follow_to(&mut walk, frames.last()).expect("archived"));
+            session.sync().expect("durable");
+        }
+        assert_eq!(tiles_in(dir.path()), full_tiles(&frames.leaves));
+    }
+}
+
+#[tokio::test]
+async fn a_frame_that_was_handed_over_is_not_read() {
+    let frames = Frames::written(1_000, 12).await;
+    let dir = frames.again();
+    let shared = shared();
+    let mut session = resume(&shared, dir.path()).expect("resumes");
+    let source = Directory::open(dir.path()).expect("a log");
+    let mut walk = session.walk(&source).expect("walks");
+    for (written, (_, checkpoint)) in handed_over(&frames).into_iter().zip(&frames.checkpoints) {
+        shared.archive.offer_frame(Arc::clone(checkpoint), written);
+    }
+    fs::remove_dir_all(dir.path().join("frames")).expect("removed");
+    assert!(session.follow_to(&mut walk, frames.last()).expect("archived"));
+    assert_eq!(tiles_in(dir.path()), full_tiles(&frames.leaves));
+}
+
+#[tokio::test]
+async fn a_leaf_that_is_not_what_was_signed_is_not_archived() {
+    let frames = Frames::written(1_000, 13).await;
+    let dir = frames.again();
+    let shared = shared();
+    let mut session = resume(&shared, dir.path()).expect("resumes");
+    let source = Directory::open(dir.path()).expect("a log");
+    let mut walk = session.walk(&source).expect("walks");
+    let mut written = handed_over(&frames).remove(0);
+    written.leaves[0].1 = Digest::of(b"another leaf");
+    shared.archive.offer_frame(frames.last(), written);
+    let halted = session.follow_to(&mut walk, frames.last());
+    assert!(matches!(halted, Err(Halt::Unfit(_))), "{halted:?}");
+}
+
+#[test]
+fn what_is_handed_over_is_bounded_and_the_rest_is_read_from_the_frames() {
+    let feed = Feed::new("nothing".into());
+    let frame = |first: u64| Written {
+        first: LeafIndex(first),
+        leaves: vec![(Vec::with_capacity(ARCHIVE_HANDED_BYTES_MAX / 3), Digest::of(b"a leaf"))],
+        root: Digest::of(b"a root"),
+        spot: Spot { segment: LeafIndex(0), offset: 0, form: Form::Raw },
+        end: 0,
+        previous: Digest::of(b"before"),
+        chain: Digest::of(b"this one"),
+    };
+    (0..4).for_each(|first| feed.offer_frame("signed".into(), frame(first)));
+    let taken = |size| feed.frame_at(TreeSize(size)).map(|frame| frame.first.0);
+    assert_eq!(taken(0), Some(0));
+    feed.offer_frame("signed".into(), frame(4));
+    assert_eq!(taken(1), Some(1));
+    // Those that had no room, until one that had.
+    assert_eq!((taken(2), taken(3), taken(4), taken(5)), (None, None, Some(4), None));
 }
 
 /// Runs the archiver's thread until it has caught up, as a start does; the directory as a stop leaves it.
