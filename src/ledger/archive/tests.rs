@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use serde_json::Value;
 
 use super::session::Session;
@@ -19,8 +20,10 @@ use crate::ledger::reader::{ReadError, Reader, Search, Snapshot};
 use crate::ledger::recovery::Fold;
 use crate::ledger::seal::SealerThread;
 use crate::ledger::simulated::Simulated;
-use crate::ledger::tests::{ORIGIN, clock, confirmed, decision_entry, open, rejection, signer};
-use crate::ledger::{Closed, Ledger};
+use crate::ledger::tests::{
+    ORIGIN, clock, confirmed, decision_entry, open, rejection, settings, signer, start,
+};
+use crate::ledger::{Closed, Ledger, Settings};
 use crate::limits::ARCHIVE_HANDED_BYTES_MAX;
 use crate::merkle::checkpoint::{Checkpoint, parse_checkpoint};
 use crate::merkle::note::Signer;
@@ -970,4 +973,39 @@ async fn entries_that_were_forged_with_all_tiles_above_them_are_never_given_out(
     }
     let later = reader.entries(&at, LeafIndex(256), 1).expect("the other bundles stand");
     assert_eq!(later[0], frames.leaves[256]);
+}
+
+/// Resident memory of this process that belongs to no file.
+fn resident_kib() -> usize {
+    let status = fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = status.lines().find(|line| line.starts_with("RssAnon:")).expect("a line");
+    line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number")
+}
+
+/// Each test runs in a process of its own, so the memory is the ledger's.
+#[tokio::test]
+async fn memory_does_not_grow_with_the_log() {
+    const FIRST: usize = 10_000;
+    const MORE: usize = 50_000;
+    /// An eighth of the bytes of the leaves that came after.
+    const GROWTH_KIB_MAX: usize = 4 * 1024;
+    let dir = tempfile::tempdir().expect("a directory");
+    let settings = Settings { segment_bytes: 4 * 1024 * 1024, ..settings(dir.path()) };
+    let (ledger, _) = Ledger::open(settings, signer(), clock(), start()).expect("opens");
+    let append = async |leaves: usize| {
+        for _ in 0..leaves / 500 {
+            for done in join_all((0..500).map(|_| ledger.decide(Decision::Deny))).await {
+                done.expect("recorded");
+            }
+        }
+        caught_up(&ledger).await;
+        resident_kib()
+    };
+    let before = append(FIRST).await;
+    let after = append(MORE).await;
+    let reader = ledger.reader();
+    let leaf = reader.entries(&reader.snapshot(), LeafIndex(FIRST as u64), 1).expect("read").remove(0);
+    assert!(leaf.len() * MORE > 8 * 1024 * GROWTH_KIB_MAX, "{}", leaf.len());
+    assert!(after < before + GROWTH_KIB_MAX, "{before} KiB, and {after} KiB after {MORE} leaves more");
+    assert_eq!(ledger.close(Duration::ZERO).await, Closed::Clean);
 }
