@@ -596,21 +596,18 @@ async fn tiles_are_the_same_whichever_frames_were_handed_over() {
     for _ in 0..6 {
         let dir = frames.again();
         let source = Directory::open(dir.path()).expect("a log");
-        let mut handed = handed_over(&frames);
-        // From where a session begins again: in the midst of a frame, as a rule.
-        for _ in 0..2 {
+        let half = random.below(frames.checkpoints.len() as u64) as usize;
+        // The second session begins again in the midst of a frame, as a rule.
+        for (_, target) in [&frames.checkpoints[half], frames.checkpoints.last().expect("a frame")] {
             let shared = shared();
             let mut session = resume(&shared, dir.path()).expect("resumes");
             let mut walk = session.walk(&source).expect("walks");
-            let half = random.below(frames.checkpoints.len() as u64) as usize;
-            for (written, (_, checkpoint)) in handed.drain(..).zip(&frames.checkpoints) {
+            for (written, (_, checkpoint)) in handed_over(&frames).into_iter().zip(&frames.checkpoints) {
                 if random.below(3) > 0 {
                     shared.archive.offer_frame(Arc::clone(checkpoint), written);
                 }
             }
-            handed = handed_over(&frames);
-            assert!(session.follow_to(&mut walk, Arc::clone(&frames.checkpoints[half].1)).expect("archived"));
-            assert!(session.follow_to(&mut walk, frames.last()).expect("archived"));
+            assert!(session.follow_to(&mut walk, Arc::clone(target)).expect("archived"));
             session.sync().expect("durable");
         }
         assert_eq!(tiles_in(dir.path()), full_tiles(&frames.leaves));
@@ -987,7 +984,7 @@ fn resident_kib() -> usize {
 async fn memory_does_not_grow_with_the_log() {
     const FIRST: usize = 10_000;
     const MORE: usize = 50_000;
-    /// An eighth of the bytes of the leaves that came after.
+    /// A sixth of the bytes of the leaves that came after.
     const GROWTH_KIB_MAX: usize = 4 * 1024;
     let dir = tempfile::tempdir().expect("a directory");
     let settings = Settings { segment_bytes: 4 * 1024 * 1024, ..settings(dir.path()) };
@@ -1005,7 +1002,7 @@ async fn memory_does_not_grow_with_the_log() {
     let after = append(MORE).await;
     let reader = ledger.reader();
     let leaf = reader.entries(&reader.snapshot(), LeafIndex(FIRST as u64), 1).expect("read").remove(0);
-    assert!(leaf.len() * MORE > 8 * 1024 * GROWTH_KIB_MAX, "{}", leaf.len());
+    assert!(leaf.len() * MORE > 6 * 1024 * GROWTH_KIB_MAX, "{}", leaf.len());
     assert!(after < before + GROWTH_KIB_MAX, "{before} KiB, and {after} KiB after {MORE} leaves more");
     assert_eq!(ledger.close(Duration::ZERO).await, Closed::Clean);
 }
