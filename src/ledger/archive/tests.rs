@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use redb::{ReadableTable, TableDefinition};
 use serde_json::Value;
 
 use super::session::Session;
@@ -686,6 +687,26 @@ fn run_to(frames: &Frames, dir: &Path) -> Arc<Shared> {
     shared
 }
 
+/// Form 1 of the index: a row of times for each bundle, and none for more than one.
+fn make_older(index: &Path) {
+    const TIMES: TableDefinition<'_, (u32, u64), (u64, u64)> = TableDefinition::new("times");
+    const TIMES_BEFORE: TableDefinition<'_, u64, (u64, u64)> = TableDefinition::new("times");
+    const STATE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("state");
+    let database = redb::Database::open(index).expect("an index");
+    let write = database.begin_write().expect("writable");
+    assert!(write.delete_table(TIMES).expect("deleted"));
+    write.open_table(TIMES_BEFORE).expect("made").insert(0, (1, 2)).expect("written");
+    {
+        let mut state = write.open_table(STATE).expect("there");
+        let position = state.get("position").expect("read").expect("there").value().to_vec();
+        let position = String::from_utf8(position).expect("JSON");
+        let older = position.replace("\"form\":2,", "\"form\":1,");
+        assert_ne!(older, position);
+        state.insert("position", older.as_bytes()).expect("written");
+    }
+    write.commit().expect("durable");
+}
+
 #[tokio::test]
 async fn what_is_lost_or_changed_or_of_another_log_is_made_again_the_same() {
     let frames = Frames::written(700, 7).await;
@@ -695,7 +716,7 @@ async fn what_is_lost_or_changed_or_of_another_log_is_made_again_the_same() {
     let expected = tiles_in(frames.path());
     assert!(expected.len() > 6);
     type Change = fn(&Path, &Path);
-    let changes: [(&str, Change); 11] = [
+    let changes: [(&str, Change); 12] = [
         ("nothing", |_, _| {}),
         ("no index", |dir, _| fs::remove_file(dir.join("index.redb")).expect("removed")),
         ("no tiles", |dir, _| fs::remove_dir_all(dir.join("tile")).expect("removed")),
@@ -707,6 +728,7 @@ async fn what_is_lost_or_changed_or_of_another_log_is_made_again_the_same() {
             let bytes = fs::read(dir.join("index.redb")).expect("readable");
             write(&dir.join("index.redb"), &bytes[..bytes.len() / 2]);
         }),
+        ("an index of the form before", |dir, _| make_older(&dir.join("index.redb"))),
         ("one tile gone", |dir, _| fs::remove_file(dir.join("tile/0/001")).expect("removed")),
         ("one tile cut", |dir, _| {
             fs::remove_file(dir.join("tile/0/000")).expect("removed");
