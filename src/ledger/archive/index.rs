@@ -319,9 +319,7 @@ impl View<'_> {
         let (mut at, mut level) = (bundles.start, SPAN_LEVEL_MAX);
         while at < bundles.end {
             level = level.min(at.trailing_zeros() / SPAN_BITS);
-            let row = self.times.get((level, at >> (level * SPAN_BITS))).map_err(failed)?;
-            let may_fit = row.map(|row| row.value()).is_some_and(|(l, g)| l <= until && g >= since);
-            match (may_fit, level) {
+            match (self.may_fit((since, until), level, at)?, level) {
                 (true, 0) => return Ok(Some(at)),
                 (true, _) => level -= 1,
                 (false, _) => {
@@ -331,6 +329,22 @@ impl View<'_> {
             }
         }
         Ok(None)
+    }
+
+    /// Whether a lookup of this time finds the bundle: no span that it is in is passed over.
+    pub fn has_time(&self, ms: u64, bundle: u64) -> Result<bool, IndexError> {
+        for level in 0..=SPAN_LEVEL_MAX {
+            if !self.may_fit((ms, ms), level, bundle)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether the span of this level that the bundle is in may have such a time.
+    fn may_fit(&self, (since, until): (u64, u64), level: u32, bundle: u64) -> Result<bool, IndexError> {
+        let row = self.times.get((level, bundle >> (level * SPAN_BITS))).map_err(failed)?;
+        Ok(row.map(|row| row.value()).is_some_and(|(least, greatest)| least <= until && greatest >= since))
     }
 }
 
