@@ -6,6 +6,7 @@ mod disclose;
 mod keys;
 mod log;
 mod operate;
+mod policy;
 mod receipts;
 mod replay;
 mod run;
@@ -30,6 +31,8 @@ enum Command {
     Run(run::RunArgs),
     /// Checks a config and everything it names, without starting.
     Check(check::CheckArgs),
+    /// Checks policy as its authors need it.
+    Policy(policy::PolicyArgs),
     /// Makes and shows signing keys, trust files and API keys.
     Keys(keys::KeysArgs),
     /// Checks a log against a pinned key, without the gateway.
@@ -63,6 +66,7 @@ impl Cli {
         match self.command {
             Command::Run(args) => run::run(&args),
             Command::Check(args) => check::run(args),
+            Command::Policy(args) => policy::run(args),
             Command::Keys(args) => keys::run(args),
             Command::Verify(args) => verify::run(args),
             Command::Replay(args) => replay::run(&args),

@@ -15,6 +15,7 @@ mod facts;
 pub mod fields;
 mod identity;
 mod keys;
+mod policy;
 mod problem;
 mod reader;
 mod redact;

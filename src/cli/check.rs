@@ -8,8 +8,10 @@ use interlock::canonical::{BodyRules, Forward};
 use interlock::clock::Clock;
 use interlock::config::{Config, FactConfig, FactFrom, RouteConfig, SecretsAre, SurfaceConfig, Surroundings};
 use interlock::gateway::load_signers;
-use interlock::policy::Bundle;
+use interlock::policy::{Problem, Severity, Sources, examine};
 use interlock::upstream::{Roots, Scheme};
+
+use super::policy::show;
 
 /// The config cannot be used.
 const INVALID: u8 = 2;
@@ -43,11 +45,11 @@ pub fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
     for warning in config.warnings() {
         eprint!("{}", config.show_warning(warning));
     }
-    let refused = check_policies(&config);
-    for why in &refused {
-        eprintln!("error: {}: {why}", config.policy.dir.display());
+    let problems = check_policies(&config);
+    for problem in &problems {
+        eprint!("{}", show(problem, &config.policy.dir.join(&*problem.file), None));
     }
-    if !refused.is_empty() {
+    if problems.iter().any(|problem| problem.severity == Severity::Error) {
         return Ok(ExitCode::from(INVALID));
     }
     if !args.without_secrets
@@ -60,12 +62,14 @@ pub fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Everything that keeps the policies from being activated, one fault each.
-fn check_policies(config: &Config) -> Vec<String> {
-    let packages: Vec<_> = config.surfaces.iter().map(|surface| surface.package.clone()).collect();
-    match Bundle::load(&config.policy.dir, &packages) {
-        Ok(_) => Vec::new(),
-        Err(error) => error.faults().iter().map(ToString::to_string).collect(),
+/// What is wrong with the policies in view of what this config says about routes.
+fn check_policies(config: &Config) -> Vec<Problem> {
+    match Sources::read(&config.policy.dir) {
+        Ok(sources) => {
+            let surroundings = config.policy_surroundings();
+            examine(sources, &config.policy_packages(), Some(&surroundings)).problems
+        }
+        Err(error) => error.faults().iter().map(Problem::from).collect(),
     }
 }
 
