@@ -66,6 +66,8 @@ pub const REJECTION_REFILL_MS: u64 = 1_000;
 pub const REJECTION_ACTORS_MAX: usize = 4_096;
 /// After a pass over new frames the archiver waits this long, so that it takes many leaves at once.
 pub const ARCHIVE_PASS_INTERVAL_MS: u64 = 4;
+/// Bytes of leaves that wait in memory for it; past that they are read from the frames.
+pub const ARCHIVE_HANDED_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Its durable position moves at most once in this time, unless so many bundles of 256 leaves are done.
 pub const ARCHIVE_SYNC_INTERVAL_MS: u64 = 1_000;
 pub const ARCHIVE_SYNC_BUNDLES_MAX: usize = 1_024;

@@ -319,21 +319,25 @@ async fn fsck_finds_a_row_without_which_a_search_would_pass_over_a_bundle() {
     log.fill(&ledger, 400).await;
     assert_eq!(ledger.close(Duration::ZERO).await, Closed::Clean);
     drop(ledger);
-    let times: TableDefinition<'_, u64, (u64, u64)> = TableDefinition::new("times");
-    for range in [None, Some((0, 1))] {
+    let times: TableDefinition<'_, (u32, u64), (u64, u64)> = TableDefinition::new("times");
+    // Of the bundle itself, and of a span of many.
+    for (level, range) in [(0, None), (0, Some((0, 1))), (3, None), (3, Some((0, 1)))] {
         let index = Database::open(log.path("index.redb")).expect("a database");
         let change = index.begin_write().expect("begun");
         {
             let mut rows = change.open_table(times).expect("a table");
             match range {
-                None => drop(rows.remove(0).expect("removed")),
-                Some(range) => drop(rows.insert(0, range).expect("changed")),
+                None => drop(rows.remove((level, 0)).expect("removed")),
+                Some(range) => drop(rows.insert((level, 0), range).expect("changed")),
             }
         }
         change.commit().expect("committed");
         drop(index);
         let (code, said) = fsck(&log, &[]);
-        assert!(code == Some(16) && said.contains("a row of bundle 0 is missing"), "{range:?} {said}");
+        assert!(
+            code == Some(16) && said.contains("a row of bundle 0 is missing"),
+            "{level} {range:?} {said}"
+        );
         assert_eq!(fsck(&log, &["--repair"]).0, Some(0));
         assert_eq!(fsck(&log, &[]).0, Some(0));
     }

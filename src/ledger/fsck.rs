@@ -301,15 +301,15 @@ fn rows_missing(
     terms: &BTreeSet<Term>,
     times: &BTreeSet<u64>,
 ) -> Result<bool, IndexError> {
-    let (view, only) = (index.view()?, bundle..bundle + 1);
+    let view = index.view()?;
     for term in terms {
-        if view.with_term(term, only.clone())?.is_none() {
+        if view.with_term(term, bundle..bundle + 1)?.is_none() {
             return Ok(true);
         }
     }
     // All others lie between these two.
     for &ms in times.first().into_iter().chain(times.last()) {
-        if view.with_time((ms, ms), only.clone())?.is_none() {
+        if !view.has_time(ms, bundle)? {
             return Ok(true);
         }
     }
