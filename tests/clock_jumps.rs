@@ -1,5 +1,6 @@
 //! A wall clock that is set years back and forth: between requests, while one waits for its answer, between two runs.
-//! The order of the log is that of its indexes; no time in it is asked to go forward.
+//! The order of the log is that of its indexes; no time in it is asked to go forward. By a clock that was set nothing is
+//! permitted, and each such decision has its receipt.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -7,6 +8,7 @@ use std::thread;
 
 use interlock::clock::{Clock, WallTime};
 use interlock::gateway::Stopped;
+use interlock::limits::CLOCK_STEP_MS_MAX;
 use interlock::model::entry::Entry;
 
 use crate::crash::ask;
@@ -28,6 +30,11 @@ const REQUESTS_EACH: usize = 3;
 
 fn at(text: &str) -> WallTime {
     WallTime::parse_rfc3339(text).expect("a time")
+}
+
+/// Further apart than the gateway lives with.
+fn is_far(one: WallTime, other: WallTime) -> bool {
+    one.unix_ms().abs_diff(other.unix_ms()) > CLOCK_STEP_MS_MAX
 }
 
 /// A request that is at the upstream while the clock is set.
@@ -64,15 +71,28 @@ fn a_clock_that_jumps_years_back_and_forth_costs_no_receipt_and_no_order() {
     let mut stopped = None;
     for run in 0..runs {
         // The second run begins with a clock that is years behind the end of the first.
-        clock.set_wall(at(JUMPS[run * 2]));
+        let began = at(JUMPS[run * 2]);
+        clock.set_wall(began);
         world.run_inside_at(clock.clone());
         for jump in JUMPS {
+            let is_set = is_far(clock.wall(), began);
             for n in 0..REQUESTS_EACH {
                 let want = if n == 1 { "deny" } else { "permit" };
                 let answer = world.ask("POST", "/v1/things", want, format!("{{\"run\":{run},\"n\":{n}}}"));
-                assert_eq!(answer.status, if n == 1 { 403 } else { 200 }, "{jump}: {}", answer.text());
+                let expected = match (is_set, n) {
+                    (true, _) => 503,
+                    (false, 1) => 403,
+                    (false, _) => 200,
+                };
+                assert_eq!(answer.status, expected, "{jump}: {}", answer.text());
             }
-            ask_across(&world, &clock, at(jump));
+            if is_set {
+                clock.set_wall(at(jump));
+                let answer = world.ask("POST", "/v1/things", "permit", "{}");
+                assert_eq!(answer.status == 200, !is_far(clock.wall(), began), "{jump}: {}", answer.text());
+            } else {
+                ask_across(&world, &clock, at(jump));
+            }
         }
         world.wait_for_metric("interlock_ledger_archive_lag_leaves", 0.0);
         // The upstream's clock is the true one, and is not compared.

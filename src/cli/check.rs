@@ -49,13 +49,14 @@ pub fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
     for problem in &problems {
         eprint!("{}", show(problem, &config.policy.dir.join(&*problem.file), None));
     }
-    if problems.iter().any(|problem| problem.severity == Severity::Error) {
-        return Ok(ExitCode::from(INVALID));
-    }
+    let mut is_valid = problems.iter().all(|problem| problem.severity != Severity::Error);
     if !args.without_secrets
         && let Err(why) = load_signers(&config.ledger)
     {
         eprintln!("error: {}: {why}", config.file.display());
+        is_valid = false;
+    }
+    if !is_valid {
         return Ok(ExitCode::from(INVALID));
     }
     print!("{}", report(&config));

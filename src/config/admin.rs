@@ -7,9 +7,9 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::fields;
-use super::reader::{Fields, Reader};
+use super::reader::{Fields, Reader, read_bounded};
 use super::reload::{Files, IdentityPart, Part};
-use super::sections::{self, ReadTls, has_field, parse_address, section_or_defaults};
+use super::sections::{self, ReadTls, has_field, parse_address, secret_problem, section_or_defaults};
 use super::yaml::{self, At, Node, Value};
 use super::{AdminConfig, AdminListen, Surroundings, tls};
 use crate::admin::{CertificateOf, NotAnOperator, Operator, Operators, TOKEN_START, Token};
@@ -67,7 +67,7 @@ pub fn read(reader: &mut Reader<'_>, file: &Fields<'_>, surroundings: Surroundin
         uids: fields.optional("unix").is_some(),
     };
     let (operators, operators_file) = match fields.optional("operators") {
-        Some(node) => read_list_or_file(reader, node, takes, surroundings.clock.wall()),
+        Some(node) => read_list_or_file(reader, node, takes, surroundings),
         None => (Operators::default(), None),
     };
     let (listen, tls) = (listen?, tls?);
@@ -116,12 +116,20 @@ fn read_list_or_file(
     reader: &mut Reader<'_>,
     node: &Node,
     takes: Takes,
-    now: WallTime,
+    surroundings: Surroundings<'_>,
 ) -> (Operators, Option<(PathBuf, Files)>) {
+    let now = surroundings.clock.wall();
     let Value::Mapping(_) = &node.value else { return (read_operators(reader, node, takes, now), None) };
     let named = reader.fields(node, &fields::OPERATORS).and_then(|f| f.optional("file"));
-    let Some((at, (path, bytes))) = named.and_then(|n| Some((n.at, reader.file(n)?))) else {
-        return (Operators::default(), None);
+    let read = named.and_then(|n| Some((n.at, reader.path(n)?)));
+    let Some((at, path)) = read else { return (Operators::default(), None) };
+    let bytes = match read_bounded(&path) {
+        Ok(bytes) => bytes,
+        // It is made where the gateway runs, as secrets are.
+        Err(why) => {
+            secret_problem(reader, at, format!("{}: {why}", path.display()), surroundings.secrets);
+            return (Operators::default(), None);
+        }
     };
     // Problems of the other file are told at the place that names it, with their own places in front.
     match read_operators_file(&path, &bytes, takes, now) {

@@ -113,9 +113,12 @@ fn read(reader: &mut Reader<'_>, node: &Node, surface: &Surroundings<'_>) -> Opt
     let forward_headers = read_headers(reader, &fields, surface);
     let required = [("required", Required::Required), ("optional", Required::Optional)];
     let idempotency_key = reader.choice(&fields, "idempotency_key", &required);
-    if idempotency_key == Some(Required::Required) && !surface.claims_keys {
+    if idempotency_key == Some(Required::Required)
+        && !surface.claims_keys
+        && let Some(node) = fields.optional("idempotency_key")
+    {
         reader.error(
-            fields.place("idempotency_key"),
+            node.at,
             "a required key claims nothing without `idempotency` on the surface: sent twice, it would be carried out twice",
         );
     }

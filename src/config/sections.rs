@@ -224,7 +224,7 @@ fn read_vkeys(
     Some(keys)
 }
 
-fn secret_problem(reader: &mut Reader<'_>, at: At, message: String, secrets: SecretsAre) {
+pub fn secret_problem(reader: &mut Reader<'_>, at: At, message: String, secrets: SecretsAre) {
     match secrets {
         SecretsAre::Needed => reader.error(at, message),
         SecretsAre::Optional => reader.warn(at, message),
