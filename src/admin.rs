@@ -13,6 +13,7 @@ mod endpoint;
 mod listing;
 mod log;
 mod operators;
+mod policy;
 mod problem;
 mod query;
 mod rate;
@@ -41,9 +42,12 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 pub use control::Control;
+pub use control::Done;
 pub use door::Door;
 pub use log::LogApi;
 pub use operators::{CertificateOf, NotAnOperator, Operator, Operators, TOKEN_START, Token};
+pub use policy::{PolicyAsk, PolicyAsks, PolicyHealth, PolicyOrder, PolicyOrders};
+pub use problem::Refusal;
 pub use rate::Rate;
 
 use crate::authority::Restricted;
@@ -59,7 +63,6 @@ use crate::upstream::Upstream;
 use endpoint::{Change, Endpoint, takes_reads};
 use listing::Listed;
 use operators::{Presented, Unproved, role_name};
-use problem::Refusal;
 
 /// What the admin listener can see and do.
 pub struct Admin {
@@ -74,6 +77,7 @@ pub struct Admin {
     pub operators: Arc<Operators>,
     pub door: Door,
     pub rate: Rate,
+    pub policy: PolicyHealth,
 }
 
 /// Where connections come from.
@@ -112,6 +116,8 @@ struct Readiness {
     draining: bool,
     ledger: &'static str,
     policy: String,
+    /// `failing`: what it is read from cannot be used, and this revision is an older one.
+    policy_source: &'static str,
     ready: bool,
 }
 
@@ -225,7 +231,7 @@ impl Admin {
             None => text(
                 StatusCode::NOT_FOUND,
                 "/healthz, /readyz, /metrics, /checkpoint, /tile/..., /receipts, /receipts/{id}, and for operators \
-                 /holds, /restrictions, /outcomes/unknown\n",
+                 /holds, /restrictions, /outcomes/unknown, /policy/reload\n",
             ),
         }
     }
@@ -341,6 +347,7 @@ impl Admin {
             draining,
             ledger: health_name(health),
             policy: self.pdp.revision().to_string(),
+            policy_source: self.policy.word(),
             ready,
         };
         let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

@@ -6,6 +6,7 @@ mod disclose;
 mod keys;
 mod log;
 mod operate;
+mod policy;
 mod receipts;
 mod replay;
 mod run;
@@ -40,6 +41,8 @@ enum Command {
     Log(log::LogArgs),
     /// Reads the receipts of a log, without verifying them.
     Receipts(receipts::ReceiptsArgs),
+    /// Works with policy bundles.
+    Policy(policy::PolicyArgs),
     /// Lists, shows, approves and refuses requests that are held for people.
     Approvals(operate::ApprovalsArgs),
     /// Stops sending: everything, one surface or one actor. What is being sent already goes on.
@@ -68,6 +71,7 @@ impl Cli {
             Command::Replay(args) => replay::run(&args),
             Command::Log(args) => log::run(args),
             Command::Receipts(args) => receipts::run(args),
+            Command::Policy(args) => policy::run(&args),
             Command::Approvals(args) => operate::approvals(&args),
             Command::Freeze(args) => operate::freeze(&args),
             Command::Unfreeze(args) => operate::unfreeze(&args),

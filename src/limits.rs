@@ -399,6 +399,16 @@ pub const POLICY_OPERATORS_MAX: usize = 512;
 pub const POLICY_DIRECTORY_DEPTH_MAX: usize = 16;
 /// Rules that may stand on each other: a longer chain is stack.
 pub const POLICY_RULE_CHAIN_MAX: usize = 64;
+/// How often what policy is read from is looked at.
+pub const POLICY_POLL_MS: u64 = 1_000;
+/// What has changed is read again after this long, and used when it is the same: nobody activates half of a change.
+pub const POLICY_SETTLE_MS: u64 = 150;
+/// From one activation to the next: a request that one has overtaken is judged again before the next can.
+pub const POLICY_ACTIVATION_MS_MIN: u64 = 250;
+/// Operators who wait for a reload at once.
+pub const POLICY_ASKS_MAX: usize = 16;
+/// What an operator is told of a bundle that was not activated.
+pub const POLICY_FAULTS_SHOWN_BYTES_MAX: usize = 8 * 1024;
 /// How long reading, checking and compiling one bundle may take.
 pub const POLICY_LOAD_MAX_MS: u64 = 20_000;
 

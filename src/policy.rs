@@ -28,7 +28,7 @@ pub use evaluate::Finding;
 pub use fault::{BundleError, Fault};
 pub use input::subject;
 pub use offline::{Offline, read_input};
-pub use pdp::{Bare, Context, Counts, Observer, Pdp, Question, Settings};
+pub use pdp::{Bare, Context, Counts, Observer, Pdp, Prepared, Question, Settings};
 pub use schema::input_schema;
 pub use source::{BundleFile, DataFile, RegoFile, Sources};
 pub use verdict::{Evaluated, Evaluation, Judgment, Permit, Refusal};

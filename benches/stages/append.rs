@@ -61,6 +61,5 @@ fn activation(n: usize) -> PolicyActivation {
         activated_by: "a".repeat(700).into(),
         engine: "regorus/0.14.1 strict".into(),
         files: Vec::new(),
-        revision: Digest::of(&n.to_be_bytes()),
-    }
+        revision: Digest::of(&n.to_be_bytes()), ordered: None, version: None }
 }

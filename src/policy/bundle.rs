@@ -19,7 +19,7 @@ use regorus::Engine;
 use super::fault::{BundleError, Fault};
 use super::source::{RegoFile, Sources};
 use super::syntax::{self, Parsed};
-use super::{check, convert, engine, lexical};
+use super::{check, convert, engine, lexical, testing};
 use crate::limits;
 use crate::model::entry::{PolicyFile, policy_revision};
 use crate::model::{Digest, PackageName};
@@ -73,6 +73,20 @@ impl Bundle {
         Self::checked(sources, packages, Checks::All)
     }
 
+    /// [`Bundle::from_sources`], and its own tests pass, if it has any: what a gateway activates. Blocks.
+    pub fn tested(sources: Sources, packages: &[PackageName]) -> Result<Self, BundleError> {
+        let bundle = Self::from_sources(sources, packages)?;
+        if bundle.sources.tests.is_empty() {
+            return Ok(bundle);
+        }
+        let failed = testing::run(&bundle.sources)?.failed.into_iter();
+        let faults = failed.map(|(test, why)| {
+            Fault::of_bundle("test_failed", format!("its own test {test} does not pass: {why}"))
+        });
+        BundleError::unless_none(faults.collect())?;
+        Ok(bundle)
+    }
+
     /// Without the static checks, so that a test can show what they keep out.
     #[cfg(test)]
     pub(in crate::policy) fn unchecked(
@@ -87,9 +101,7 @@ impl Bundle {
         let (send, receive) = sync_channel(1);
         let worker = move || {
             let made = catch_unwind(AssertUnwindSafe(|| build(sources, &wanted, checks)));
-            let made = made.unwrap_or_else(|_| {
-                Err(Fault::of_bundle("engine_panicked", "the engine panicked on this bundle".into()).into())
-            });
+            let made = made.unwrap_or_else(|_| Err(BundleError::engine_panicked()));
             // Nobody waits any more after the deadline; then the bundle is dropped here.
             let _ = send.send(made);
         };

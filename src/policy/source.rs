@@ -16,7 +16,7 @@ use bytes::Bytes;
 use super::fault::{BundleError, Fault};
 use crate::canonical::json::{self, Bounds};
 use crate::limits;
-use crate::model::{Digest, Json};
+use crate::model::{Digest, Digester, Json};
 
 /// A Rego file.
 #[derive(Clone, Debug)]
@@ -101,6 +101,19 @@ impl Sources {
         faults.extend(nested_documents(&sources.data));
         BundleError::unless_none(faults)?;
         Ok(sources)
+    }
+
+    /// Of every name and byte, tests included: whether anything changed.
+    pub fn digest(&self) -> Digest {
+        let rego = self.policies.iter().chain(&self.tests).map(|f| (&f.name, f.sha256));
+        let data = self.data.iter().map(|f| (&f.name, f.sha256));
+        let mut digester = Digester::new();
+        for (name, sha256) in rego.chain(data) {
+            // Digests of a fixed length, so that no byte can move from one to the next.
+            digester.update(Digest::of(name.as_bytes()).as_bytes());
+            digester.update(sha256.as_bytes());
+        }
+        digester.finish()
     }
 
     /// Every file that decides, sorted by name: Rego and data, no tests.

@@ -218,7 +218,7 @@ impl Recorder {
     }
 
     pub async fn activate(&self, bundle: Bundle) {
-        self.pdp.activate(bundle).expect("compiles");
+        self.pdp.activate(self.pdp.prepare(bundle).expect("compiles"));
         self.record_policy().await;
     }
 
@@ -228,6 +228,8 @@ impl Recorder {
             engine: self.pdp.engine().into(),
             files: self.pdp.files(),
             revision: self.pdp.revision(),
+            ordered: None,
+            version: None,
         };
         self.ledger.record_policy(activation).await.expect("recorded");
     }
