@@ -15,6 +15,7 @@ mod facts;
 pub mod fields;
 mod identity;
 mod keys;
+mod policy;
 mod problem;
 mod reader;
 mod redact;
@@ -44,6 +45,7 @@ use crate::model::{Digest, LogOrigin};
 pub use facts::{FactConfig, FactFrom, Form};
 pub use identity::KeySetFetch;
 pub use keys::EXAMPLE_KEY;
+pub use policy::{FoundPolicy, PolicySource};
 pub use problem::{Invalid, Problem};
 pub use reload::{Files, IdentityPart};
 pub use route::RouteConfig;
@@ -92,7 +94,7 @@ pub struct LedgerConfig {
 
 #[derive(Clone, Debug)]
 pub struct PolicyConfig {
-    pub dir: PathBuf,
+    pub source: PolicySource,
 }
 
 #[derive(Clone, Debug)]

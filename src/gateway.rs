@@ -44,7 +44,7 @@ use crate::telemetry::{Alarm, Metrics};
 use crate::upstream::{InvalidRoots, Upstream};
 use identity::{Epoch, Fetches};
 use observe::Observed;
-use policy_source::PolicySource;
+use policy_source::Policy;
 
 /// A running gateway.
 pub struct Gateway {
@@ -121,9 +121,10 @@ impl Gateway {
         // Before the log is opened, which tells it what the leaves have left behind.
         let fold = Fold::new(versions.clone());
         let packages = config.surfaces.iter().map(|s| s.package.clone()).collect();
-        let source = PolicySource { dir: config.policy.dir.clone(), packages };
-        let (pdp, ledger, content) = open(&config, source.clone(), &clock, &metrics, fold.clone()).await?;
-        let activation = match record_policy(&pdp, &ledger).await {
+        let policy = Policy { source: config.policy.source.clone(), packages };
+        let (pdp, ledger, (content, version)) =
+            open(&config, policy.clone(), &clock, &metrics, fold.clone()).await?;
+        let activation = match record_policy(&pdp, version, &ledger).await {
             Ok(receipt) => receipt,
             Err(error) => {
                 ledger.close(ABANDON_MAX).await;
@@ -213,7 +214,7 @@ impl Gateway {
         tokio::spawn(close_aged(pools.into_iter().map(|(_, upstream)| upstream).collect(), end.clone()));
         let (reload, asked) = watch::channel(());
         let watched = policy::Watched {
-            source,
+            policy,
             pdp,
             ledger: ledger.clone(),
             versions,
@@ -342,26 +343,30 @@ impl Shared {
 }
 
 /// The first leaf after the run's own.
-async fn record_policy(pdp: &Pdp, ledger: &Ledger) -> Result<ledger::Receipt, Unrecorded> {
+async fn record_policy(
+    pdp: &Pdp,
+    version: Option<u64>,
+    ledger: &Ledger,
+) -> Result<ledger::Receipt, Unrecorded> {
     let activation = PolicyActivation {
         activated_by: "start".into(),
         engine: pdp.engine().into(),
         files: pdp.files(),
         ordered: None,
         revision: pdp.revision(),
-        version: None,
+        version,
     };
     ledger.record_policy(activation).await
 }
 
-/// Policy, log, and the digest of what policy was read from; off the async threads: compiling and recovering take their time.
+/// Policy, log, and digest and version of what policy was read from; off the async threads: compiling and recovering take their time.
 async fn open(
     config: &Config,
-    source: PolicySource,
+    policy: Policy,
     clock: &Clock,
     metrics: &Arc<Metrics>,
     fold: Arc<Fold>,
-) -> Result<(Pdp, Ledger, Digest), StartError> {
+) -> Result<(Pdp, Ledger, (Digest, Option<u64>)), StartError> {
     let policy_settings = Settings {
         workers: NonZeroUsize::new(config.limits.evaluation_threads).unwrap_or(NonZeroUsize::MIN),
         evaluation_max: config.limits.evaluation_max,
@@ -378,9 +383,9 @@ async fn open(
     let (clock, observer) = (clock.clone(), Arc::new(Observed(metrics.clone())));
     let opening = tokio::task::spawn_blocking(move || {
         // Policy first: a bundle that does not load leaves the log untouched.
-        let read = source.read_here()?;
-        let content = read.digest;
-        let bundle = source.load_here(read)?;
+        let found = policy.source.read()?;
+        let content = (found.digest, found.version);
+        let bundle = policy.load_here(found)?;
         let pdp = Pdp::start(bundle, policy_settings, clock.clone(), Some(observer.clone()))?;
         let signers = load_signers(&ledger_config)?;
         let binary_digest = binary_digest().map_err(StartError::Binary)?;

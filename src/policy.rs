@@ -4,6 +4,7 @@
 //! [`Judgment`], always: whatever the engine does (error, panic, time-out) ends as a refusal with
 //! SILENCE. Only this module can make an [`Evaluated`].
 
+mod archive;
 mod bundle;
 mod check;
 mod convert;
@@ -13,8 +14,10 @@ mod fault;
 mod input;
 mod lexical;
 mod offline;
+mod opa;
 mod pdp;
 mod schema;
+mod signature;
 mod source;
 mod syntax;
 pub mod testing;
@@ -28,7 +31,9 @@ pub use evaluate::Finding;
 pub use fault::{BundleError, Fault};
 pub use input::subject;
 pub use offline::{Offline, read_input};
+pub use opa::{Packaged, Signatures, read_archive};
 pub use pdp::{Bare, Context, Counts, Observer, Pdp, Prepared, Question, Settings};
 pub use schema::input_schema;
+pub use signature::{BundleKey, SigningKey};
 pub use source::{BundleFile, DataFile, RegoFile, Sources};
 pub use verdict::{Evaluated, Evaluation, Judgment, Permit, Refusal};

@@ -30,6 +30,7 @@ mod outcomes;
 mod overload;
 mod path;
 mod policy_packages;
+mod policy_reload;
 mod redaction;
 mod reading;
 mod receipts;

@@ -45,7 +45,7 @@ pub fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
     }
     let refused = check_policies(&config);
     for why in &refused {
-        eprintln!("error: {}: {why}", config.policy.dir.display());
+        eprintln!("error: {}: {why}", config.policy.source.path().display());
     }
     if !refused.is_empty() {
         return Ok(ExitCode::from(INVALID));
@@ -63,7 +63,7 @@ pub fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
 /// Everything that keeps the policies from being activated, one fault each.
 fn check_policies(config: &Config) -> Vec<String> {
     let packages: Vec<_> = config.surfaces.iter().map(|surface| surface.package.clone()).collect();
-    match Bundle::load(&config.policy.dir, &packages) {
+    match config.policy.source.read().and_then(|found| Bundle::tested(found.sources, &packages)) {
         Ok(_) => Vec::new(),
         Err(error) => error.faults().iter().map(ToString::to_string).collect(),
     }
@@ -74,7 +74,7 @@ pub fn report(config: &Config) -> String {
     let mut lines = vec![
         format!("{}: valid ({})", config.file.display(), config.digest),
         format!("log {} in {}", config.log_origin, config.ledger.dir.display()),
-        format!("policies in {}", config.policy.dir.display()),
+        format!("policies in {}", config.policy.source.path().display()),
         format!("admin on {}", config.admin.listen),
         format!(
             "{} API keys, {} credentials",

@@ -22,10 +22,11 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::policy_source::{PolicySource, Read};
+use super::policy_source::Policy;
 use crate::admin::{Done, PolicyAsk, PolicyHealth, PolicyOrder, PolicyOrders, Refusal};
 use crate::authority::Versions;
 use crate::clock::Clock;
+use crate::config::FoundPolicy;
 use crate::ledger::{Ledger, Ordered, PolicyActivation, Receipt, Unrecorded};
 use crate::limits;
 use crate::model::{Digest, LeafIndex};
@@ -42,7 +43,7 @@ pub(super) fn version(activation: LeafIndex) -> String {
 
 /// What the task needs.
 pub(super) struct Watched {
-    pub source: PolicySource,
+    pub policy: Policy,
     pub pdp: Pdp,
     pub ledger: Ledger,
     pub versions: Versions,
@@ -72,18 +73,19 @@ enum Failed {
 struct State {
     /// Of the content in force.
     active: Digest,
+    version: Option<u64>,
     /// Of the content, or the reason, that failed the last time: the same is not tried, and not told, again.
     failed: Option<String>,
 }
 
 impl Watched {
-    /// `active` is the digest of the content that judges already.
-    pub fn start(self, active: Digest) {
+    /// Digest and version are of the content that judges already.
+    pub fn start(self, (active, version): (Digest, Option<u64>)) {
         tokio::spawn(async move {
             let end = self.end.clone();
             tokio::select! {
                 () = end.cancelled() => {}
-                () = self.keep(State { active, failed: None }) => {}
+                () = self.keep(State { active, version, failed: None }) => {}
             }
         });
     }
@@ -113,7 +115,7 @@ impl Watched {
         };
         // What has failed is not tried again at each tick, but whenever somebody asks.
         let known_failure = state.failed.take().filter(|_| activated_by == "change");
-        let read = match self.source.read().await {
+        let read = match self.policy.read().await {
             Ok(read) if read.digest == state.active => {
                 if self.health.word() == "failing" {
                     tracing::info!(revision = %self.pdp.revision(), "what policy is read from is what judges again");
@@ -145,14 +147,15 @@ impl Watched {
                 return self.fail(Failed::NotLoaded(faults), order);
             }
         };
-        let digest = read.digest;
+        let (digest, version) = (read.digest, read.version);
+        let is_same_version = version == state.version;
         let ordered = order.as_ref().map(|order| {
             let PolicyAsk { by, reason } = &order.ask;
-            Ordered { by: by.clone(), reason: reason.clone(), overrides: None }
+            Ordered { by: by.clone(), reason: reason.clone() }
         });
-        match self.put(read, activated_by, ordered).await {
+        match self.put(read, is_same_version, activated_by, ordered).await {
             Ok(receipt) => {
-                state.active = digest;
+                (state.active, state.version) = (digest, version);
                 self.in_force();
                 let done = receipt.as_ref().map_or(Done::UNCHANGED, Done::recorded);
                 answer(order, Ok(done));
@@ -168,29 +171,32 @@ impl Watched {
     }
 
     /// `None`: it is being changed.
-    async fn settled(&self, first: Read) -> Result<Option<Read>, BundleError> {
+    async fn settled(&self, first: FoundPolicy) -> Result<Option<FoundPolicy>, BundleError> {
         sleep(Duration::from_millis(limits::POLICY_SETTLE_MS)).await;
-        let second = self.source.read().await?;
+        let second = self.policy.read().await?;
         Ok((second.digest == first.digest).then_some(second))
     }
 
     /// `None`: what decides is what judges already, only tests have changed.
     async fn put(
         &self,
-        read: Read,
+        read: FoundPolicy,
+        is_same_version: bool,
         activated_by: &'static str,
         ordered: Option<Ordered>,
     ) -> Result<Option<Receipt>, Failed> {
-        let bundle = self.source.load(read).await.map_err(Failed::NotLoaded)?;
-        if bundle.revision() == self.pdp.revision() {
+        let version_of = read.version;
+        let bundle = self.policy.load(read).await.map_err(Failed::NotLoaded)?;
+        if is_same_version && bundle.revision() == self.pdp.revision() {
             return Ok(None);
         }
         let prepared = self.prepared(bundle).await.map_err(Failed::NotLoaded)?;
-        let activation = activation(&prepared, activated_by, ordered);
+        let activation = activation(&prepared, activated_by, ordered, version_of);
         let receipt = self.ledger.record_policy(activation).await.map_err(Failed::NotRecorded)?;
         let (revision, by) = (prepared.bundle().revision(), activated_by);
         self.versions.set_after(POLICY, &version(receipt.index), || self.pdp.activate(prepared));
         let now = self.clock.wall().unix_ms() as f64 / 1_000.0;
+        self.metrics.policy_reloaded(true);
         self.metrics.policy_activated(&revision.to_string(), now);
         tracing::info!(%revision, by, entry = receipt.index.0, "policy activated");
         Ok(Some(receipt))
@@ -236,7 +242,12 @@ fn answer(order: Option<PolicyOrder>, done: Result<Done, Refusal>) {
 }
 
 /// The leaf's content, of a bundle that can be activated.
-fn activation(prepared: &Prepared, activated_by: &str, ordered: Option<Ordered>) -> PolicyActivation {
+fn activation(
+    prepared: &Prepared,
+    activated_by: &str,
+    ordered: Option<Ordered>,
+    version: Option<u64>,
+) -> PolicyActivation {
     let bundle = prepared.bundle();
     PolicyActivation {
         activated_by: activated_by.into(),
@@ -244,6 +255,6 @@ fn activation(prepared: &Prepared, activated_by: &str, ordered: Option<Ordered>)
         files: bundle.sources().deciding(),
         ordered,
         revision: bundle.revision(),
-        version: None,
+        version,
     }
 }

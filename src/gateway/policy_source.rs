@@ -1,44 +1,29 @@
-//! What policy is read from, and how a bundle is made of it.
+//! What policy is read from, off the async threads, and what surfaces need of it.
 
-use std::path::PathBuf;
+use crate::config::{FoundPolicy, PolicySource};
+use crate::model::PackageName;
+use crate::policy::{Bundle, BundleError};
 
-use crate::model::{Digest, PackageName};
-use crate::policy::{Bundle, BundleError, Sources};
-
-/// A directory, and what surfaces need of it.
 #[derive(Clone, Debug)]
-pub(super) struct PolicySource {
-    pub dir: PathBuf,
+pub(super) struct Policy {
+    pub source: PolicySource,
     pub packages: Vec<PackageName>,
 }
 
-/// What was found there.
-pub(super) struct Read {
-    pub sources: Sources,
-    /// Of all of it, tests included.
-    pub digest: Digest,
-}
-
-impl PolicySource {
-    /// Blocks.
-    pub fn read_here(&self) -> Result<Read, BundleError> {
-        let sources = Sources::read(&self.dir)?;
-        Ok(Read { digest: sources.digest(), sources })
-    }
-
+impl Policy {
     /// Blocks for as long as checking, compiling and its tests take.
-    pub fn load_here(&self, read: Read) -> Result<Bundle, BundleError> {
-        Bundle::tested(read.sources, &self.packages)
+    pub fn load_here(&self, found: FoundPolicy) -> Result<Bundle, BundleError> {
+        Bundle::tested(found.sources, &self.packages)
     }
 
-    pub async fn read(&self) -> Result<Read, BundleError> {
+    pub async fn read(&self) -> Result<FoundPolicy, BundleError> {
         let own = self.clone();
-        off_the_runtime(move || own.read_here()).await
+        off_the_runtime(move || own.source.read()).await
     }
 
-    pub async fn load(&self, read: Read) -> Result<Bundle, BundleError> {
+    pub async fn load(&self, found: FoundPolicy) -> Result<Bundle, BundleError> {
         let own = self.clone();
-        off_the_runtime(move || own.load_here(read)).await
+        off_the_runtime(move || own.load_here(found)).await
     }
 }
 

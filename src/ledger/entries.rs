@@ -229,14 +229,11 @@ pub struct PolicyActivation {
 pub struct Ordered {
     pub by: OperatorEntry,
     pub reason: Arc<str>,
-    /// The highest version that was ever activated, if this one is lower: the operator said that it may be.
-    pub overrides: Option<u64>,
 }
 
 /// The leaf, and its evidence: the files in the order in which the leaf names them.
 pub fn policy(activation: PolicyActivation, epoch: Epoch, now: WallTime) -> (Vec<u8>, Vec<(Digest, Bytes)>) {
     let PolicyActivation { activated_by, engine, mut files, ordered, revision, version } = activation;
-    let overrides = ordered.as_ref().and_then(|ordered| ordered.overrides);
     let (by, reason) = ordered.map(|ordered| (ordered.by, ordered.reason)).unzip();
     files.sort_by(|a, b| a.name.cmp(&b.name));
     let evidence: Vec<_> = files.iter().map(|f| (Digest::of(&f.bytes), f.bytes.clone())).collect();
@@ -248,7 +245,6 @@ pub fn policy(activation: PolicyActivation, epoch: Epoch, now: WallTime) -> (Vec
         engine,
         epoch,
         files,
-        overrides,
         reason,
         revision,
         spec: SPEC.into(),

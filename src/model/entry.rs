@@ -408,9 +408,6 @@ pub struct PolicyEntry {
     pub epoch: Epoch,
     /// Sorted by name.
     pub files: Vec<PolicyFile>,
-    /// The highest version that was ever activated, if `version` is lower: an operator said that it may be.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub overrides: Option<u64>,
     /// Of the operator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Arc<str>>,

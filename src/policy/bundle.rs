@@ -173,6 +173,7 @@ fn build(sources: Sources, wanted: &[PackageName], checks: Checks) -> Result<Bun
     faults.extend(sources.tests.iter().filter_map(|file| Parsed::parse(file).err()));
     BundleError::unless_none(std::mem::take(&mut faults))?;
 
+    faults.extend(outside_roots(&sources, &modules));
     let data = sources.data_document();
     let (packages, contract) = check::contract(&modules, wanted);
     faults.extend(contract);
@@ -187,6 +188,25 @@ fn build(sources: Sources, wanted: &[PackageName], checks: Checks) -> Result<Bun
     fits_a_leaf(&files)?;
     let revision = policy_revision(ENGINE, &files);
     Ok(Bundle { sources, revision, files, packages })
+}
+
+/// What a bundle holds beside the roots it declares: another bundle's place, where OPA would refuse it as well.
+fn outside_roots(sources: &Sources, modules: &[Parsed]) -> Vec<Fault> {
+    let Some(roots) = &sources.roots else { return Vec::new() };
+    let is_owned = |path: &str| {
+        let below = |root: &str| path.strip_prefix(root).is_some_and(|rest| rest.starts_with('/'));
+        roots.iter().any(|root| root.is_empty() || **root == *path || below(root))
+    };
+    let fault = |file: &Arc<str>, path: &str| {
+        let message = format!("stands at `{path}`, outside of the roots that the manifest declares");
+        (!is_owned(path)).then(|| Fault::of_file(file, "roots", message))
+    };
+    let packages = modules.iter().zip(&sources.policies).filter_map(|(parsed, file)| {
+        // One that has no plain name is in no root but the whole.
+        fault(&file.name, &check::package_of(parsed).unwrap_or_default().replace('.', "/"))
+    });
+    let documents = sources.data.iter().filter_map(|file| fault(&file.name, &file.mount.join("/")));
+    packages.chain(documents).collect()
 }
 
 /// Adds every deciding file and document to a new engine and compiles each entry point.

@@ -51,6 +51,8 @@ pub struct Sources {
     pub policies: Vec<RegoFile>,
     pub tests: Vec<RegoFile>,
     pub data: Vec<DataFile>,
+    /// Paths under `data` that a bundle says it owns; `None`: it does not say.
+    pub roots: Option<Vec<Arc<str>>>,
 }
 
 impl Sources {
@@ -68,7 +70,7 @@ impl Sources {
     /// The same from memory: names relative to the root, with `/`.
     pub fn from_files(files: impl IntoIterator<Item = (String, Vec<u8>)>) -> Result<Self, BundleError> {
         let mut faults = Vec::new();
-        let mut sources = Self { policies: Vec::new(), tests: Vec::new(), data: Vec::new() };
+        let mut sources = Self { policies: Vec::new(), tests: Vec::new(), data: Vec::new(), roots: None };
         let mut bytes_total = 0;
         let files: BTreeMap<String, Vec<u8>> = files.into_iter().collect();
         if files.len() > limits::POLICY_FILES_MAX {
