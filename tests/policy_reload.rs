@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::symlink;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -290,4 +291,85 @@ fn two_hundred_swaps_under_load_refuse_nobody_and_every_receipt_names_who_judged
     let log = Directory::open(&world.path("ledger")).expect("a log");
     let report = replayer.run(&log, |_| {}).expect("readable");
     assert!(report.all_exact() && report.decisions > 0, "{report}");
+}
+
+/// What the program says, and its exit code.
+fn policy_command(arguments: &[&str]) -> (Option<i32>, String) {
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_interlock")).arg("policy").args(arguments).output().expect("runs");
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(said).expect("UTF-8"))
+}
+
+#[test]
+fn a_signed_bundle_is_built_shipped_and_exchanged_and_one_that_nobody_signed_is_not_taken() {
+    let world = setup().lay_out();
+    let (key, other) =
+        (rcgen::KeyPair::generate().expect("P-256"), rcgen::KeyPair::generate().expect("P-256"));
+    world.write("signing.pem", &key.serialize_pem(), 0o600);
+    world.write("other.pem", &other.serialize_pem(), 0o600);
+    world.write("release.pem", &key.public_key_pem(), 0o644);
+    let path = |name: &str| world.path(name).display().to_string();
+    let (dir, staged, bundle) = (path("policies"), path("staged.tar.gz"), path("bundle.tar.gz"));
+    let (signing, others, release) = (path("signing.pem"), path("other.pem"), path("release.pem"));
+    let build = |key: &str, version: &str| {
+        let built = policy_command(&[
+            "build",
+            &dir,
+            "-o",
+            &staged,
+            "--version",
+            version,
+            "--key",
+            key,
+            "--key-id",
+            "release",
+        ]);
+        assert_eq!(built.0, Some(0), "{}", built.1);
+        fs::rename(&staged, &bundle).expect("shipped");
+        built.1.trim().to_owned()
+    };
+    let first = build(&signing, "1");
+    let inspected = policy_command(&["inspect", &bundle, "--public-key", &release, "--key-id", "release"]);
+    assert_eq!(inspected.0, Some(0), "{}", inspected.1);
+    for line in
+        [&format!("revision   {first}"), "version    1", "signature  by `release`", "package    gateway.test"]
+    {
+        assert!(inspected.1.contains(line), "{line} in {}", inspected.1);
+    }
+    let of_directory = policy_command(&["inspect", &dir]);
+    assert!(of_directory.1.contains(&first), "one revision: {}", of_directory.1);
+
+    let yaml = fs::read_to_string(world.path("interlock.yaml")).expect("readable");
+    let from_dir = format!("policy: {{ dir: {dir} }}");
+    let from_bundle =
+        "policy: { bundle: ./bundle.tar.gz, keys: [{ id: release, public_key: ./release.pem }] }";
+    assert!(yaml.contains(&from_dir));
+    world.write("interlock.yaml", &yaml.replace(&from_dir, from_bundle), 0o644);
+    let mut world = world;
+    world.run_inside();
+    let before = readiness(&world);
+    assert_eq!(before["policy"], *first);
+
+    let write_policy = |name: &str| fs::write(format!("{dir}/test.rego"), policy(name)).expect("written");
+    write_policy("second");
+    build(&others, "2");
+    world.wait_for_metric("interlock_policy_failing", 1.0);
+    assert_eq!(readiness(&world)["policy"], *first, "somebody else signed it");
+    let unsigned = policy_command(&["build", &dir, "-o", &bundle]);
+    assert_eq!(unsigned.0, Some(0), "{}", unsigned.1);
+    let refused = reload(&world, ADMINISTRATOR, "nobody signed it");
+    refused.assert_refused(422, "policy_not_activated");
+    assert!(refused.text().contains("signature_missing"), "{}", refused.text());
+    let second = build(&signing, "2");
+    wait_for_another(&world, &before);
+    world.wait_for_metric("interlock_policy_failing", 0.0);
+    world.ask("GET", "/v1/things", "permit", "");
+    let audit = world.finish();
+    let versions: Vec<_> = activations(&audit.entries)
+        .iter()
+        .map(|(_, policy)| (policy.revision.to_string(), policy.version))
+        .collect();
+    assert_eq!(versions, [(first, Some(1)), (second.clone(), Some(2))]);
+    assert_eq!(audit.decisions()[0].policy.revision.to_string(), second);
 }
