@@ -225,7 +225,7 @@ impl Gateway {
             orders,
             end: end.clone(),
         };
-        watched.start(content);
+        watched.start((content, version));
         let watched = identity::Watched { clock, metrics: metrics.clone(), epoch, asked, end: end.clone() };
         watched.start(parts, fetches);
         let mut listeners = Vec::new();

@@ -85,13 +85,19 @@ impl Packaged {
         }
         members.push(("rego_version", number(1)?));
         members.push(("roots", Json::Array(vec![Json::string("")])));
-        files.insert(MANIFEST.to_owned(), json::write(&Json::object(members)));
+        files.insert(MANIFEST.to_owned(), json::write(&object_of(members)));
         if let Some(key) = key {
             let signed = signature::sign(&files, key)?;
             files.insert(signature::FILE.to_owned(), signed);
         }
         archive::write(&files)
     }
+}
+
+/// Names that differ.
+pub(super) fn object_of(members: Vec<(&str, Json)>) -> Json {
+    let members = members.into_iter().map(|(name, value)| (name.into(), value)).collect();
+    Json::Object(Object::new(members).expect("the caller's names are literals, each once"))
 }
 
 fn number(whole: u64) -> Result<Json, BundleError> {

@@ -12,8 +12,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::rand::SystemRandom;
 use ring::signature::{
-    self, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RsaKeyPair,
-    UnparsedPublicKey,
+    self, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, RsaKeyPair, UnparsedPublicKey,
 };
 use ring::{digest, hmac};
 use rustls_pki_types::pem::PemObject;
@@ -24,7 +23,7 @@ use zeroize::Zeroizing;
 
 use super::archive::Files;
 use super::fault::{BundleError, Fault};
-use super::opa::MANIFEST;
+use super::opa::{MANIFEST, object_of};
 use crate::canonical::json::{self, Bounds};
 use crate::limits;
 use crate::model::{Json, Object};
@@ -173,6 +172,7 @@ impl SigningKey {
     /// The raw public key, for whoever pins it in a test.
     #[cfg(test)]
     fn public_key(&self) -> Option<&[u8]> {
+        use ring::signature::KeyPair;
         match &self.pair {
             Pair::Rsa(pair) => Some(pair.public_key().as_ref()),
             Pair::P256(pair) => Some(pair.public_key().as_ref()),
@@ -201,7 +201,7 @@ pub(super) fn sign(files: &Files, key: &SigningKey) -> Result<Vec<u8>, BundleErr
     let mut claims = vec![("files", Json::Array(listed)), ("keyid", Json::string(&key.id))];
     claims.extend(key.scope.as_ref().map(|scope| ("scope", Json::string(scope))));
     let part = |json: &Json| URL_SAFE_NO_PAD.encode(json::write(json));
-    let message = format!("{}.{}", part(&header), part(&Json::object(claims)));
+    let message = format!("{}.{}", part(&header), part(&object_of(claims)));
     let signed = key.sign(message.as_bytes());
     let signed = signed.ok_or_else(|| refused("signature_key", "the key does not sign".into()))?;
     let token = format!("{message}.{}", URL_SAFE_NO_PAD.encode(signed));
