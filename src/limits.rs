@@ -402,7 +402,7 @@ pub const POLICY_RULE_CHAIN_MAX: usize = 64;
 /// A bundle as one file, packed.
 pub const POLICY_ARCHIVE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Files and directories in it.
-pub const POLICY_ARCHIVE_ENTRIES_MAX: usize = 2_048;
+pub const POLICY_ARCHIVE_ENTRIES_MAX: usize = 1_024;
 /// Unpacked bytes for each packed one, beyond the least that any may unpack to.
 pub const POLICY_ARCHIVE_RATIO_MAX: usize = 200;
 pub const POLICY_UNPACKED_BYTES_MIN: usize = 1024 * 1024;

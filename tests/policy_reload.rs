@@ -111,7 +111,7 @@ fn a_changed_file_judges_without_a_restart_and_the_log_says_what_changed_it() {
     let audit = world.finish();
     each_names_a_bundle_before_it(&audit.entries);
     let reasons: Vec<_> = audit.decisions().iter().map(|d| json!(d.reasons)).collect();
-    assert_eq!(reasons, [json!(["first"]), json!(["second"])]);
+    assert_eq!(reasons, [json!([{ "code": "first" }]), json!([{ "code": "second" }])]);
     let activations = activations(&audit.entries);
     let by: Vec<_> =
         activations.iter().map(|(_, policy)| (&*policy.activated_by, policy.by.is_none())).collect();
@@ -180,7 +180,7 @@ fn a_config_map_that_is_swapped_by_its_link_is_one_activation() {
     wait_for_another(&world, &before);
     world.ask("GET", "/v1/things", "permit", "");
     let audit = world.finish();
-    assert_eq!(json!(audit.decisions()[0].reasons), json!(["second"]));
+    assert_eq!(json!(audit.decisions()[0].reasons), json!([{ "code": "second" }]));
     assert_eq!(activations(&audit.entries).len(), 2);
 }
 
@@ -278,7 +278,7 @@ fn two_hundred_swaps_under_load_refuse_nobody_and_every_receipt_names_who_judged
         .collect();
     for decision in audit.decisions() {
         let name = &name_of[&decision.policy.revision.to_string()];
-        assert_eq!(json!(decision.reasons), json!([name]), "its receipt names who judged");
+        assert_eq!(json!(decision.reasons), json!([{ "code": name }]), "its receipt names who judged");
     }
     let replayer = Replayer {
         key: world.key.clone(),
