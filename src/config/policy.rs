@@ -64,6 +64,7 @@ impl PolicySource {
 pub fn read(reader: &mut Reader<'_>, node: &Node, secrets: SecretsAre) -> Option<PolicyConfig> {
     let fields = reader.fields(node, &fields::POLICY)?;
     let required = reader.flag(&fields, "require_signature")?;
+    let has_keys = fields.optional("keys").is_some();
     let keys = match fields.optional("keys") {
         Some(keys) => read_keys(reader, keys, secrets)?,
         None => Vec::new(),
@@ -81,7 +82,7 @@ pub fn read(reader: &mut Reader<'_>, node: &Node, secrets: SecretsAre) -> Option
         }
         (None, Some(node)) => {
             let path = reader.path(node)?;
-            if required && keys.is_empty() {
+            if required && !has_keys {
                 let message = "pin the keys that may sign it in `keys`, or say `require_signature: false`";
                 reader.error(node.at, message);
             }
