@@ -238,7 +238,7 @@ fn two_hundred_swaps_under_load_refuse_nobody_and_every_receipt_names_who_judged
                     let response = client.response();
                     assert_eq!(response.status, 200, "{}", response.text());
                     asked.fetch_add(1, Ordering::Relaxed);
-                    thread::sleep(Duration::from_millis(100));
+                    thread::sleep(Duration::from_millis(400));
                 }
             });
         }
