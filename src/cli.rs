@@ -31,6 +31,8 @@ enum Command {
     Run(run::RunArgs),
     /// Checks a config and everything it names, without starting.
     Check(check::CheckArgs),
+    /// Checks, builds, signs, inspects and reloads policy.
+    Policy(policy::PolicyArgs),
     /// Makes and shows signing keys, trust files and API keys.
     Keys(keys::KeysArgs),
     /// Checks a log against a pinned key, without the gateway.
@@ -41,8 +43,6 @@ enum Command {
     Log(log::LogArgs),
     /// Reads the receipts of a log, without verifying them.
     Receipts(receipts::ReceiptsArgs),
-    /// Works with policy bundles.
-    Policy(policy::PolicyArgs),
     /// Lists, shows, approves and refuses requests that are held for people.
     Approvals(operate::ApprovalsArgs),
     /// Stops sending: everything, one surface or one actor. What is being sent already goes on.
@@ -66,12 +66,12 @@ impl Cli {
         match self.command {
             Command::Run(args) => run::run(&args),
             Command::Check(args) => check::run(args),
+            Command::Policy(args) => policy::run(args),
             Command::Keys(args) => keys::run(args),
             Command::Verify(args) => verify::run(args),
             Command::Replay(args) => replay::run(&args),
             Command::Log(args) => log::run(args),
             Command::Receipts(args) => receipts::run(args),
-            Command::Policy(args) => policy::run(&args),
             Command::Approvals(args) => operate::approvals(&args),
             Command::Freeze(args) => operate::freeze(&args),
             Command::Unfreeze(args) => operate::unfreeze(&args),

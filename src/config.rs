@@ -25,6 +25,7 @@ mod secret;
 mod sections;
 mod sinks;
 mod surface;
+mod surroundings;
 mod tls;
 mod upstream;
 mod yaml;

@@ -423,6 +423,15 @@ pub const POLICY_ASKS_MAX: usize = 16;
 pub const POLICY_FAULTS_SHOWN_BYTES_MAX: usize = 8 * 1024;
 /// How long reading, checking and compiling one bundle may take.
 pub const POLICY_LOAD_MAX_MS: u64 = 20_000;
+/// Type check of policy: a larger object is known by the kinds of its members, not by their names.
+pub const POLICY_TYPE_MEMBERS_MAX: usize = 256;
+/// Schemas that are read of one route's; what is beyond may be anything.
+pub const POLICY_TYPE_NODES_MAX: usize = 5_000;
+pub const POLICY_TYPE_DEPTH_MAX: usize = 16;
+/// Functions that call each other; what is beyond may be anything.
+pub const POLICY_TYPE_CALLS_MAX: usize = 8;
+/// Bodies that are read, one on each route; what is beyond is not examined.
+pub const POLICY_TYPE_BODIES_MAX: usize = 500_000;
 
 // Evaluation (policy::pdp).
 /// Stack of an evaluation thread, bytes of address space.

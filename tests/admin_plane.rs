@@ -85,7 +85,7 @@ fn post(world: &World, token: &str, path: &str, body: &Value) -> Response {
 }
 
 /// Records holds that end after so long, before any gateway runs; gives their ids.
-fn seed_holds(world: &World, last: &[Duration]) -> Vec<ReceiptId> {
+pub fn seed_holds(world: &World, last: &[Duration]) -> Vec<ReceiptId> {
     let runtime = Runtime::new().expect("built");
     runtime.block_on(async {
         let settings = Settings {

@@ -13,17 +13,26 @@ use std::time::Duration;
 
 use interlock::clock::{Clock, WallTime};
 use interlock::gateway::Stopped;
-use interlock::ledger::{Closed, FileSigner, Ledger, Reader, Settings, Signers, Snapshot};
+use interlock::ledger::{Administration, Closed, FileSigner, Ledger, Reader, Settings, Signers, Snapshot};
 use interlock::merkle::checkpoint::parse_checkpoint;
 use interlock::model::LeafIndex;
+use interlock::model::entry::{AdminAction, OperatorEntry, Role};
 use serde_json::Value;
 
 use crate::ledger_faults::{ORIGIN, SEGMENT_BYTES, activation, start};
 use crate::support::world::{POLICY, root};
-use crate::support::{Setup, World};
+use crate::support::{KEY, Setup, World, request};
 
 const REQUESTS: usize = 700;
 const AGENTS: usize = 4;
+/// What no leaf shows.
+const LETTER: &str = "let!ter";
+/// A route whose digests are withheld, and one whose key makes a claim.
+const ROUTES: &str = r#"
+      - { action: thing.create, method: POST, path: /v1/things, body: json, headers: [x-want] }
+      - { action: letter.create, method: POST, path: /v1/letters, body: json, headers: [x-want], sensitive: true }
+      - { action: keyed.create, method: POST, path: /v1/keyed, body: json, headers: [x-want, idempotency-key], idempotency_key: required }
+"#;
 /// What canonical forms disagree about: control characters, quotes, characters outside the first plane, member order.
 const ODD_TEXT: &str = r#"
 deny contains {
@@ -31,10 +40,14 @@ deny contains {
 } if input.request.body.odd
 "#;
 
-/// A log of decisions, outcomes, refusals, starts, stops, policy and key leaves, with a note of two signatures.
+/// A log with leaves of every type: decisions, some redacted, with a hold and with claims, outcomes, refusals, starts,
+/// stops, policy, key and admin leaves; with a note of two signatures.
 fn log() -> World {
     let policy = POLICY.to_owned() + ODD_TEXT;
-    let mut world = Setup { policy, ..Setup::default() }.lay_out();
+    let surface = &["idempotency: {}"];
+    let setup = Setup { policy, routes: ROUTES.into(), redacted: &[LETTER], surface, ..Setup::default() };
+    let mut world = setup.lay_out();
+    super::admin_plane::seed_holds(&world, &[Duration::from_secs(3_600)]);
     world.run_program(&[]);
     assert_eq!(world.ask("POST", "/v1/things", "permit", "{}").status, 200);
     world.finish_here(Stopped::Clean);
@@ -50,11 +63,34 @@ fn log() -> World {
                     let body = format!("{{\"agent\":{agent},\"n\":{n},\"odd\":{}}}", n % 5 == 3);
                     assert!(world.ask("POST", "/v1/things", want, &body).status < 500);
                 }
+                let letter = format!("{{\"text\":\"{LETTER}\"}}");
+                assert_eq!(world.ask("POST", "/v1/letters", "permit", letter).status, 200);
+                let order = format!("order-{agent}");
+                let headers = [
+                    ("x-api-key", KEY),
+                    ("x-want", "permit"),
+                    ("idempotency-key", &*order),
+                    ("content-type", "application/json"),
+                    ("connection", "close"),
+                ];
+                assert_eq!(world.send(request("POST", "/v1/keyed", &headers, "{}")).status, 200);
                 // One that no policy sees.
                 assert_eq!(world.ask("POST", "/v1/things", "permit", "{\"a\":1,\"a\":1}").status, 400);
             });
         }
     });
+    world.finish_here(Stopped::Clean);
+    world.run_inside();
+    for action in [AdminAction::Freeze, AdminAction::Unfreeze] {
+        world.administer(Administration {
+            action,
+            by: OperatorEntry { id: "ops@example.org".into(), role: Role::Operator },
+            surface: Some("test".parse().expect("a name")),
+            actor: None,
+            hold: None,
+            reason: "\u{20ac} \"odd\" \u{1f600}".into(),
+        });
+    }
     world.finish_here(Stopped::Clean);
     let note = checkpoint(&world);
     assert!(parse_checkpoint(note.as_bytes(), &next).is_ok() && note.lines().count() == 6, "{note}");
@@ -176,8 +212,9 @@ fn sigstore_accepts_the_checkpoint_and_every_proof_and_rfc8785_writes_every_leaf
     let found = check(&world.key.to_string()).expect("accepted");
     assert_eq!((&found["size"], &found["signatures"]), (&size.into(), &2.into()), "{found}");
     assert_eq!(found["refused"], size.div_ceil(100) * 2, "what was changed is refused: {found}");
-    let types = ["decision", "epoch", "key", "outcome", "policy", "refusal"];
+    let types = ["admin", "decision", "epoch", "key", "outcome", "policy", "refusal"];
     assert_eq!(found["types"], Value::from(types.to_vec()), "{found}");
+    assert_eq!(found["forms"], Value::from(vec!["_sd", "claim", "hold"]), "{found}");
     let stranger = super::keys::generate(&world, "stranger.key");
     let told = check(&stranger.to_string()).expect_err("another key");
     assert!(told.contains("Signature not found"), "{told}");

@@ -20,6 +20,8 @@ use interlock::model::{Actor, AuthenticationMethod, Digest, Json, LeafIndex, Rea
 use interlock::verify::{Check, Directory, Report, Verdict, verify_log};
 use serde_json::{Value, json};
 
+use crate::support::Mounted;
+
 pub(super) const ORIGIN: &str = "example.org/log";
 pub(super) const SEGMENT_BYTES: u64 = interlock::limits::SEGMENT_BYTES_MIN;
 pub(super) const FIRST_SEGMENT: &str = "frames/00000000000000000000.frames";
@@ -401,16 +403,14 @@ async fn a_directory_that_cannot_be_written_is_refused() {
     write(&file, b"");
     let refused = open(&file.join("log"), &log.key).expect_err("refused");
     assert!(matches!(refused, OpenError::Unusable(_)), "{refused}");
-    fs::set_permissions(log.dir.path(), fs::Permissions::from_mode(0o500)).expect("set");
-    // Who may write everywhere (root) is not refused by modes.
-    if write_is_refused(log.dir.path()) {
-        assert!(matches!(log.open(), Err(OpenError::Unusable(_))));
-    }
+    // Modes refuse no root, a mount does; whoever may not mount is refused by modes.
+    let mounted = Mounted::read_only(log.dir.path());
+    fs::set_permissions(log.dir.path(), fs::Permissions::from_mode(0o500)).ok();
+    assert!(fs::create_dir(log.path("probe")).is_err(), "neither a mount nor a mode refuses a write here");
+    assert!(matches!(log.open(), Err(OpenError::Unusable(_))));
+    drop(mounted);
     fs::set_permissions(log.dir.path(), fs::Permissions::from_mode(0o700)).expect("set");
-}
-
-fn write_is_refused(dir: &Path) -> bool {
-    fs::create_dir(dir.join("probe")).is_err()
+    assert!(log.open().is_ok());
 }
 
 /// A log made by hand, to say what the ledger would never write.

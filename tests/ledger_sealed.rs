@@ -7,17 +7,21 @@ use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use bytes::Bytes;
 use interlock::clock::{Clock, WallTime};
-use interlock::ledger::{Closed, Ledger, Settings};
+use interlock::ledger::{Closed, Ledger, PolicyActivation, Settings};
 use interlock::merkle::frame::{self, MAGIC};
 use interlock::merkle::note::Signer;
-use interlock::model::LeafIndex;
+use interlock::model::{Digest, LeafIndex};
+use interlock::policy::BundleFile;
 use interlock::verify::walk::{Step, Walk};
 use interlock::verify::{Check, Source, Verdict};
 use redb::{Database, TableDefinition};
 use serde_json::Value;
 
-use super::ledger_faults::{FIRST_SEGMENT, Log, ORIGIN, SEGMENT_BYTES, interlock, start, stdout, write};
+use super::ledger_faults::{
+    FIRST_SEGMENT, Log, ORIGIN, SEGMENT_BYTES, activation, interlock, start, stdout, write,
+};
 
 const FIRST_SEALED: &str = "frames/00000000000000000000.frames.zst";
 const SECOND_SEALED: &str = "frames/00000000000000000064.frames.zst";
@@ -227,6 +231,13 @@ async fn an_export_is_the_log_as_static_tiles_up_to_the_checkpoint() {
     let older = ledger.checkpoint().expect("signed");
     write(&log.path("older"), older.as_bytes());
     log.fill(&ledger, 5).await;
+    let rules = ["package a", "package b"];
+    for _ in 0..2 {
+        let file =
+            |text: &'static str| BundleFile { name: text.into(), bytes: Bytes::from_static(text.as_bytes()) };
+        let active = PolicyActivation { files: rules.map(file).into(), ..activation(0) };
+        ledger.record_policy(active).await.expect("recorded");
+    }
     assert_eq!(ledger.close(Duration::ZERO).await, Closed::Clean);
     let (to, until) = (log.path("copy"), log.path("older"));
     let (to, until) = (to.to_str().expect("UTF-8"), until.to_str().expect("UTF-8"));
@@ -243,6 +254,24 @@ async fn an_export_is_the_log_as_static_tiles_up_to_the_checkpoint() {
     assert_eq!(fs::read(log.path("copy/tile/0/001.p/44")).expect("partial").len(), 44 * 32);
     assert_eq!(fs::read(log.path("copy/tile/1/000.p/1")).expect("partial").len(), 32);
     assert!(log.path("copy/tile/entries/001.p/44").exists());
+
+    // With its evidence: every record once, under the digest of its bytes.
+    let with = format!("{to}1");
+    let exported = log_command("export", &log, &["--to", &with, "--evidence"]);
+    assert!(exported.status.success(), "{}", String::from_utf8_lossy(&exported.stderr));
+    let files: Vec<_> = fs::read_dir(log.path("copy1/evidence"))
+        .expect("made")
+        .map(|e| e.expect("readable").path())
+        .collect();
+    let said = format!(", {} files of evidence\n", files.len());
+    assert!(stdout(&exported).ends_with(&said), "{}", stdout(&exported));
+    for file in &files {
+        let digest = Digest::of(&fs::read(file).expect("readable")).to_string();
+        let name = file.file_name().and_then(|name| name.to_str()).expect("a name");
+        assert_eq!(digest, format!("sha-256:{name}"));
+    }
+    assert_eq!(files.len(), rules.len(), "each once, however often it was active");
+    assert!(!log.path("copy/evidence").exists(), "only when asked");
 
     let again = log_command("export", &log, &["--to", to]);
     assert_eq!(again.status.code(), Some(1), "never into what is there");

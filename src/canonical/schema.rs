@@ -15,7 +15,10 @@ use super::{Malformed, json};
 use crate::model::{Json, Place, ReasonCode};
 
 /// A compiled schema.
-pub struct Schema(Validator);
+pub struct Schema {
+    validator: Validator,
+    document: Json,
+}
 
 /// Why a text is not a schema, and where in it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -47,14 +50,19 @@ impl Schema {
             .should_ignore_unknown_formats(false)
             .with_pattern_options(PatternOptions::regex())
             .build(&to_serde(&schema))
-            .map(Self)
             .map_err(invalid)
+            .map(|validator| Self { validator, document: schema })
+    }
+
+    /// The schema itself.
+    pub fn document(&self) -> &Json {
+        &self.document
     }
 
     /// Whether the value fits. The detail names the rule, never what was found.
     pub fn check(&self, value: &Json) -> Result<(), Malformed> {
         let value = to_serde(value);
-        self.0.validate(&value).map_err(|error| {
+        self.validator.validate(&value).map_err(|error| {
             let pointer = error.instance_path().to_string();
             let detail = format!("`{}` of the schema does not hold.", error.schema_path());
             Malformed::new(ReasonCode::SchemaMismatch, Place::Json { byte: 0, pointer }).because(detail)

@@ -8,8 +8,10 @@ use interlock::canonical::{BodyRules, Forward};
 use interlock::clock::Clock;
 use interlock::config::{Config, FactConfig, FactFrom, RouteConfig, SecretsAre, SurfaceConfig, Surroundings};
 use interlock::gateway::load_signers;
-use interlock::policy::Bundle;
+use interlock::policy::{Bundle, Problem, Severity, examine};
 use interlock::upstream::{Roots, Scheme};
+
+use super::policy::show;
 
 /// The config cannot be used.
 const INVALID: u8 = 2;
@@ -43,11 +45,11 @@ pub fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
     for warning in config.warnings() {
         eprint!("{}", config.show_warning(warning));
     }
-    let refused = check_policies(&config);
-    for why in &refused {
-        eprintln!("error: {}: {why}", config.policy.source.path().display());
+    let problems = check_policies(&config);
+    for problem in &problems {
+        eprint!("{}", show(problem, &config.policy.source.path().join(&*problem.file), None));
     }
-    if !refused.is_empty() {
+    if problems.iter().any(|problem| problem.severity == Severity::Error) {
         return Ok(ExitCode::from(INVALID));
     }
     if !args.without_secrets
@@ -60,13 +62,21 @@ pub fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Everything that keeps the policies from being activated, one fault each.
-fn check_policies(config: &Config) -> Vec<String> {
-    let packages: Vec<_> = config.surfaces.iter().map(|surface| surface.package.clone()).collect();
-    match config.policy.source.read().and_then(|found| Bundle::tested(found.sources, &packages)) {
-        Ok(_) => Vec::new(),
-        Err(error) => error.faults().iter().map(ToString::to_string).collect(),
+/// What is wrong with the policies in view of what this config says about routes, and with their own tests.
+fn check_policies(config: &Config) -> Vec<Problem> {
+    let packages = config.policy_packages();
+    let found = match config.policy.source.read() {
+        Ok(found) => found,
+        Err(error) => return error.faults().iter().map(Problem::from).collect(),
+    };
+    let mut problems =
+        examine(found.sources.clone(), &packages, Some(&config.policy_surroundings())).problems;
+    if !problems.iter().any(|problem| problem.severity == Severity::Error)
+        && let Err(error) = Bundle::tested(found.sources, &packages)
+    {
+        problems.extend(error.faults().iter().map(Problem::from));
     }
+    problems
 }
 
 /// What the config says, surface by surface, for people.

@@ -1,189 +1,42 @@
-//! `interlock policy`: what the people who write policy do with a bundle.
-//!
-//! Exit codes: 0 done; 2 the bundle, key or signature cannot be used. `reload` has those of the other commands that
-//! operate a gateway.
+//! `interlock policy`: what the people who write policy work with.
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
+mod bundle;
+mod check;
+
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
-use clap::{Args, Subcommand};
-use interlock::config::read_private;
-use interlock::policy::{
-    Bundle, BundleError, BundleKey, ENGINE, Packaged, Signatures, SigningKey, Sources, read_archive,
-};
+use clap::Subcommand;
 
 use super::operate::{self, PolicyReloadArgs};
 
-/// The bundle cannot be used.
-const INVALID: u8 = 2;
+pub use check::show;
 
-#[derive(Debug, Args)]
+#[derive(Debug, clap::Args)]
 pub struct PolicyArgs {
     #[command(subcommand)]
-    command: PolicyCommand,
+    command: Command,
 }
 
 #[derive(Debug, Subcommand)]
-enum PolicyCommand {
+enum Command {
+    /// Says what is wrong with bundles of policy, before a gateway would.
+    Check(check::CheckArgs),
     /// Checks a directory and makes one file of it, an OPA bundle: the same bytes for the same files
-    Build(BuildArgs),
+    Build(bundle::BuildArgs),
     /// Signs a bundle again, with another key or version
-    Sign(SignArgs),
+    Sign(bundle::SignArgs),
     /// Shows what a directory or a bundle holds: revision, files, packages, version, signature
-    Inspect(InspectArgs),
+    Inspect(bundle::InspectArgs),
     /// Makes a running gateway look now at what it reads policy from, and activate it if it can be used
     Reload(PolicyReloadArgs),
 }
 
-#[derive(Debug, Args)]
-struct BuildArgs {
-    /// The directory of the Rego files
-    dir: PathBuf,
-    #[command(flatten)]
-    output: OutputArgs,
-}
-
-#[derive(Debug, Args)]
-struct SignArgs {
-    /// The bundle
-    bundle: PathBuf,
-    #[command(flatten)]
-    output: OutputArgs,
-}
-
-#[derive(Debug, Args)]
-struct OutputArgs {
-    /// The bundle that is written
-    #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
-    /// A whole number that goes up with every release; the signature covers it
-    #[arg(long, value_name = "N")]
-    version: Option<u64>,
-    /// Sign with this key: PEM of a PKCS#8 private key, RSA, P-256 or Ed25519, readable by nobody else
-    #[arg(long, value_name = "FILE", requires = "key_id")]
-    key: Option<PathBuf>,
-    /// Sign with this secret instead (HS256): whoever verifies can sign
-    #[arg(long, value_name = "FILE", requires = "key_id", conflicts_with = "key")]
-    secret: Option<PathBuf>,
-    /// The id under which gateways pin the key
-    #[arg(long, value_name = "ID")]
-    key_id: Option<String>,
-    /// The scope of the signature
-    #[arg(long, value_name = "TEXT")]
-    scope: Option<String>,
-}
-
-#[derive(Debug, Args)]
-struct InspectArgs {
-    /// A directory or a bundle
-    path: PathBuf,
-    /// Check the signature against this public key (PEM)
-    #[arg(long, value_name = "FILE", requires = "key_id")]
-    public_key: Option<PathBuf>,
-    /// The id that the signature names
-    #[arg(long, value_name = "ID")]
-    key_id: Option<String>,
-    /// The scope that the signature must have
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    scope: String,
-}
-
-pub fn run(args: &PolicyArgs) -> Result<ExitCode> {
-    match &args.command {
-        PolicyCommand::Build(args) => {
-            let sources = Sources::read(&args.dir);
-            args.output.write(sources, None)
-        }
-        PolicyCommand::Sign(args) => {
-            let read = read_archive(&args.bundle)
-                .and_then(|bytes| Packaged::read(&bytes, &[], Signatures::Shown))
-                .map(|packaged| (packaged.sources, packaged.version));
-            let version = read.as_ref().ok().and_then(|(_, version)| *version);
-            args.output.write(read.map(|(sources, _)| sources), version)
-        }
-        PolicyCommand::Inspect(args) => inspect(args),
-        PolicyCommand::Reload(args) => operate::reload_policy(args),
+pub fn run(args: PolicyArgs) -> anyhow::Result<ExitCode> {
+    match args.command {
+        Command::Check(args) => check::run(&args),
+        Command::Build(args) => bundle::build(&args),
+        Command::Sign(args) => bundle::sign(&args),
+        Command::Inspect(args) => bundle::inspect(&args),
+        Command::Reload(args) => operate::reload_policy(&args),
     }
-}
-
-impl OutputArgs {
-    fn write(&self, sources: Result<Sources, BundleError>, version: Option<u64>) -> Result<ExitCode> {
-        let key = self.signing_key()?;
-        let built = sources.and_then(|sources| {
-            let revision = Bundle::tested(sources.clone(), &[])?.revision();
-            let version = self.version.or(version);
-            Ok((revision, Packaged::build(&sources, revision, version, key.as_ref())?))
-        });
-        match built {
-            Err(faults) => Ok(unusable(&faults)),
-            Ok((revision, bytes)) => {
-                write_file(&self.output, &bytes)?;
-                writeln!(std::io::stdout(), "{revision}")?;
-                Ok(ExitCode::SUCCESS)
-            }
-        }
-    }
-
-    fn signing_key(&self) -> Result<Option<SigningKey>> {
-        let id = self.key_id.as_deref().unwrap_or_default();
-        let (path, make): (_, fn(&str, &[u8], Option<&str>) -> Result<SigningKey, String>) =
-            match (&self.key, &self.secret) {
-                (Some(path), _) => (path, SigningKey::private),
-                (None, Some(path)) => (path, SigningKey::secret),
-                (None, None) => return Ok(None),
-            };
-        let key = read_private(path).and_then(|bytes| make(id, &bytes, self.scope.as_deref()));
-        key.map(Some).map_err(|why| anyhow::anyhow!("{} {why}", path.display()))
-    }
-}
-
-#[expect(clippy::disallowed_methods, reason = "what a person asked to be written, beside no log")]
-fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
-    std::fs::write(path, bytes).with_context(|| format!("{} cannot be written", path.display()))
-}
-
-fn unusable(faults: &BundleError) -> ExitCode {
-    eprintln!("{faults}");
-    ExitCode::from(INVALID)
-}
-
-fn inspect(args: &InspectArgs) -> Result<ExitCode> {
-    let mut keys = Vec::new();
-    if let (Some(path), Some(id)) = (&args.public_key, &args.key_id) {
-        let pem = std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
-        let key = BundleKey::public(id, &pem, &args.scope);
-        keys.push(key.map_err(|why| anyhow::anyhow!("{} {why}", path.display()))?);
-    }
-    match shown(args, &keys) {
-        Ok(lines) => {
-            writeln!(std::io::stdout(), "{}", lines.join("\n"))?;
-            Ok(ExitCode::SUCCESS)
-        }
-        Err(faults) => Ok(unusable(&faults)),
-    }
-}
-
-fn shown(args: &InspectArgs, keys: &[BundleKey]) -> Result<Vec<String>, BundleError> {
-    let mut about = Vec::new();
-    let sources = if args.path.is_dir() {
-        Sources::read(&args.path)?
-    } else {
-        let signatures = if keys.is_empty() { Signatures::Shown } else { Signatures::Required };
-        let packaged = Packaged::read(&read_archive(&args.path)?, keys, signatures)?;
-        let version = packaged.version.map_or("none".to_owned(), |version| version.to_string());
-        about.push(format!("version    {version}"));
-        let by = packaged.signed_by.as_deref().map_or("not checked".to_owned(), |id| format!("by `{id}`"));
-        about.push(format!("signature  {by}"));
-        packaged.sources
-    };
-    let tests = sources.tests.len();
-    let bundle = Bundle::from_sources(sources, &[])?;
-    let mut lines = vec![format!("revision   {}", bundle.revision()), format!("engine     {ENGINE}")];
-    lines.extend(about);
-    lines.extend(bundle.packages().map(|package| format!("package    {package}")));
-    lines.extend(bundle.files().iter().map(|file| format!("file       {} {}", file.sha256, file.name)));
-    lines.push(format!("tests      {tests} files"));
-    Ok(lines)
 }

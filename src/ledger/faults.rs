@@ -108,6 +108,14 @@ async fn stands(storage: &Arc<Simulated>, model: &Model, when: &str) {
     assert_eq!(report.unsigned_tail, 0, "{when}");
 }
 
+fn restart_after(storage: &Simulated, failure: Failure) {
+    match failure {
+        // The process starts again on a machine whose memory still shows what never reached the disk.
+        Failure::FailsAndNotPersisted | Failure::FailsButPersisted => storage.restart_process(),
+        Failure::TornAfter(_) | Failure::TornBefore(_) | Failure::PowerCut => storage.restart_machine(),
+    }
+}
+
 async fn survives(target: Target, failure: Failure, faults: &mut usize) {
     let when = format!("{target:?} {failure:?}");
     let storage = Arc::new(Simulated::new());
@@ -117,13 +125,7 @@ async fn survives(target: Target, failure: Failure, faults: &mut usize) {
     if closed != Some(Closed::Clean) {
         *faults += 1;
     }
-    let cut = !matches!(failure, Failure::FailsAndNotPersisted | Failure::FailsButPersisted);
-    if cut {
-        storage.restart_machine();
-    } else {
-        // The process starts again on a machine whose memory still shows what never reached the disk.
-        storage.restart_process();
-    }
+    restart_after(&storage, failure);
     stands(&storage, &model, &when).await;
     // And what was built on it is there after the power is cut in the end.
     storage.restart_machine();
@@ -144,12 +146,14 @@ async fn the_log_stands_whatever_operation_fails_in_whatever_way() {
         );
     }
     let mut faults = 0;
+    let failures = [Failure::FailsAndNotPersisted, Failure::FailsButPersisted, Failure::PowerCut];
     for operation in 0..operations.len() {
-        let target = Target::Operation(operation);
-        for failure in [Failure::FailsAndNotPersisted, Failure::FailsButPersisted, Failure::PowerCut] {
-            survives(target, failure, &mut faults).await;
+        for failure in failures {
+            survives(Target::Operation(operation), failure, &mut faults).await;
         }
     }
+    let planned = operations.len() * failures.len();
+    eprintln!("{} operations, {planned} faults, {faults} of them noticed", operations.len());
     assert!(faults >= operations.len(), "most faults are noticed: {faults}");
 }
 
@@ -157,18 +161,78 @@ async fn the_log_stands_whatever_operation_fails_in_whatever_way() {
 async fn the_log_stands_when_a_write_is_torn_at_any_512_byte_block() {
     let storage = Arc::new(Simulated::new());
     live(&storage, &mut Model::default()).await;
-    let (operations, _) = storage.history();
-    let mut faults = 0;
-    for (operation, name) in operations.iter().enumerate() {
-        if !["write_at", "sync"].contains(name) {
-            continue;
-        }
-        for blocks in (1..4).chain([7, 100, 196]) {
-            survives(Target::Operation(operation), Failure::TornAfter(blocks), &mut faults).await;
-            survives(Target::Operation(operation), Failure::TornBefore(blocks), &mut faults).await;
+    let (mut faults, mut planned, mut operations) = (0, 0, 0);
+    for (operation, bytes) in storage.extents().into_iter().enumerate() {
+        operations += usize::from(bytes > 0);
+        for blocks in 1..bytes.div_ceil(512) {
+            for failure in [Failure::TornAfter(blocks), Failure::TornBefore(blocks)] {
+                survives(Target::Operation(operation), failure, &mut faults).await;
+                planned += 1;
+            }
         }
     }
-    assert!(faults > 100);
+    eprintln!("{operations} writes and syncs, {planned} tears, {faults} of them noticed");
+    // Three frames of 100 kB, written and synced.
+    assert!(planned > 3 * 2 * 2 * 195 && faults == planned, "{faults} of {planned}");
+}
+
+/// A shorter life, for many of them: a policy, a permit and its outcome, a denial, a clean end.
+async fn live_briefly(storage: &Arc<Simulated>, model: &mut Model) -> Option<Closed> {
+    let (ledger, _) = open(storage).ok()?;
+    model.note(ledger.record_policy(activation()).await);
+    match ledger.decide(Decision::Permit).await {
+        Ok(done) => {
+            model.note(Ok(done.receipt));
+            model.note(done.open.expect("a permit").close(confirmed()).durable().await);
+        }
+        Err(error) => model.note(Err(error)),
+    }
+    model.note(ledger.decide(Decision::Deny).await.map(|d| d.receipt));
+    Some(ledger.close(Duration::ZERO).await)
+}
+
+#[tokio::test]
+async fn the_log_stands_when_the_life_after_a_fault_fails_too_at_any_operation() {
+    let failures = [
+        Failure::FailsAndNotPersisted,
+        Failure::FailsButPersisted,
+        Failure::TornAfter(1),
+        Failure::TornBefore(1),
+        Failure::PowerCut,
+    ];
+    let storage = Arc::new(Simulated::new());
+    assert_eq!(live_briefly(&storage, &mut Model::default()).await, Some(Closed::Clean));
+    let operations = storage.history().0.len();
+    let (mut pairs, mut reached) = (0, 0);
+    for first in 0..operations {
+        for failure in failures {
+            for second in 0.. {
+                let mut is_reached = false;
+                for again in failures {
+                    let when = format!("operation {first} {failure:?}, then {second} {again:?}");
+                    let storage = Arc::new(Simulated::new());
+                    let mut model = Model::default();
+                    storage.plan(Target::Operation(first), failure);
+                    live_briefly(&storage, &mut model).await;
+                    restart_after(&storage, failure);
+                    model.check(&storage, &when);
+                    let before = storage.history().0.len();
+                    storage.plan(Target::Operation(before + second), again);
+                    live_briefly(&storage, &mut model).await;
+                    is_reached |= storage.history().0.len() > before + second;
+                    restart_after(&storage, again);
+                    stands(&storage, &model, &when).await;
+                    pairs += 1;
+                }
+                if !is_reached {
+                    break;
+                }
+                reached += 1;
+            }
+        }
+    }
+    eprintln!("{operations} operations, {reached} of the lives after them, {pairs} pairs of faults");
+    assert!(reached > operations * failures.len() * 8, "the second life is too short: {reached}");
 }
 
 /// What the archiver and the sealer do behind the committer: a restart point for each segment, then the sealed form
@@ -247,12 +311,7 @@ async fn a_fault_while_segments_are_sealed_or_restart_points_written_loses_nothi
             storage.plan(Target::Background(number), failure);
             // What is only dropped to tidy up may fail unheard.
             faults += usize::from(in_background(&storage).is_err());
-            match failure {
-                Failure::FailsAndNotPersisted | Failure::FailsButPersisted => storage.restart_process(),
-                Failure::TornAfter(_) | Failure::TornBefore(_) | Failure::PowerCut => {
-                    storage.restart_machine();
-                }
-            }
+            restart_after(&storage, failure);
             assert_eq!(raw(&storage), before, "{when}");
             derived_fits(&storage, &when);
             stands(&storage, &model, &when).await;

@@ -58,6 +58,8 @@ struct State {
     dirty: Vec<(LeafIndex, u64, Vec<u8>)>,
     fault: Option<(Target, Failure)>,
     operations: Vec<&'static str>,
+    /// Bytes of the longest piece that each of them put on the disk.
+    extents: Vec<usize>,
     checkpoints: usize,
     background: Vec<(&'static str, usize)>,
     power: bool,
@@ -84,6 +86,7 @@ impl Simulated {
             dirty: Vec::new(),
             fault: None,
             operations: Vec::new(),
+            extents: Vec::new(),
             checkpoints: 0,
             background: Vec::new(),
             power: true,
@@ -104,6 +107,11 @@ impl Simulated {
     pub fn history(&self) -> (Vec<&'static str>, usize) {
         let state = self.state();
         (state.operations.clone(), state.checkpoints)
+    }
+
+    /// Bytes of each operation so far; 0 where it writes none of a segment.
+    pub fn extents(&self) -> Vec<usize> {
+        self.state().extents.clone()
     }
 
     /// The process ended; the machine did not. Nothing fails any more.
@@ -194,9 +202,10 @@ fn failed() -> io::Error {
 }
 
 impl State {
-    fn next(&mut self, name: &'static str) -> io::Result<Fate> {
+    fn next(&mut self, name: &'static str, bytes: usize) -> io::Result<Fate> {
         let at = Target::Operation(self.operations.len());
         self.operations.push(name);
+        self.extents.push(bytes);
         self.fate(at)
     }
 
@@ -318,14 +327,14 @@ impl Storage for Simulated {
 
     fn create_spare(&self, bytes: u64) -> io::Result<()> {
         let mut state = self.state();
-        let fate = state.next("create_spare")?;
+        let fate = state.next("create_spare", 0)?;
         state.room = state.room.checked_sub(1).ok_or(io::ErrorKind::StorageFull)?;
         state.whole(fate, |f| f.spare = Some(bytes))
     }
 
     fn promote_spare(&self, first: LeafIndex) -> io::Result<()> {
         let mut state = self.state();
-        let fate = state.next("promote_spare")?;
+        let fate = state.next("promote_spare", 0)?;
         state.whole(fate, |f| {
             let length = f.spare.take().expect("there is a spare");
             f.segments.insert(first, vec![0; length as usize]);
@@ -334,7 +343,7 @@ impl Storage for Simulated {
 
     fn write_at(&self, segment: LeafIndex, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.state();
-        let fate = state.next("write_at")?;
+        let fate = state.next("write_at", bytes.len())?;
         let persisted = match fate {
             Fate::Works => {
                 put(&mut state.seen, segment, offset, bytes);
@@ -351,7 +360,8 @@ impl Storage for Simulated {
 
     fn sync(&self, _: LeafIndex) -> io::Result<()> {
         let mut state = self.state();
-        let fate = state.next("sync")?;
+        let longest = state.dirty.iter().map(|(_, _, bytes)| bytes.len()).max().unwrap_or_default();
+        let fate = state.next("sync", longest)?;
         // Synced or failed, the pages are no longer dirty.
         for (segment, offset, bytes) in std::mem::take(&mut state.dirty) {
             let persisted = match fate {
@@ -368,7 +378,7 @@ impl Storage for Simulated {
 
     fn quarantine(&self, index: LeafIndex, torn: TornRange) -> io::Result<String> {
         let mut state = self.state();
-        let fate = state.next("quarantine")?;
+        let fate = state.next("quarantine", 0)?;
         let range = torn.offset as usize..(torn.offset + torn.length) as usize;
         let copy = state.seen.segments[&torn.segment][range].to_vec();
         state.whole(fate, |f| f.quarantined.push((index, copy.clone())))?;

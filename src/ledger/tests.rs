@@ -498,6 +498,18 @@ fn golden_entries() -> Vec<(&'static str, Entry)> {
             torn_bytes: 4_096,
         },
     );
+    let stop = entries::epoch_bytes(
+        crate::model::entry::EpochEvent::Stop,
+        entries::EpochFacts {
+            epoch: Epoch(3),
+            now,
+            start: &start(),
+            vkeys: vec!["example.org/log+00000000+AQ==".into()],
+            tree: &tree,
+            clean: true,
+            torn_bytes: 0,
+        },
+    );
     let file = |name: &str| BundleFile { name: name.into(), bytes: Bytes::copy_from_slice(name.as_bytes()) };
     let activation = PolicyActivation {
         activated_by: "start".into(),
@@ -507,8 +519,8 @@ fn golden_entries() -> Vec<(&'static str, Entry)> {
         ordered: None,
         version: None,
     };
-    let vkey = SeedSigner::new(ORIGIN, 2).verifier().to_string().into();
-    let key = entries::key_bytes(crate::model::entry::KeyEvent::Add, vkey, Epoch(3), now);
+    let vkey: Arc<str> = SeedSigner::new(ORIGIN, 2).verifier().to_string().into();
+    let key = |event| parsed(entries::key_bytes(event, vkey.clone(), Epoch(3), now));
     vec![
         ("admin", admin(administration(AdminAction::Freeze))),
         ("admin_of_quarantine", admin(quarantine)),
@@ -522,7 +534,10 @@ fn golden_entries() -> Vec<(&'static str, Entry)> {
         ("outcome", Entry::Outcome(Box::new(outcome))),
         ("refusal", Entry::Refusal(Box::new(refusal))),
         ("epoch", parsed(epoch)),
-        ("key", parsed(key)),
+        ("epoch_stop", parsed(stop)),
+        ("key", key(crate::model::entry::KeyEvent::Add)),
+        ("key_retired", key(crate::model::entry::KeyEvent::Retire)),
+        ("key_compromised", key(crate::model::entry::KeyEvent::Compromised)),
         ("policy", parsed(entries::policy(activation, Epoch(3), now).0)),
     ]
 }

@@ -3,10 +3,10 @@
 //! They keep out what the engine cannot bound or contain, what a replay could not repeat, and what means
 //! something else here than in OPA in the direction of a permit. docs/POLICY.md is the author's side of it.
 
-mod builtins;
+pub(super) mod builtins;
 mod graph;
-mod names;
-mod negation;
+pub(super) mod names;
+pub(super) mod negation;
 #[cfg(test)]
 mod tests;
 mod walk;

@@ -3,6 +3,7 @@
 //! The engine keeps its tree types private; this is the same shape, read from its JSON form. A node this
 //! file does not know, and a tree deeper than the reader's bound of 128 levels, is a refusal of the file:
 //! what cannot be checked is not loaded.
+#![allow(dead_code, reason = "the tree is mirrored whole; not every field has a reader")]
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -24,7 +25,7 @@ pub(super) enum Expr {
     String { span: Span, value: Value },
     RawString { span: Span, value: Value },
     Number { span: Span, value: Value },
-    Bool { span: Span },
+    Bool { span: Span, value: bool },
     Null { span: Span },
     Var { span: Span, value: String },
     Array { span: Span, items: Vec<Expr> },
@@ -37,11 +38,38 @@ pub(super) enum Expr {
     UnaryExpr { span: Span, expr: Box<Expr> },
     RefDot { span: Span, refr: Box<Expr>, field: (Span, Value) },
     RefBrack { span: Span, refr: Box<Expr>, index: Box<Expr> },
-    BinExpr { span: Span, lhs: Box<Expr>, rhs: Box<Expr> },
-    BoolExpr { span: Span, lhs: Box<Expr>, rhs: Box<Expr> },
-    ArithExpr { span: Span, lhs: Box<Expr>, rhs: Box<Expr> },
+    BinExpr { span: Span, op: BinOp, lhs: Box<Expr>, rhs: Box<Expr> },
+    BoolExpr { span: Span, op: BoolOp, lhs: Box<Expr>, rhs: Box<Expr> },
+    ArithExpr { span: Span, op: ArithOp, lhs: Box<Expr>, rhs: Box<Expr> },
     AssignExpr { span: Span, op: AssignOp, lhs: Box<Expr>, rhs: Box<Expr> },
     Membership { span: Span, key: Option<Box<Expr>>, value: Box<Expr>, collection: Box<Expr> },
+}
+
+/// Of sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub(super) enum BinOp {
+    Intersection,
+    Union,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub(super) enum BoolOp {
+    Lt,
+    Le,
+    Eq,
+    Ge,
+    Gt,
+    Ne,
+}
+
+/// `Sub` is of sets too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub(super) enum ArithOp {
+    Add,
+    Sub,
+    Mul,
+    Div,
+    Mod,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -62,6 +90,10 @@ pub(super) enum Literal {
 #[derive(Debug, Deserialize)]
 pub(super) struct WithModifier {
     pub span: Span,
+    /// What is replaced.
+    pub refr: Expr,
+    #[serde(rename = "as")]
+    pub value: Expr,
 }
 
 #[derive(Debug, Deserialize)]
@@ -74,16 +106,22 @@ pub(super) struct Statement {
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Query {
+    pub span: Span,
     pub stmts: Vec<Statement>,
 }
 
 #[derive(Debug, Deserialize)]
 pub(super) struct RuleAssign {
+    pub span: Span,
+    pub op: AssignOp,
     pub value: Expr,
 }
 
 #[derive(Debug, Deserialize)]
 pub(super) struct RuleBody {
+    pub span: Span,
+    /// Tried only if none before it holds.
+    pub is_else: bool,
     pub assign: Option<RuleAssign>,
     pub query: Query,
 }
@@ -98,7 +136,7 @@ pub(super) enum RuleHead {
 #[derive(Debug, Deserialize)]
 pub(super) enum Rule {
     Spec { span: Span, head: RuleHead, bodies: Vec<RuleBody> },
-    Default { span: Span, refr: Expr, args: Vec<Expr>, value: Expr },
+    Default { span: Span, refr: Expr, args: Vec<Expr>, op: AssignOp, value: Expr },
 }
 
 #[derive(Debug, Deserialize)]
@@ -109,6 +147,7 @@ pub(super) struct Package {
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Import {
+    pub span: Span,
     pub refr: Expr,
     #[serde(default, rename = "as")]
     pub alias: Option<Span>,
@@ -157,6 +196,16 @@ impl Parsed {
         self.file.text.get(span.start as usize..span.end as usize).unwrap_or_default()
     }
 
+    /// Where a span begins and ends on its line, in characters from 1; the engine counts a tab as four.
+    pub(super) fn columns(&self, span: Span) -> (u32, u32) {
+        let before = self.file.text.get(..span.start as usize).unwrap_or_default();
+        let line = before.rsplit('\n').next().unwrap_or_default();
+        let width = self.text(span).lines().next().map_or(0, |text| text.chars().count());
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX - 2);
+        let column = count(line.chars().count()) + 1;
+        (column, column.saturating_add(count(width.max(1))))
+    }
+
     pub(super) fn fault(&self, span: Span, rule: &'static str, message: String) -> Fault {
         Fault { file: self.file.name.clone(), line: span.line, column: span.col, rule, message }
     }
@@ -184,7 +233,7 @@ impl Expr {
             Self::String { span, .. }
             | Self::RawString { span, .. }
             | Self::Number { span, .. }
-            | Self::Bool { span }
+            | Self::Bool { span, .. }
             | Self::Null { span }
             | Self::Var { span, .. }
             | Self::Array { span, .. }

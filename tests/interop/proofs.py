@@ -110,9 +110,15 @@ def main() -> None:
             other = note.replace(f"\n{len(leaves)}\n", f"\n{len(leaves) + 1}\n")
             forged = entry(leaf, index, path, other, log_id)
             wrong += refused(lambda: verify_checkpoint(keyring, forged))
-    types = sorted({json.loads(leaf)["type"] for leaf in leaves})
+    parsed_leaves = [json.loads(leaf) for leaf in leaves]
+    types = sorted({leaf["type"] for leaf in parsed_leaves})
+    # Members that only some decisions have.
+    decisions = [leaf for leaf in parsed_leaves if leaf["type"] == "decision"]
+    members = set().union(*(decision.keys() | decision["request"].keys() for decision in decisions))
+    forms = sorted(members & {"_sd", "claim", "hold"})
     signatures = len(signed.signed_note.signatures)
-    print(json.dumps({"size": len(leaves), "refused": wrong, "signatures": signatures, "types": types}))
+    found = {"size": len(leaves), "refused": wrong, "signatures": signatures, "types": types, "forms": forms}
+    print(json.dumps(found))
 
 
 main()

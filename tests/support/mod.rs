@@ -3,9 +3,11 @@
 pub mod auditor;
 pub mod client;
 pub mod http2;
+pub mod mounted;
 pub mod upstream;
 pub mod world;
 
 pub use client::{Client, request};
+pub use mounted::Mounted;
 pub use upstream::{Gate, Reads, Script, Step, Upstream};
 pub use world::{KEY, OTHER_KEY, SLOT, Saved, Setup, World};

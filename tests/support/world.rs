@@ -323,8 +323,12 @@ impl World {
     }
 
     pub fn run_inside(&mut self) {
+        self.run_inside_at(Clock::system());
+    }
+
+    /// In this process, by this clock.
+    pub fn run_inside_at(&mut self, clock: Clock) {
         let file = self.config_file(0, 0);
-        let clock = Clock::system();
         let surroundings = Surroundings { clock: &clock, variable: &|_| None, secrets: SecretsAre::Needed };
         let config = Config::load(&file, surroundings).unwrap_or_else(|invalid| panic!("{invalid}"));
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -578,12 +582,17 @@ impl World {
 
     /// Asks a program to stop and waits, however it ends; its log is looked at later.
     pub fn stop_program(&mut self) {
-        if let Running::Program(mut program) = std::mem::replace(&mut self.running, Running::Not) {
-            // It may have ended already.
-            let pid = program.pid().to_string();
-            let _ = Command::new("kill").args(["-TERM", &pid]).stderr(Stdio::null()).status();
-            program.wait();
+        if matches!(self.running, Running::Program(_)) {
+            self.end_program();
         }
+    }
+
+    /// The same; how it ended, and what it said.
+    pub fn end_program(&mut self) -> (ExitStatus, String) {
+        // It may have ended already.
+        let pid = self.program().pid().to_string();
+        let _ = Command::new("kill").args(["-TERM", &pid]).stderr(Stdio::null()).status();
+        self.wait_for_end()
     }
 
     pub fn program_has_ended(&mut self) -> bool {
@@ -595,19 +604,26 @@ impl World {
         self.key.to_string()
     }
 
-    /// Keeps the log as it lies there, and what the upstream got until now; nothing may be running.
+    /// Keeps the log and the keys of salts as they lie there, and what the upstream got until now; nothing may be
+    /// running.
     pub fn save(&self) -> Saved {
         assert!(matches!(self.running, Running::Not), "the gateway still runs");
         let dir = TempDir::new_in(self.dir.path()).expect("made");
-        copy_dir(&self.path("ledger"), &dir.path().join("ledger"));
+        for name in ["ledger", "salts"].iter().filter(|name| self.path(name).exists()) {
+            copy_dir(&self.path(name), &dir.path().join(name));
+        }
         Saved { dir, captures: self.upstream.captures() }
     }
 
     /// Goes back to what was saved.
     pub fn restore(&mut self, saved: &Saved) {
         assert!(matches!(self.running, Running::Not), "the gateway still runs");
-        fs::remove_dir_all(self.path("ledger")).expect("removed");
-        copy_dir(&saved.dir.path().join("ledger"), &self.path("ledger"));
+        for name in ["ledger", "salts"].iter().filter(|name| self.path(name).exists()) {
+            fs::remove_dir_all(self.path(name)).expect("removed");
+        }
+        for name in ["ledger", "salts"].iter().filter(|name| saved.dir.path().join(name).exists()) {
+            copy_dir(&saved.dir.path().join(name), &self.path(name));
+        }
         self.upstream.put_captures(saved.captures.clone());
     }
 

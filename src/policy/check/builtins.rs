@@ -131,11 +131,17 @@ const REFUSED: &[(&str, &str)] = &[
 ];
 
 /// Whether a call of this name could be meant as a builtin.
-pub(super) fn is_known(name: &str) -> bool {
+pub(in crate::policy) fn is_known(name: &str) -> bool {
     TOTAL.contains(&name)
         || PARTIAL.contains(&name)
         || CONSTRAINED.contains(&name)
         || REFUSED.iter().any(|(refused, _)| *refused == name)
+}
+
+/// Every builtin that may be called.
+#[cfg(test)]
+pub(in crate::policy) fn allowed() -> impl Iterator<Item = &'static str> {
+    TOTAL.iter().chain(PARTIAL).chain(CONSTRAINED).copied()
 }
 
 /// Whether a call on defined arguments always has a value.

@@ -9,7 +9,7 @@ use crate::model::Json;
 
 /// What a rule gives when none of its bodies holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(in crate::policy) enum Kind {
     Function,
     /// Partial sets and objects, and rules with a default or a constant: there is always a value.
     Defined,
@@ -17,7 +17,7 @@ pub(super) enum Kind {
 }
 
 /// A module with its package and imports.
-pub(super) struct Named<'a> {
+pub(in crate::policy) struct Named<'a> {
     pub parsed: &'a Parsed,
     pub package: Vec<String>,
     /// Alias to path, `input` or `data` first.
@@ -25,7 +25,7 @@ pub(super) struct Named<'a> {
 }
 
 /// Every package, rule and document of the bundle.
-pub(super) struct World<'a> {
+pub(in crate::policy) struct World<'a> {
     pub modules: Vec<Named<'a>>,
     pub packages: BTreeMap<Vec<String>, BTreeMap<String, Kind>>,
     pub mounts: Vec<Vec<String>>,
@@ -33,17 +33,17 @@ pub(super) struct World<'a> {
 }
 
 /// Names that are bound here.
-pub(super) type Scope = BTreeSet<String>;
+pub(in crate::policy) type Scope = BTreeSet<String>;
 
 /// What a reference begins at.
-pub(super) enum Root {
+pub(in crate::policy) enum Root {
     Local,
     Input(Vec<String>),
     Data(Vec<String>),
 }
 
 /// Where a path under `data` leads.
-pub(super) enum Place {
+pub(in crate::policy) enum Place {
     Rule {
         node: String,
         kind: Kind,
@@ -56,7 +56,7 @@ pub(super) enum Place {
 }
 
 impl<'a> World<'a> {
-    pub(super) fn new(modules: &'a [Parsed], files: &[DataFile], data: &'a Json) -> Self {
+    pub(in crate::policy) fn new(modules: &'a [Parsed], files: &[DataFile], data: &'a Json) -> Self {
         let mut world = Self { modules: Vec::new(), packages: BTreeMap::new(), mounts: Vec::new(), data };
         for file in files {
             world.mounts.push(file.mount.iter().map(|part| part.to_string()).collect());
@@ -78,7 +78,7 @@ impl<'a> World<'a> {
         world
     }
 
-    pub(super) fn root(&self, module: &Named<'_>, scope: &Scope, name: &str) -> Root {
+    pub(in crate::policy) fn root(&self, module: &Named<'_>, scope: &Scope, name: &str) -> Root {
         if scope.contains(name) {
             return Root::Local;
         }
@@ -98,7 +98,7 @@ impl<'a> World<'a> {
         }
     }
 
-    pub(super) fn place(&self, path: &[String]) -> Place {
+    pub(in crate::policy) fn place(&self, path: &[String]) -> Place {
         let longest = self.packages.iter().filter(|(p, _)| path.starts_with(p)).max_by_key(|(p, _)| p.len());
         if let Some((package, rules)) = longest {
             let Some(name) = path.get(package.len()) else { return Place::Packages };
@@ -120,7 +120,7 @@ impl<'a> World<'a> {
     }
 
     /// Whether the documents hold a value at exactly this path.
-    pub(super) fn has_value(&self, path: &[String]) -> bool {
+    pub(in crate::policy) fn has_value(&self, path: &[String]) -> bool {
         let step = |at: &'a Json, name: &String| at.as_object().and_then(|o| o.member(name));
         path.iter().try_fold(self.data, step).is_some()
     }
@@ -174,7 +174,7 @@ fn static_path(reference: &Reference<'_>) -> Option<Vec<String>> {
 }
 
 /// Adds the names a pattern binds.
-pub(super) fn bind(pattern: &Expr, scope: &mut Scope) {
+pub(in crate::policy) fn bind(pattern: &Expr, scope: &mut Scope) {
     match pattern {
         Expr::Var { value, .. } => {
             scope.insert(value.clone());
@@ -186,7 +186,7 @@ pub(super) fn bind(pattern: &Expr, scope: &mut Scope) {
 }
 
 /// The names a query declares for itself and what is inside it.
-pub(super) fn declared(parsed: &Parsed, body: &[Statement]) -> Scope {
+pub(in crate::policy) fn declared(parsed: &Parsed, body: &[Statement]) -> Scope {
     let mut scope = Scope::new();
     for statement in body {
         match &statement.literal {

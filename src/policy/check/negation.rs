@@ -269,7 +269,7 @@ impl Here<'_> {
 }
 
 /// `a.b.c` of a function's name.
-pub(super) fn dotted(reference: &Reference<'_>) -> String {
+pub(in crate::policy) fn dotted(reference: &Reference<'_>) -> String {
     let mut name = reference.root.to_string();
     for step in &reference.steps {
         match step {

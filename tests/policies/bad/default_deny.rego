@@ -1,0 +1,6 @@
+# expect contract_shape at 6
+package gateway.payments
+
+permit contains "may_list" if input.action == "charge.list"
+
+default deny := false

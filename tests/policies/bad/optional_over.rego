@@ -1,0 +1,14 @@
+# expect optional_unguarded at 13:2
+package gateway.payments
+
+permit contains "may_list" if input.action == "charge.list"
+
+permit contains "charge" if {
+	input.action == "charge.create"
+	input.request.body.amount < 5000
+}
+
+deny contains "discount" if {
+	input.action == "charge.create"
+	input.request.body.discount > 50
+}

@@ -1,0 +1,6 @@
+# expect builtin_unbounded at 6
+package gateway.payments
+
+permit contains "may_list" if input.action == "charge.list"
+
+deny contains "x" if regex.match(input.actor.claims.pattern, input.request.path)

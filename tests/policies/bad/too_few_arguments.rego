@@ -1,0 +1,6 @@
+# expect arity at 6:22
+package gateway.payments
+
+permit contains "may_list" if input.action == "charge.list"
+
+deny contains "x" if startswith(input.actor.id)

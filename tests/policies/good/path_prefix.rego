@@ -1,0 +1,3 @@
+package gateway.payments
+
+permit contains "charges" if startswith(input.request.path, "/v1/charges")
