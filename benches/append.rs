@@ -1,9 +1,13 @@
-//! Leaves appended with a real fdatasync, by how many callers there are.
+//! Leaves appended with a real fdatasync, by how many share one.
 //!
-//! `cargo bench --bench append -- [SECONDS] [--callers N[,N..]] [--dir DIR]`. Each caller appends in a loop, as requests
-//! do: while one batch is written, the next one gathers. So the batch that shares a sync is measured, not set: it is about
-//! half of the callers, because the others' answers are on their way. Each line is a log of its own, first run warm; the
-//! archiver and the sealer follow behind on the same cores.
+//! `cargo bench --bench append -- [SECONDS] [--callers N[xB][,..]] [--dir DIR]`. Each of N callers hands in B leaves at once
+//! (1 if it is not said) and waits until all of them are durable and signed, in a loop. While one batch is written the next
+//! one gathers, so the batch that shares a sync is measured, not set. With 1 leaf a caller, as requests are, it is about half
+//! of the callers, because the others' answers are on their way; `2x64` gives batches of 64.
+//!
+//! Archiver and sealer follow behind on the same cores. What they had not done when the time was over is told too: how many
+//! leaves were not archived, how many segments not sealed, and the rate until all was archived. CPU time includes
+//! that. Each line is a log of its own, first run warm.
 
 #![allow(clippy::disallowed_methods, reason = "a bench lays out its own files and measures time")]
 
@@ -13,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use interlock::clock::Clock;
 use interlock::ledger::{Closed, FileSigner, Ledger, Observer, PolicyActivation, Settings, Start};
 use interlock::model::{Digest, LogOrigin};
@@ -21,8 +26,8 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
 const SECONDS_DEFAULT: u64 = 5;
-/// Batches of about 1, 16, 64 and 256 come of these.
-const CALLERS_DEFAULT: [usize; 4] = [1, 32, 128, 512];
+/// Callers, and leaves that each hands in at once.
+const CALLERS_DEFAULT: [(usize, usize); 6] = [(1, 1), (2, 16), (2, 64), (2, 256), (32, 1), (128, 1)];
 const WARM_UP: Duration = Duration::from_secs(1);
 /// How many clock ticks `/proc/self/stat` counts in a second, on every Linux.
 const TICKS: f64 = 100.0;
@@ -34,20 +39,21 @@ fn main() -> ExitCode {
         let read = match argument.as_str() {
             "--callers" => arguments
                 .next()
-                .and_then(|list| list.split(',').map(|n| n.parse().ok()).collect())
+                .and_then(|list| list.split(',').map(callers_and_leaves).collect())
                 .map(|list| callers = list),
             "--dir" => arguments.next().map(|path| dir = Some(PathBuf::from(path))),
             number => number.parse().ok().map(|number| seconds = number),
         };
         if read.is_none() {
-            eprintln!("usage: cargo bench --bench append -- [SECONDS] [--callers N[,N..]] [--dir DIR]");
+            eprintln!("usage: cargo bench --bench append -- [SECONDS] [--callers N[xB][,..]] [--dir DIR]");
             return ExitCode::from(2);
         }
     }
     // Beside the build, on a real disk: a temporary directory may be memory.
     let dir = dir.unwrap_or_else(|| env!("CARGO_TARGET_TMPDIR").into());
     println!(
-        "callers  leaves a batch   leaves/s  commit us  sync us  leaves/s of commits     p50 us     p99 us  CPU us a leaf"
+        "callers  leaves a batch   leaves/s  commit us  sync us  leaves/s of commits     p50 us     p99 us  CPU us a leaf  \
+         not archived  leaves/s archived  not sealed"
     );
     // Removed at the end of all: for minutes ext4 looks for files just removed whenever one is made, as the archiver does.
     let logs: Vec<_> =
@@ -56,23 +62,35 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn measure(dir: &Path, callers: usize, time: Duration) -> TempDir {
+/// `N` or `NxB`.
+fn callers_and_leaves(text: &str) -> Option<(usize, usize)> {
+    let (callers, leaves) = text.split_once('x').unwrap_or((text, "1"));
+    Some((callers.parse().ok()?, leaves.parse().ok().filter(|leaves| *leaves > 0)?))
+}
+
+fn measure(dir: &Path, (callers, at_once): (usize, usize), time: Duration) -> TempDir {
     let dir = tempfile::tempdir_in(dir).expect("a directory");
     let runtime = runtime();
     let commits = Arc::new(Commits::default());
     let ledger = open(dir.path(), Arc::clone(&commits));
-    runtime.block_on(run(&ledger, callers, WARM_UP));
+    runtime.block_on(run(&ledger, (callers, at_once), WARM_UP));
     commits.forget();
     let (before, cpu, begun) = (ledger.statistics(), cpu_seconds(), Instant::now());
-    let mut latencies = runtime.block_on(run(&ledger, callers, time));
-    let (after, cpu, took) = (ledger.statistics(), cpu_seconds() - cpu, begun.elapsed().as_secs_f64());
+    let mut latencies = runtime.block_on(run(&ledger, (callers, at_once), time));
+    let (after, took) = (ledger.statistics(), begun.elapsed().as_secs_f64());
+    let not_sealed = raw_segments(dir.path()).saturating_sub(1);
+    while ledger.reader().lag() > 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let (cpu, until_archived) = (cpu_seconds() - cpu, begun.elapsed().as_secs_f64());
     assert_eq!(runtime.block_on(ledger.close(Duration::ZERO)), Closed::Clean);
 
     let (leaves, frames) = ((after.leaves - before.leaves) as f64, (after.frames - before.frames) as f64);
     latencies.sort_unstable();
     let at = |share: usize| latencies[latencies.len() * share / 100];
     println!(
-        "{callers:>7}  {:>14.1}  {:>9.0}  {:>9.0}  {:>7.0}  {:>19.0}  {:>9}  {:>9}  {:>13.2}",
+        "{:>7}  {:>14.1}  {:>9.0}  {:>9.0}  {:>7.0}  {:>19.0}  {:>9}  {:>9}  {:>13.2}  {:>12}  {:>17.0}  {:>10}",
+        format!("{callers}x{at_once}"),
         leaves / frames,
         leaves / took,
         commits.took() / frames * 1e6,
@@ -81,6 +99,9 @@ fn measure(dir: &Path, callers: usize, time: Duration) -> TempDir {
         at(50),
         at(99),
         cpu / leaves * 1e6,
+        after.archive_lag,
+        leaves / until_archived,
+        not_sealed,
     );
     dir
 }
@@ -89,8 +110,8 @@ fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
 }
 
-/// Every caller in a loop of its own; how long each append took, us.
-async fn run(ledger: &Ledger, callers: usize, time: Duration) -> Vec<u32> {
+/// Every caller in a loop of its own; how long each wait was, us.
+async fn run(ledger: &Ledger, (callers, at_once): (usize, usize), time: Duration) -> Vec<u32> {
     let until = Instant::now() + time;
     let mut tasks = JoinSet::new();
     for caller in 0..callers {
@@ -103,12 +124,23 @@ async fn run(ledger: &Ledger, callers: usize, time: Duration) -> Vec<u32> {
                 if begun >= until {
                     return latencies;
                 }
-                ledger.record_policy(activation.clone()).await.expect("recorded");
+                let appends = (0..at_once).map(|_| ledger.record_policy(activation.clone()));
+                for recorded in join_all(appends).await {
+                    recorded.expect("recorded");
+                }
                 latencies.push(begun.elapsed().as_micros() as u32);
             }
         });
     }
     tasks.join_all().await.concat()
+}
+
+/// The segment that is appended to, and those that are full and not sealed.
+fn raw_segments(dir: &Path) -> usize {
+    let files = std::fs::read_dir(dir.join("frames")).expect("readable");
+    files
+        .filter(|file| file.as_ref().is_ok_and(|f| f.file_name().as_encoded_bytes().ends_with(b".frames")))
+        .count()
 }
 
 /// What all threads of this process took so far, in user and kernel mode.

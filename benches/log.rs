@@ -1,11 +1,16 @@
 //! A log of many leaves: how fast it grows, and what it costs to start, to look up, to prove and to verify.
 //!
 //! `cargo bench --bench log -- [LEAVES] [--dir DIR]` (10 million by default, about 15 GB). Each figure comes from a process
-//! of its own, so that memory is that of what is measured and of nothing before it.
+//! of its own, so that memory is that of what is measured and of nothing before it. Start and memory are those of
+//! `interlock run` itself: on an empty log, on the log after a clean stop, after a kill in the midst of writing, and after a
+//! kill of the gateway.
+//!
+//! Leaves are those of a gateway: each decision has its policy input beside it, an actor out of 1,000, and an idempotency key of
+//! its own, claimed for a second. What live claims take is another question (`--bench state`).
 
 #![allow(clippy::disallowed_methods, reason = "a bench lays out its own files and measures time")]
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
@@ -13,13 +18,15 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
+use interlock::authority::{Fold, Versions};
 use interlock::canonical::target::CanonicalTarget;
 use interlock::canonical::{
     BodyRules, ExecutionRequest, Forward, Received, ReceivedHead, Required, Rules, Version, canonicalize,
 };
-use interlock::clock::Clock;
+use interlock::clock::{Clock, WallTime};
 use interlock::ledger::{
-    FileSigner, Ledger, Outcome, PolicyActivation, Reader, Recording, ResponseSeen, Sent, Settings, Start,
+    FileSigner, Ledger, Outcome, PolicyActivation, Reader, Recording, ResponseSeen, Search, Sent, Settings,
+    Start,
 };
 use interlock::merkle::note::{Signer, VerifierKey};
 use interlock::merkle::proof::verify_inclusion;
@@ -36,6 +43,8 @@ const LEAVES_DEFAULT: u64 = 10_000_000;
 /// Requests at one time.
 const CALLERS: usize = 64;
 const LOOKUPS: usize = 1_000;
+const ACTORS: u64 = 1_000;
+const CLAIMED: Duration = Duration::from_secs(1);
 const ORIGIN: &str = "example.org/bench";
 const POLICY: &str = "package bench\npermit contains \"small\" if input.request.body.amount < 1000000\n";
 
@@ -45,7 +54,8 @@ fn main() -> ExitCode {
     let done = match *words.as_slice() {
         ["empty", dir] => empty(Path::new(dir)),
         ["build", dir, leaves] => build(Path::new(dir), leaves.parse().expect("a number")),
-        ["start", dir] => start(Path::new(dir)),
+        ["look-up", dir] => look_up_all(Path::new(dir)),
+        ["gateway", dir, end] => gateway(Path::new(dir), end == "kill"),
         ["crash", dir] => crash(Path::new(dir)),
         ["verify", dir] => verify(Path::new(dir)),
         [] => all(LEAVES_DEFAULT, None),
@@ -67,10 +77,13 @@ fn all(leaves: u64, dir: Option<PathBuf>) -> bool {
     let run = |words: &[&str]| Command::new(&own).args(words).status().is_ok_and(|status| status.success());
     let (log, none) = (dir.join("log"), dir.join("empty"));
     let (log, none) = (log.to_str().expect("UTF-8"), none.to_str().expect("UTF-8"));
-    let built = run(&["empty", none]) && run(&["build", log, &leaves.to_string()]) && run(&["start", log]);
+    let built =
+        run(&["empty", none]) && run(&["gateway", none, "stop"]) && run(&["build", log, &leaves.to_string()]);
+    say("after a clean stop", "");
+    let built = built && run(&["gateway", log, "stop"]) && run(&["look-up", log]);
     // It ends without closing, as a kill would end it; how it ended says nothing.
     run(&["crash", log]);
-    built && run(&["start", log]) && run(&["verify", log])
+    built && run(&["gateway", log, "kill"]) && run(&["gateway", log, "stop"]) && run(&["verify", log])
 }
 
 fn say(what: &str, figure: impl std::fmt::Display) {
@@ -80,7 +93,11 @@ fn say(what: &str, figure: impl std::fmt::Display) {
 
 /// Resident memory of this process, MiB.
 fn resident() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    resident_of(std::process::id())
+}
+
+fn resident_of(process: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("Linux");
     let line = status.lines().find(|l| l.starts_with("VmRSS:")).expect("a line");
     let kib: f64 = line.split_whitespace().nth(1).expect("a number").parse().expect("a number");
     kib / 1024.0
@@ -106,7 +123,8 @@ fn open(dir: &Path) -> Ledger {
         salts: None,
     };
     let start = Start {
-        follower: std::sync::Arc::new(()),
+        // What claims leave behind is kept, or the gateway would have to make it of all leaves.
+        follower: Fold::new(Versions::new()),
         binary_digest: Digest::of(b"binary"),
         config_digest: Digest::of(b"config"),
         observer: Arc::new(()),
@@ -121,7 +139,7 @@ fn runtime() -> tokio::runtime::Runtime {
 fn empty(dir: &Path) -> bool {
     let ledger = open(dir);
     std::thread::sleep(Duration::from_millis(200));
-    say("memory, empty log", format_args!("{:.1} MiB", resident()));
+    say("memory of the ledger alone, empty log", format_args!("{:.1} MiB", resident()));
     runtime().block_on(ledger.close(Duration::ZERO));
     true
 }
@@ -140,8 +158,8 @@ fn build(dir: &Path, leaves: u64) -> bool {
             let (ledger, pdp, clock) = (ledger.clone(), pdp.clone(), clock.clone());
             let share = pairs / CALLERS as u64 + u64::from(caller < pairs % CALLERS as u64);
             callers.spawn(async move {
-                for _ in 0..share {
-                    one(&ledger, &pdp, &clock).await;
+                for n in 0..share {
+                    one(&ledger, &pdp, &clock, n * CALLERS as u64 + caller).await;
                 }
             });
         }
@@ -175,12 +193,12 @@ async fn activate(ledger: &Ledger, pdp: &Pdp) {
     ledger.record_policy(activation).await.expect("recorded");
 }
 
-async fn one(ledger: &Ledger, pdp: &Pdp, clock: &Clock) {
-    let Judgment::Permit(permit) = pdp.judge(question(clock)).await else { panic!("permitted") };
-    let recorded = ledger
-        .record_permit(permit, Recording::new(ledger.new_id().expect("random"), None))
-        .await
-        .expect("recorded");
+async fn one(ledger: &Ledger, pdp: &Pdp, clock: &Clock, number: u64) {
+    let Judgment::Permit(permit) = pdp.judge(question(clock, number)).await else { panic!("permitted") };
+    let until = WallTime::from_unix_ns(clock.wall().unix_ns() + CLAIMED.as_nanos() as u64);
+    let recording =
+        Recording { claim_until: Some(until), ..Recording::new(ledger.new_id().expect("random"), None) };
+    let recorded = ledger.record_permit(permit, recording).await.expect("recorded");
     let (evaluated, _, mut open) = recorded.into_parts();
     open.bytes_may_leave();
     let request = &evaluated.execution().request;
@@ -195,18 +213,76 @@ async fn one(ledger: &Ledger, pdp: &Pdp, clock: &Clock) {
     open.close(outcome).durable().await.expect("recorded");
 }
 
-/// Opens the log as a start does: time, memory, lookups and proofs.
-fn start(dir: &Path) -> bool {
+/// `interlock run` on this log: how long until it is ready, and its memory once all is archived.
+fn gateway(dir: &Path, is_killed: bool) -> bool {
+    let (main, admin) = (free_port(), free_port());
+    let place = dir.with_extension("gateway");
+    let policies = place.join("policies");
+    std::fs::create_dir_all(&policies).expect("made");
+    std::fs::write(policies.join("bench.rego"), POLICY).expect("written");
+    drop(key(dir));
+    let config = place.join("interlock.yaml");
+    let text = format!(
+        "log_origin: {ORIGIN}\nledger: {{ dir: {log}, signing_key: {key} }}\npolicy: {{ dir: ./policies }}\n\
+         admin: {{ listen: \"127.0.0.1:{admin}\" }}\ntelemetry: {{ format: json, level: error }}\n\
+         listeners:\n  - {{ name: main, address: \"127.0.0.1:{main}\" }}\n\
+         surfaces:\n  - name: payments\n    listener: main\n    package: bench\n    \
+         identity: {{ api_key: {{ headers: [authorization] }} }}\n    \
+         upstream: {{ url: \"http://127.0.0.1:9\" }}\n    \
+         routes:\n      - {{ action: charge.create, method: POST, path: /v1/charges, body: json }}\n",
+        log = dir.display(),
+        key = dir.with_extension("key").display(),
+    );
+    std::fs::write(&config, text).expect("written");
     let begun = Instant::now();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_interlock"))
+        .arg("run")
+        .arg("--config")
+        .arg(config)
+        .spawn()
+        .expect("starts");
+    while !ask(admin, "/readyz").is_some_and(|answer| answer.starts_with("HTTP/1.1 200")) {
+        if child.try_wait().expect("a child").is_some() {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    say("gateway ready", format_args!("{:.3} s", begun.elapsed().as_secs_f64()));
+    // What it has to archive is done in this time, and its memory settles.
+    std::thread::sleep(Duration::from_secs(2));
+    say("memory of the gateway", format_args!("{:.1} MiB", resident_of(child.id())));
+    if is_killed {
+        child.kill().expect("killed");
+        say("gateway killed", "");
+        return child.wait().is_ok();
+    }
+    let told = Command::new("kill").arg("-TERM").arg(child.id().to_string()).status();
+    told.is_ok_and(|status| status.success()) && child.wait().is_ok_and(|status| status.success())
+}
+
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    listener.local_addr().expect("bound").port()
+}
+
+fn ask(port: u16, path: &str) -> Option<String> {
+    let mut connection = std::net::TcpStream::connect(("127.0.0.1", port)).ok()?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    connection.write_all(request.as_bytes()).ok()?;
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).ok()?;
+    Some(answer)
+}
+
+/// Lookups and proofs, by the ledger in this process.
+fn look_up_all(dir: &Path) -> bool {
     let ledger = open(dir);
-    say("start", format_args!("{:.3} s", begun.elapsed().as_secs_f64()));
     let reader = ledger.reader();
     while reader.lag() > 0 {
         std::thread::sleep(Duration::from_millis(10));
     }
-    say("memory", format_args!("{:.1} MiB", resident()));
     look_up(&reader, &key(dir).verifier().clone());
-    say("memory after that", format_args!("{:.1} MiB", resident()));
+    say("memory of the ledger alone after that", format_args!("{:.1} MiB", resident()));
     runtime().block_on(ledger.close(Duration::ZERO));
     true
 }
@@ -218,7 +294,8 @@ fn look_up(reader: &Reader, key: &VerifierKey) {
         .expect("signed")
         .checkpoint()
         .clone();
-    let (mut proofs, mut lookups) = (Vec::new(), Vec::new());
+    let (mut proofs, mut ids, mut actors, mut keys, mut times) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut position = 0x9e37_79b9_7f4a_7c15_u64;
     while proofs.len() < LOOKUPS {
         position = position.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
@@ -232,12 +309,33 @@ fn look_up(reader: &Reader, key: &VerifierKey) {
         if let Ok(Entry::Decision(decision)) = Entry::from_bytes_unverified(&entry) {
             let begun = Instant::now();
             let found = reader.find(&at, decision.id).expect("looked up").expect("found");
-            lookups.push(begun.elapsed());
+            ids.push(begun.elapsed());
             assert_eq!(found.0, index);
+            let first = |query: Search| {
+                let begun = Instant::now();
+                let found = reader.search(&at, &query).expect("searched").remove(0);
+                (found.0, begun.elapsed())
+            };
+            // The next leaf of the actor from anywhere; the only one of a key; the first of a time.
+            let all = || Search::from(LeafIndex(0), 1);
+            let from_here = Search::from(index, 1);
+            let (found, took) = first(Search { actor: Some(decision.actor.id.clone()), ..from_here });
+            actors.push(took);
+            assert_eq!(found, index);
+            let (found, took) = first(Search { idempotency_key: decision.idempotency_key.clone(), ..all() });
+            keys.push(took);
+            assert_eq!(found, index);
+            let time = WallTime::parse_rfc3339(&decision.time).expect("a time");
+            let (found, took) = first(Search { since: Some(time), ..all() });
+            times.push(took);
+            assert!(found <= index);
         }
     }
     say("one proof", percentiles(proofs));
-    say("one lookup by id", percentiles(lookups));
+    say("one lookup by id", percentiles(ids));
+    say("one lookup by actor", percentiles(actors));
+    say("one lookup by idempotency key", percentiles(keys));
+    say("one lookup by time", percentiles(times));
 }
 
 fn percentiles(mut times: Vec<Duration>) -> String {
@@ -252,8 +350,8 @@ fn crash(dir: &Path) -> bool {
     let clock = Clock::system();
     runtime().block_on(async {
         activate(&ledger, &pdp).await;
-        for _ in 0..1_000 {
-            one(&ledger, &pdp, &clock).await;
+        for n in 0..1_000 {
+            one(&ledger, &pdp, &clock, u64::MAX / 2 + n).await;
         }
     });
     say("killed", "");
@@ -280,11 +378,13 @@ fn pdp() -> Pdp {
     Pdp::start(bundle, policy::Settings::default(), Clock::system(), None).expect("threads")
 }
 
-/// What every agent of this bench asks, made anew each time: a request is no value to copy.
-fn question(clock: &Clock) -> Question {
+/// What an agent of this bench asks, made anew each time: a request is no value to copy.
+fn question(clock: &Clock, number: u64) -> Question {
     let mut headers = HeaderMap::new();
     headers.insert("host", HeaderValue::from_static("api.example"));
     headers.insert("content-type", HeaderValue::from_static("application/json"));
+    let key = format!("order-{number:020}");
+    headers.insert("idempotency-key", key.parse().expect("visible ASCII"));
     let head = ReceivedHead {
         version: Version::Http11,
         method: http::Method::POST,
@@ -304,13 +404,13 @@ fn question(clock: &Clock) -> Question {
         credential: None,
         path: Default::default(),
         query_lists: Default::default(),
-        idempotency_key: Required::Optional,
+        idempotency_key: Required::Required,
     };
     let body =
         Bytes::from_static(br#"{"amount":4200,"currency":"eur","customer":"cus_1","description":"order 7"}"#);
     let request = canonicalize(Received { head, body }, target, Vec::new(), &rules).expect("canonical");
     let actor = Actor {
-        id: "agent-7".parse().expect("an id"),
+        id: format!("agent-{}", number % ACTORS).parse().expect("an id"),
         method: AuthenticationMethod::ApiKey,
         credential_digest: None,
         claims: Json::object([("roles", Json::Array(vec![Json::string("agent")]))]),
@@ -326,7 +426,12 @@ fn question(clock: &Clock) -> Question {
         },
         package: "bench".parse().expect("a name"),
         context: Context::empty(1),
-        read_set: ReadSet { watched: Vec::new(), state: Vec::new(), captured_at: clock.monotonic() },
+        read_set: ReadSet {
+            watched: Vec::new(),
+            state: Vec::new(),
+            captured_at: clock.monotonic(),
+            approvals_until: None,
+        },
         now: clock.wall(),
     }
 }

@@ -20,13 +20,13 @@ mod rate;
 
 use std::convert::Infallible;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -37,7 +37,7 @@ use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::time::{interval, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
@@ -45,23 +45,24 @@ pub use control::Control;
 pub use control::Done;
 pub use door::Door;
 pub use log::LogApi;
-pub use operators::{CertificateOf, NotAnOperator, Operator, Operators, TOKEN_START, Token};
+pub use operators::{CertificateOf, NotAnOperator, Operator, Operators, SharedOperators, TOKEN_START, Token};
 pub use policy::{PolicyAsk, PolicyAsks, PolicyHealth, PolicyOrder, PolicyOrders};
 pub use problem::Refusal;
-pub use rate::Rate;
+pub use rate::{Rate, Whence};
 
-use crate::authority::Restricted;
-use crate::ingress::Impatient;
+use crate::authority::{Restricted, fault_of_handshake};
+use crate::clock::{Anchor, Clock};
+use crate::ingress::{self, Impatient, SharedTls};
 use crate::ledger::{Health, Ledger};
 use crate::limits;
-use crate::model::{ReceiptId, SurfaceName};
+use crate::model::{CredentialFault, LeafIndex, ReceiptId, SurfaceName};
 use crate::policy::Pdp;
 use crate::respond::ResponseBody;
 use crate::sinks;
 use crate::telemetry::Metrics;
 use crate::upstream::Upstream;
 use endpoint::{Change, Endpoint, takes_reads};
-use listing::Listed;
+use listing::Page;
 use operators::{Presented, Unproved, role_name};
 
 /// What the admin listener can see and do.
@@ -73,38 +74,51 @@ pub struct Admin {
     pub sinks: Vec<sinks::Progress>,
     pub log: LogApi,
     pub drain: CancellationToken,
+    /// Of the start.
+    pub anchor: Anchor,
     pub control: Arc<Control>,
-    pub operators: Arc<Operators>,
+    pub operators: SharedOperators,
     pub door: Door,
-    pub rate: Rate,
+    pub rate: Rate<Arc<str>>,
+    pub peers: Rate<Whence>,
     pub policy: PolicyHealth,
 }
 
 /// Where connections come from.
 pub enum Socket {
     Tcp(TcpListener),
-    Tls(TcpListener, TlsAcceptor),
+    Tls(TcpListener, SharedTls),
     Unix(UnixListener),
 }
 
 /// What the connection itself tells of who is at the other end.
 #[derive(Default)]
 struct Peer {
-    certificate: Option<CertificateDer<'static>>,
+    from: Option<Whence>,
+    /// A certificate that the handshake verified; under what is in force now, each request asks again.
+    certified: Option<(Arc<ingress::Peer>, SharedTls)>,
     uid: Option<u32>,
+    /// Who the last request was proved to be from: an answer may last longer than that holds.
+    proved: Mutex<Option<Arc<Operator>>>,
 }
 
 enum Accepted {
-    Tcp(TcpStream),
-    Tls(TcpStream, TlsAcceptor),
+    Tcp(TcpStream, Whence),
+    Tls(TcpStream, Whence, SharedTls),
     Unix(UnixStream),
 }
 
 impl Socket {
     async fn accept(&self) -> std::io::Result<Accepted> {
         Ok(match self {
-            Self::Tcp(socket) => Accepted::Tcp(socket.accept().await?.0),
-            Self::Tls(socket, acceptor) => Accepted::Tls(socket.accept().await?.0, acceptor.clone()),
+            Self::Tcp(socket) => {
+                let (stream, address) = socket.accept().await?;
+                Accepted::Tcp(stream, Whence::of(address))
+            }
+            Self::Tls(socket, tls) => {
+                let (stream, address) = socket.accept().await?;
+                Accepted::Tls(stream, Whence::of(address), tls.clone())
+            }
             Self::Unix(socket) => Accepted::Unix(socket.accept().await?.0),
         })
     }
@@ -113,6 +127,7 @@ impl Socket {
 /// Members in RFC 8785 order.
 #[derive(Serialize)]
 struct Readiness {
+    clock: &'static str,
     draining: bool,
     ledger: &'static str,
     policy: String,
@@ -155,7 +170,7 @@ pub async fn serve(admin: Arc<Admin>, socket: Socket, stop: CancellationToken) {
 }
 
 /// Scrapers reconnect, so a connection takes no more requests after its time. An answer that is being read goes on:
-/// it may follow the log for days.
+/// it may follow the log for days, as long as whoever asked for it is an operator still.
 async fn connection<S>(admin: &Admin, stream: S, peer: Peer)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
@@ -169,30 +184,66 @@ where
         .header_read_timeout(idle_max)
         .serve_connection(TokioIo::new(Impatient::new(stream, stall_max)), service);
     let mut serving = pin!(serving);
-    if timeout(idle_max, serving.as_mut()).await.is_err() {
-        serving.as_mut().graceful_shutdown();
-        // An error is a client that is gone, or one that takes nothing.
-        let _ = serving.await;
+    let mut age = pin!(sleep(idle_max));
+    let mut look = interval(Duration::from_millis(limits::IDENTITY_POLL_MS));
+    loop {
+        tokio::select! {
+            // An error is a client that is gone, or one that takes nothing.
+            _ended = serving.as_mut() => return,
+            () = age.as_mut(), if !age.is_elapsed() => serving.as_mut().graceful_shutdown(),
+            _tick = look.tick() => if !admin.is_still_proved(peer) {
+                tracing::info!("a connection of somebody who is no operator any more was closed");
+                return;
+            },
+        }
     }
 }
 
 impl Admin {
     async fn meet(&self, accepted: Accepted) {
         match accepted {
-            Accepted::Tcp(stream) => connection(self, stream, Peer::default()).await,
-            Accepted::Tls(stream, acceptor) => {
+            Accepted::Tcp(stream, from) => {
+                connection(self, stream, Peer { from: Some(from), ..Peer::default() }).await;
+            }
+            Accepted::Tls(stream, from, tls) => {
                 let handshake_max = Duration::from_millis(limits::ADMIN_HANDSHAKE_MS_MAX);
+                let in_force = tls.load_full();
+                let accepting = TlsAcceptor::from(in_force.config.clone()).accept(stream);
                 // A client that cannot be spoken to learns it from TLS.
-                let Ok(Ok(stream)) = timeout(handshake_max, acceptor.accept(stream)).await else { return };
-                let chain = stream.get_ref().1.peer_certificates();
-                let certificate = chain.and_then(<[_]>::first).map(|own| own.clone().into_owned());
-                connection(self, stream, Peer { certificate, uid: None }).await;
+                let stream = match timeout(handshake_max, accepting).await {
+                    Ok(Ok(stream)) => stream,
+                    Ok(Err(error)) => return self.handshake_failed(&error),
+                    Err(_elapsed) => return,
+                };
+                let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+                let peer = ingress::Peer::new(chain, in_force, &self.control.clock);
+                let certified = peer.map(|peer| (peer, tls));
+                connection(self, stream, Peer { from: Some(from), certified, ..Peer::default() }).await;
             }
             Accepted::Unix(stream) => {
                 let uid = stream.peer_cred().ok().map(|credentials| credentials.uid());
-                connection(self, stream, Peer { certificate: None, uid }).await;
+                connection(self, stream, Peer { from: uid.map(Whence::User), uid, ..Peer::default() }).await;
             }
         }
+    }
+
+    /// One that failed at the client's certificate is a credential that was refused.
+    fn handshake_failed(&self, error: &std::io::Error) {
+        let error = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+        if let Some(fault) = error.and_then(fault_of_handshake) {
+            self.metrics.unproved(None, fault);
+            tracing::warn!(fault = fault.as_str(), "handshake of the admin listener refused");
+        }
+    }
+
+    /// Whether whoever this connection last answered is an operator still; also if that was nobody.
+    fn is_still_proved(&self, peer: &Peer) -> bool {
+        let proved = peer.proved.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(operator) = proved else { return true };
+        let Ok(certificate) = peer.certificate(&self.control.clock) else { return false };
+        let headers = HeaderMap::new();
+        let presented = Presented { headers: &headers, certificate, uid: peer.uid };
+        self.operators.load().still_prove(&operator, &presented, self.control.clock.wall())
     }
 
     async fn answer(&self, request: Request<Incoming>, peer: &Peer) -> Response<ResponseBody> {
@@ -208,7 +259,7 @@ impl Admin {
                     _metrics => self.metrics(),
                 }
             }
-            path if self.operators.is_empty() => match Endpoint::of(path) {
+            path if self.operators.load().is_empty() => match Endpoint::of(path) {
                 Some(_) => Refusal::NotConfigured.response(),
                 None => self.read(&parts).await,
             },
@@ -228,11 +279,7 @@ impl Admin {
         }
         match self.log.answer(parts.uri.path(), parts.uri.query()).await {
             Some(answer) => answer,
-            None => text(
-                StatusCode::NOT_FOUND,
-                "/healthz, /readyz, /metrics, /checkpoint, /tile/..., /receipts, /receipts/{id}, and for operators \
-                 /holds, /restrictions, /outcomes/unknown, /policy/reload\n",
-            ),
+            None => Refusal::NoSuchPath.response(),
         }
     }
 
@@ -243,13 +290,28 @@ impl Admin {
         body: Incoming,
         peer: &Peer,
     ) -> (&'static str, Result<Response<ResponseBody>, Refusal>) {
+        if let Err(wait) = self.peers.admit(peer.from.as_ref()) {
+            return ("none", Err(Refusal::TooMany { wait_s: wait.as_secs() + 1 }));
+        }
         if let Err(refusal) = self.door.admits(parts) {
             return ("none", Err(refusal));
         }
-        let presented =
-            Presented { headers: &parts.headers, certificate: peer.certificate.as_ref(), uid: peer.uid };
-        let operator = match self.operators.authenticate(&presented, self.control.clock.wall()) {
-            Ok(operator) => operator,
+        let certificate = match peer.certificate(&self.control.clock) {
+            Ok(certificate) => certificate,
+            Err(fault) => {
+                // As a new handshake would: whatever else it has.
+                self.metrics.unproved(None, fault);
+                tracing::warn!(fault = fault.as_str(), "an operator's certificate is not good any more");
+                return ("none", Err(Refusal::CredentialInvalid));
+            }
+        };
+        let presented = Presented { headers: &parts.headers, certificate, uid: peer.uid };
+        let proved = self.operators.load().authenticate(&presented, self.control.clock.wall());
+        let operator = match proved {
+            Ok(operator) => {
+                *peer.proved.lock().unwrap_or_else(PoisonError::into_inner) = Some(operator.clone());
+                operator
+            }
             Err(Unproved::Missing) => return ("none", Err(Refusal::CredentialMissing)),
             Err(Unproved::Invalid) => {
                 tracing::warn!(path = ?parts.uri.path(), "somebody who is no operator asked");
@@ -257,7 +319,7 @@ impl Admin {
             }
         };
         let role = role_name(operator.role);
-        if let Err(wait) = self.rate.admit(&operator.id) {
+        if let Err(wait) = self.rate.admit(Some(&operator.id)) {
             return (role, Err(Refusal::TooMany { wait_s: wait.as_secs() + 1 }));
         }
         (role, self.admitted(parts, body, operator).await)
@@ -275,20 +337,27 @@ impl Admin {
         if operator.role < endpoint.needed() {
             return Err(Refusal::RoleInsufficient { needed: endpoint.needed() });
         }
-        log::no_parameters(parts.uri.query())?;
-        let fold = &self.control.fold;
+        let (query, fold) = (parts.uri.query(), &self.control.fold);
         match endpoint {
             Endpoint::Holds => {
-                let holds = fold.holds(self.control.clock.wall());
-                Ok(json(&Listed::of(&holds, |hold| listing::HoldShown::from(hold))))
+                let after = query::after(query)?;
+                let page = Page::of(fold.holds(self.control.clock.wall()), |hold| hold.index, after);
+                Ok(json(&page.listed(|hold| listing::HoldShown::from(hold))))
             }
-            Endpoint::Hold(id) => self.hold(id).await,
             Endpoint::Restrictions => {
-                let restrictions = fold.restrictions();
-                Ok(json(&Listed::of(&restrictions, |status| listing::RestrictionShown::from(status))))
+                let after = query::after(query)?;
+                let page = Page::of(fold.restrictions(), |status| status.index, after);
+                Ok(json(&page.listed(|status| listing::RestrictionShown::from(status))))
             }
-            Endpoint::Unknown => self.unknown().await,
-            Endpoint::Change(change) => self.change(parts, body, operator, change).await,
+            Endpoint::Unknown => self.unknown(query::after(query)?).await,
+            Endpoint::Hold(id) => {
+                log::no_parameters(query)?;
+                self.hold(id).await
+            }
+            Endpoint::Change(change) => {
+                log::no_parameters(query)?;
+                self.change(parts, body, operator, change).await
+            }
         }
     }
 
@@ -314,13 +383,14 @@ impl Admin {
         Ok(json(&done))
     }
 
-    async fn unknown(&self) -> Result<Response<ResponseBody>, Refusal> {
-        let unknown = self.control.fold.unknown();
-        let shown = unknown.iter().take(limits::ADMIN_LISTED_MAX);
-        let decisions = self.log.decisions(shown.map(|outcome| outcome.decision_index).collect()).await?;
-        let items: Vec<_> =
-            unknown.iter().zip(&decisions).map(|(o, d)| listing::UnknownShown::of(o, d)).collect();
-        Ok(json(&Listed { items, total: unknown.len() }))
+    async fn unknown(&self, after: Option<LeafIndex>) -> Result<Response<ResponseBody>, Refusal> {
+        let page = Page::of(self.control.fold.unknown(), |outcome| outcome.decision_index, after);
+        let indices = page.items.iter().map(|outcome| outcome.decision_index).collect();
+        let mut decisions = self.log.decisions(indices).await?.into_iter();
+        Ok(json(&page.listed(|outcome| {
+            let decision = decisions.next().expect("`decisions` gives one for each, in their order");
+            listing::UnknownShown::of(outcome, &decision)
+        })))
     }
 
     /// With its decision's leaf and what policy was asked, byte for byte as they were recorded.
@@ -342,8 +412,11 @@ impl Admin {
     fn readiness(&self) -> Response<ResponseBody> {
         let health = self.ledger.health();
         let draining = self.drain.is_cancelled();
-        let ready = health == Health::Accepting && !draining;
+        let is_right =
+            self.anchor.stepped(&self.control.clock) <= Duration::from_millis(limits::CLOCK_STEP_MS_MAX);
+        let ready = health == Health::Accepting && !draining && is_right;
         let readiness = Readiness {
+            clock: if is_right { "right" } else { "stepped" },
             draining,
             ledger: health_name(health),
             policy: self.pdp.revision().to_string(),
@@ -391,6 +464,14 @@ impl Admin {
             Ok(body) => typed(StatusCode::OK, "text/plain; version=0.0.4", body),
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
         }
+    }
+}
+
+impl Peer {
+    /// The client's own certificate, verified under what is in force now; `None`: it sent none.
+    fn certificate(&self, clock: &Clock) -> Result<Option<&CertificateDer<'static>>, CredentialFault> {
+        let Some((peer, tls)) = &self.certified else { return Ok(None) };
+        Ok(peer.certificate(tls, clock)?.chain().first())
     }
 }
 

@@ -36,7 +36,7 @@ enum Command {
     /// Makes and shows signing keys, trust files and API keys.
     Keys(keys::KeysArgs),
     /// Checks a log against a pinned key, without the gateway.
-    Verify(verify::VerifyArgs),
+    Verify(VerifyAndReplayArgs),
     /// Evaluates the recorded decisions of a log again, and compares.
     Replay(replay::ReplayArgs),
     /// Counts, checks and copies a log's directory.
@@ -61,6 +61,17 @@ enum Command {
     SampleApi(sample_api::SampleApiArgs),
 }
 
+/// `interlock-verify` has no more than the first of these: it holds no policy engine. Clap wants another name for each
+/// struct of flags of one command.
+#[derive(Debug, clap::Args)]
+struct VerifyAndReplayArgs {
+    #[command(flatten)]
+    verify: verify::VerifyArgs,
+    /// Also evaluate every recorded decision again; `interlock replay` says more
+    #[arg(long, requires = "log")]
+    replay: bool,
+}
+
 impl Cli {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
@@ -68,7 +79,7 @@ impl Cli {
             Command::Check(args) => check::run(args),
             Command::Policy(args) => policy::run(args),
             Command::Keys(args) => keys::run(args),
-            Command::Verify(args) => verify::run(args),
+            Command::Verify(args) => verify::run(args.verify, args.replay.then_some(replay::fill_in)),
             Command::Replay(args) => replay::run(&args),
             Command::Log(args) => log::run(args),
             Command::Receipts(args) => receipts::run(args),

@@ -62,6 +62,23 @@ impl Moment {
     }
 }
 
+/// Both scales at one time: where the wall clock stood when it began to be relied on. Only a clock that is set, or a
+/// machine that was suspended, comes apart from it: slewing moves both scales alike.
+#[derive(Clone, Copy, Debug)]
+pub struct Anchor {
+    wall: WallTime,
+    moment: Moment,
+}
+
+impl Anchor {
+    /// By how much the wall clock has been set since, either way.
+    pub fn stepped(&self, clock: &Clock) -> Duration {
+        let passed = u64::try_from(clock.monotonic().since(self.moment).as_nanos()).unwrap_or(u64::MAX);
+        let expected = self.wall.0.saturating_add(passed);
+        Duration::from_nanos(clock.wall().0.abs_diff(expected))
+    }
+}
+
 /// A source of both scales. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Clock(Source);
@@ -120,6 +137,10 @@ impl Clock {
         }
     }
 
+    pub fn anchor(&self) -> Anchor {
+        Anchor { wall: self.wall(), moment: self.monotonic() }
+    }
+
     pub fn wall(&self) -> WallTime {
         match &self.0 {
             // A host clock before 1970 reads as the last time there is: every credential has ended by then.
@@ -163,6 +184,19 @@ mod tests {
         assert_eq!(clock.monotonic().since(before), Duration::from_millis(3));
         assert_eq!(before.since(clock.monotonic()), Duration::ZERO);
         assert_eq!(clock.wall().unix_ns(), 3_000_005);
+    }
+
+    #[test]
+    fn a_wall_clock_that_is_set_comes_apart_from_its_anchor_and_time_that_passes_does_not() {
+        let clock = Clock::manual(WallTime::from_unix_ns(50_000));
+        let anchor = clock.anchor();
+        clock.advance(Duration::from_secs(1_000));
+        assert_eq!(anchor.stepped(&clock), Duration::ZERO);
+        let right = clock.wall();
+        for set in [right.unix_ns() - 7, right.unix_ns() + 7] {
+            clock.set_wall(WallTime::from_unix_ns(set));
+            assert_eq!(anchor.stepped(&clock), Duration::from_nanos(7));
+        }
     }
 
     #[test]

@@ -36,7 +36,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::admin::Operators;
+use crate::admin::SharedOperators;
 use crate::authority::{Credentials, SharedApiKeys};
 use crate::clock::Clock;
 use crate::ingress::SharedTls;
@@ -102,11 +102,11 @@ pub struct PolicyConfig {
 pub struct AdminConfig {
     pub listen: AdminListen,
     /// `None`: plain HTTP, or a Unix socket.
-    pub tls: Option<Arc<rustls::ServerConfig>>,
+    pub tls: Option<SharedTls>,
     /// By which it is asked for, besides loopback names.
     pub host: Option<Arc<str>>,
     /// Empty: nobody operates this gateway.
-    pub operators: Arc<Operators>,
+    pub operators: SharedOperators,
 }
 
 /// Where the admin listener is.

@@ -28,7 +28,7 @@ use tokio_util::task::TaskTracker;
 use crate::admin::{self, Admin, Control, Door, LogApi, PolicyAsks, PolicyHealth, Rate};
 use crate::authority::{FactSpec, Facts, Fold, Versions};
 use crate::clock::Clock;
-use crate::config::{AdminListen, Config, LedgerConfig, ListenerName, SurfaceConfig};
+use crate::config::{AdminListen, Config, IdentityPart, LedgerConfig, ListenerName, SurfaceConfig};
 use crate::ingress::{self, Bounds, Listener, SharedTls};
 use crate::ledger::{
     self, Closed, FileSigner, InvalidSigners, KeyError, Ledger, OpenError, PolicyActivation, Positions,
@@ -139,7 +139,12 @@ impl Gateway {
         metrics.policy_activated(&pdp.revision().to_string(), clock.wall().unix_ms() as f64 / 1_000.0);
         versions.set(policy::POLICY, &policy::version(activation.index));
         let parts = std::mem::take(&mut config.identity_parts);
-        let epoch = Epoch::new(config.digest, parts.iter().map(|part| part.digest()), versions.clone());
+        let epoch = Epoch::new(
+            config.digest,
+            parts.iter().filter(|part| part.is_of_agents()).map(IdentityPart::digest),
+            versions.clone(),
+        );
+        let anchor = clock.anchor();
         let gate = Gate {
             pdp: pdp.clone(),
             ledger: ledger.clone(),
@@ -153,6 +158,7 @@ impl Gateway {
             watched: ["freezes", "identity", policy::POLICY].map(Arc::from).into(),
             credentials: Arc::new(config.credentials),
             clock: clock.clone(),
+            anchor,
             metrics: metrics.clone(),
         };
         let drain = gate.drain.clone();
@@ -196,6 +202,7 @@ impl Gateway {
             host: config.admin.host,
         };
         let admin = Admin {
+            anchor,
             metrics: metrics.clone(),
             ledger: ledger.clone(),
             pdp: pdp.clone(),
@@ -206,7 +213,8 @@ impl Gateway {
             control: control.clone(),
             operators: config.admin.operators,
             door,
-            rate: Rate::new(clock.clone()),
+            rate: Rate::of_operators(clock.clone()),
+            peers: Rate::of_peers(clock.clone()),
             policy: policy_health.clone(),
         };
         tokio::spawn(control.keep_expiring(shared.drain.clone()));

@@ -12,4 +12,4 @@ mod request;
 
 pub use connection::{Bounds, Listener, serve};
 pub use patience::Impatient;
-pub use peer::{ServerTls, SharedTls};
+pub use peer::{Peer, ServerTls, SharedTls};

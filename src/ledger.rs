@@ -72,7 +72,7 @@ pub use fsck::{Checked, Uncheckable, Unfit, fsck};
 pub use key::{FileSigner, KeyError};
 pub use open::{OpenError, Opened, Settings, Start};
 pub use positions::Positions;
-pub use reader::{ReadError, Reader, Search, Snapshot};
+pub use reader::{Found, ReadError, Reader, Search, Snapshot};
 pub use recorded::{
     Administration, Attestation, Attested, Guard, Obliges, OpenPermit, Outcome, OutcomeRecorded, Receipt,
     Recorded, Recording, Rejection, ResponseSeen, Sent, Unrecorded,

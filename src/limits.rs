@@ -66,6 +66,8 @@ pub const REJECTION_REFILL_MS: u64 = 1_000;
 pub const REJECTION_ACTORS_MAX: usize = 4_096;
 /// After a pass over new frames the archiver waits this long, so that it takes many leaves at once.
 pub const ARCHIVE_PASS_INTERVAL_MS: u64 = 4;
+/// Bytes of leaves that wait in memory for it; past that they are read from the frames.
+pub const ARCHIVE_HANDED_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Its durable position moves at most once in this time, unless so many bundles of 256 leaves are done.
 pub const ARCHIVE_SYNC_INTERVAL_MS: u64 = 1_000;
 pub const ARCHIVE_SYNC_BUNDLES_MAX: usize = 1_024;
@@ -85,6 +87,8 @@ pub const SEGMENTS_MAPPED_MAX: usize = 8;
 /// Leaves, and bytes of them, that one question to the reader gives back.
 pub const READ_ENTRIES_MAX: usize = 4_096;
 pub const READ_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bundles that one search reads before it gives back what it has, and where to go on.
+pub const SEARCH_BUNDLES_MAX: usize = 16;
 /// Problems a verification report names one by one; the rest are counted.
 pub const PROBLEMS_NAMED_MAX: usize = 100;
 /// So many of each kind are named in any case.
@@ -345,6 +349,13 @@ pub const OPERATORS_MAX: usize = 1_000;
 pub const OPERATOR_REQUESTS_BURST: u64 = 60;
 pub const OPERATOR_REQUESTS_PER_SECOND: u64 = 10;
 const _: () = assert!(OPERATOR_REQUESTS_PER_SECOND > 0 && OPERATOR_REQUESTS_PER_SECOND <= 1_000);
+/// Of one address or local user, before anybody is asked who they are; several operators may come from one.
+pub const ADMIN_PEER_REQUESTS_BURST: u64 = 600;
+pub const ADMIN_PEER_REQUESTS_PER_SECOND: u64 = 100;
+/// Addresses and local users that are told apart at once.
+pub const ADMIN_PEERS_MAX: usize = 1_024;
+const _: () = assert!(ADMIN_PEER_REQUESTS_PER_SECOND > 0 && ADMIN_PEER_REQUESTS_PER_SECOND <= 1_000);
+const _: () = assert!(ADMIN_PEER_REQUESTS_BURST >= OPERATOR_REQUESTS_BURST);
 /// Body of one request to operate, bytes.
 pub const ADMIN_BODY_BYTES_MAX: usize = 16 * 1024;
 /// From the head of such a request to its whole body.
@@ -544,8 +555,13 @@ pub const BUDGET_KEYS_MAX: usize = 250_000;
 pub const HOLDS_MAX: usize = 10_000;
 /// People whose word on one hold is kept.
 pub const APPROVALS_PER_HOLD_MAX: usize = 64;
-/// What has ended leaves the state when a later leaf changes it: at most so many of each kind for each leaf. More than
-/// one, so that it shrinks.
+/// The wall clock may have been set so far, either way, since the gateway started; past that nothing is decided.
+pub const CLOCK_STEP_MS_MAX: u64 = 60 * 1_000;
+/// Claims and what is spent stay in memory so long beyond their end, in case that the clock that ended them was ahead.
+pub const ENDED_KEPT_MS: u64 = 10 * 60 * 1_000;
+const _: () = assert!(ENDED_KEPT_MS > 2 * CLOCK_STEP_MS_MAX);
+/// What has ended leaves the state when a later decision changes it: at most so many of each kind for each leaf. More
+/// than one, so that it shrinks.
 pub const ENDED_PER_CHANGE_MAX: usize = 8;
 const _: () = assert!(ENDED_PER_CHANGE_MAX > 1);
 const _: () = assert!(CLAIMS_MAX * 200 <= STATE_BYTES_MAX / 2);

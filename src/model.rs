@@ -18,14 +18,14 @@ mod text;
 mod verdict;
 
 pub use actor::{Actor, AuthenticationMethod};
-pub use digest::{Digest, Digester};
+pub use digest::{Digest, Digester, InvalidDigest};
 pub use fault::CredentialFault;
 pub use ids::{
     ActionName, ActorId, BudgetName, Epoch, FactName, IdempotencyKey, InvalidName, LeafIndex, LogOrigin,
     PackageName, ReceiptId, SecretName, SinkName, SurfaceName, TreeSize,
 };
 pub use json::{Json, Number, Object};
-pub use line::append_line;
+pub use line::{append_line, parse_line};
 pub use read_set::{ReadItem, ReadSet};
 pub use reason::{Place, PolicyReason, ReasonClass, ReasonCode};
 pub use redaction::{

@@ -5,7 +5,7 @@
 //! nothing came of it.
 //!
 //! ```text
-//! consult   facts, claim, budgets, hold, freezes: what is true now, and its versions
+//! consult   claim, facts, budgets, hold, freezes: what is true now, and its versions
 //! decide    policy's verdict on that; a PERMIT reserves what it takes, an ESCALATE opens its hold
 //! answers   the key has been used: the kept answer, or why there is none
 //! holds     the caller waits for people
@@ -32,7 +32,7 @@ pub use turns::Turns;
 
 use crate::authority::{Credentials, IDENTITY, ProvedUnder, State, Versions};
 use crate::canonical::ExecutionRequest;
-use crate::clock::{Clock, Moment};
+use crate::clock::{Anchor, Clock, Moment};
 use crate::ledger::{Ledger, Receipt, Recorded, Recording, Rejection, Unrecorded};
 use crate::limits;
 use crate::model::{Decision, OutcomeStatus, PolicyReason, ReasonCode, ReceiptId};
@@ -61,6 +61,8 @@ pub struct Gate {
     pub drain: CancellationToken,
     pub credentials: Arc<Credentials>,
     pub clock: Clock,
+    /// Of the start: a wall clock that has been set since decides nothing.
+    pub anchor: Anchor,
     pub metrics: Arc<Metrics>,
 }
 

@@ -1,8 +1,8 @@
 //! Evaluates recorded decisions again: the recorded input, the recorded bundle, the same engine and bounds.
 //!
-//! In: a log, a pinned key, and what to replay. Out: a [`Report`]: how many decisions came out exactly as recorded
+//! In: a log, the trust in its keys, and what to replay. Out: a [`Report`]: how many decisions came out exactly as recorded
 //! (verdict, reasons, and why policy was not evaluated, if it was not), which differ and how, and which cannot be
-//! replayed and why. Nothing is called replayed unless its leaf stands under a checkpoint that the pinned key signed.
+//! replayed and why. Nothing is called replayed unless its leaf stands under a checkpoint that a trusted key signed.
 //!
 //! One walk over the log holds frames, roots and signature, and keeps the newest bundles by revision as it meets
 //! their activations; threads evaluate. Memory does not grow with the log. Pairing, epochs and canonical form are
@@ -28,7 +28,7 @@ pub use crate::redaction::{Disclosures, InvalidDisclosure};
 pub use report::{About, Change, Difference, Left, Report, Said, WhyNot};
 
 use crate::limits;
-use crate::merkle::note::VerifierKey;
+use crate::merkle::trust::Trust;
 use crate::model::{LeafIndex, ReceiptId, TreeSize};
 use crate::policy::{Bundle, BundleError, Offline};
 use crate::verify::Source;
@@ -60,8 +60,8 @@ pub enum Under {
 /// What to replay, and how.
 #[derive(Debug)]
 pub struct Replayer {
-    /// Pinned: nothing that it has not signed is replayed.
-    pub key: VerifierKey,
+    /// Pinned: nothing that none of these keys has signed is replayed.
+    pub trust: Trust,
     pub selection: Selection,
     pub under: Under,
     /// For evidence that was redacted.
@@ -98,7 +98,7 @@ impl Replayer {
         source: &S,
         mut progress: impl FnMut(Progress),
     ) -> Result<Report, ReplayError> {
-        let Self { key, selection, under, disclosures, accept_engine, threads } = self;
+        let Self { trust, selection, under, disclosures, accept_engine, threads } = self;
         let threads = threads.min(THREADS_MAX);
         let given = match under {
             Under::Recorded => None,
@@ -125,7 +125,7 @@ impl Replayer {
             let options = pass::Options { selection, given, accept_engine, threads };
             // Owns the sending end; when it is done or has failed, the threads end.
             let pass =
-                Pass::new(source, &key, options, jobs).and_then(|pass| pass.walk(source, &mut progress));
+                Pass::new(source, &trust, options, jobs).and_then(|pass| pass.walk(source, &mut progress));
             let tallies = workers.into_iter().map(|worker| match worker.join() {
                 Ok(tally) => tally,
                 Err(panic) => resume_unwind(panic),

@@ -74,10 +74,12 @@ pub enum Alarm {
     FramingDisagreement,
     /// Something other than permitted bytes asked to leave, and was stopped.
     SealViolated,
+    /// The wall clock was set while the gateway runs, or is behind the state.
+    ClockStepped,
 }
 
 impl Alarm {
-    pub const ALL: [Alarm; 7] = [
+    pub const ALL: [Alarm; 8] = [
         Self::EvaluationPanic,
         Self::EvaluationTimeout,
         Self::LedgerPoisoned,
@@ -85,6 +87,7 @@ impl Alarm {
         Self::RequestPanic,
         Self::FramingDisagreement,
         Self::SealViolated,
+        Self::ClockStepped,
     ];
 
     pub const fn as_str(self) -> &'static str {
@@ -96,6 +99,7 @@ impl Alarm {
             Self::RequestPanic => "request_panic",
             Self::FramingDisagreement => "framing_disagreement",
             Self::SealViolated => "seal_violated",
+            Self::ClockStepped => "clock_stepped",
         }
     }
 }

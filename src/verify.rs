@@ -10,7 +10,7 @@
 //!
 //! Exit codes of `interlock verify`: 0 everything passed; 1 cannot be read; 2 wrong usage; 10 frames or
 //! leaves malformed; 11 a leaf is not included; 12 not signed; 13 permits and outcomes not paired; 14 epochs;
-//! 15 evidence; 16 tiles. The lowest failing one wins (`the_first_failing_check_decides_the_exit_code`).
+//! 15 evidence; 16 tiles; 17 not replayed as recorded. The lowest failing one wins (`the_first_failing_check_decides_the_exit_code`).
 
 mod canonical;
 mod glance;
@@ -29,7 +29,7 @@ pub mod walk;
 
 pub use canonical::canonical_json;
 pub use log::{Options, Progress, verify_log, verify_log_with};
-pub use receipt::{ReceiptReport, ReceiptVerdicts, verify_receipt};
+pub use receipt::{ReceiptReport, ReceiptVerdicts, verify_leaf_hash, verify_receipt};
 pub use report::{Archived, Check, Open, Problem, Report, Verdict, Verdicts, escape, escape_json};
 pub use source::{Directory, Form, Source, segment_file};
 pub use strict::{NotCanonical, strict_canonical};

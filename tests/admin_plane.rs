@@ -1,8 +1,11 @@
 //! Operating a gateway: who may do what over the admin listener, what the log says of it afterwards, and the commands.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::{Command, Output};
+use std::sync::Arc;
 use std::time::Duration;
 
 use interlock::clock::{Clock, WallTime};
@@ -10,12 +13,16 @@ use interlock::config::{AdminListen, Config, SecretsAre, Surroundings};
 use interlock::gateway::{Gateway, Stopped};
 use interlock::ledger::{FileSigner, Ledger, Recording, Settings};
 use interlock::limits;
-use interlock::model::entry::{AdminAction, AdminEntry, Entry, HoldEntry, Role};
+use interlock::model::entry::{AdminAction, AdminEntry, Entry, HoldEntry, OperatorEntry, Role};
 use interlock::model::{Digest, OutcomeStatus, ReceiptId, Settled};
 use interlock::policy::{self, Judgment, Pdp};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
+use crate::identity::provider::{CertificateAuthority, Client as Certified};
 use crate::ledger_faults::start;
 use crate::replay::recording::{Ask, Recorder, mixed, shipped};
 use crate::support::client::Response;
@@ -26,15 +33,14 @@ const VIEWER: &str = "ilo_viewer00_Zm9vYmFyYmF6cXV4MTIzNDU2Nzg5MA";
 const APPROVER: &str = "ilo_approver_Zm9vYmFyYmF6cXV4MTIzNDU2Nzg5MA";
 const OPERATOR: &str = "ilo_operator_Zm9vYmFyYmF6cXV4MTIzNDU2Nzg5MA";
 const ADMINISTRATOR: &str = "ilo_admin000_Zm9vYmFyYmF6cXV4MTIzNDU2Nzg5MA";
-/// Called as the agent is.
+/// Called as an agent of an earlier config is.
 const AGENTS_OWN: &str = "ilo_agentown_Zm9vYmFyYmF6cXV4MTIzNDU2Nzg5MA";
 
-const TOKENS: [(&str, &str, &str); 5] = [
+const TOKENS: [(&str, &str, &str); 4] = [
     ("vic", "viewer", VIEWER),
     ("ann", "approver", APPROVER),
     ("oda", "operator", OPERATOR),
     ("ada", "administrator", ADMINISTRATOR),
-    ("agent-7", "approver", AGENTS_OWN),
 ];
 
 fn hex(text: &[u8]) -> String {
@@ -52,6 +58,19 @@ fn operators() -> Vec<String> {
 
 fn setup() -> Setup {
     Setup { admin: operators(), ..Setup::default() }
+}
+
+/// From now on agent-7 is an operator, and its key another agent's.
+fn agent_becomes_operator(world: &World) {
+    let own = format!(
+        "operators: [{{ id: agent-7, role: operator, prefix: {}, sha256: {} }}, ",
+        &AGENTS_OWN[..12],
+        hex(AGENTS_OWN.as_bytes())
+    );
+    let yaml = fs::read_to_string(world.path("interlock.yaml")).expect("readable");
+    assert!(yaml.contains("{ id: agent-7, prefix: ilk_") && yaml.contains("operators: ["));
+    let yaml = yaml.replace("{ id: agent-7, prefix: ilk_", "{ id: agent-9, prefix: ilk_");
+    world.write("interlock.yaml", &yaml.replace("operators: [", &own), 0o644);
 }
 
 /// A request as an operator's client sends it.
@@ -301,12 +320,39 @@ fn what_operators_do_stands_in_the_log_with_who_and_why() {
 }
 
 #[test]
+fn nobody_opens_themselves_or_says_what_came_of_their_own_request() {
+    let mut world = setup().start();
+    let lost = indeterminate(&world);
+    world.wait_for_metric("interlock_outcomes_unknown", 1.0);
+    world.finish_here(Stopped::Clean);
+    agent_becomes_operator(&world);
+    world.run_inside();
+    let frozen = json!({"actor": "agent-7", "reason": "a test"});
+    let isolated = json!({"surface": "test", "actor": "agent-7", "reason": "a test"});
+    let resolved = json!({"status": "failed", "evidence": "none", "reason": "a test"});
+    // Closing oneself takes nobody else.
+    assert_eq!(post(&world, AGENTS_OWN, "/freeze", &frozen).status, 200);
+    assert_eq!(post(&world, AGENTS_OWN, "/quarantine", &isolated).status, 200);
+    let resolve = format!("/outcomes/{lost}/resolve");
+    for (path, body) in [("/unfreeze", &frozen), ("/release", &isolated), (&*resolve, &resolved)] {
+        post(&world, AGENTS_OWN, path, body).assert_refused(403, "own_request");
+        assert_eq!(post(&world, OPERATOR, path, body).status, 200, "{path}");
+    }
+    world.finish();
+}
+
+#[test]
 fn a_hold_is_decided_on_once_by_each_in_time_and_never_by_who_asked() {
-    let (world, ids) = with_holds(&[HOUR, HOUR, Duration::from_secs(3)]);
+    let mut world = setup().lay_out();
+    let ids = seed_holds(&world, &[HOUR, HOUR, Duration::from_secs(3)]);
+    agent_becomes_operator(&world);
+    world.run_inside();
     let approve = |token, id: &ReceiptId| {
         post(&world, token, &format!("/holds/{id}/approve"), &json!({"reason": "fine"}))
     };
     approve(AGENTS_OWN, &ids[0]).assert_refused(403, "own_request");
+    post(&world, AGENTS_OWN, &format!("/holds/{}/refuse", ids[0]), &json!({"reason": "no"}))
+        .assert_refused(403, "own_request");
     // At once, by one operator: one counts.
     let statuses: Vec<u16> = std::thread::scope(|scope| {
         let one = || scope.spawn(|| approve(APPROVER, &ids[0]).status);
@@ -427,6 +473,80 @@ fn an_operator_who_asks_too_often_waits_and_no_other_does() {
     std::thread::sleep(Duration::from_millis(1_100));
     assert_eq!(get(&world, VIEWER, "/restrictions").status, 200);
     world.finish();
+}
+
+/// Before anybody is asked who they are, so that guessing costs the gateway nothing.
+#[test]
+fn who_proves_nobody_waits_after_many_requests_and_the_gateway_stays_open_to_be_watched() {
+    let world = setup().start();
+    let nobody = || send(&world, "GET", "/restrictions", &[("host", "localhost")], "");
+    let mut refused = None;
+    for _ in 0..limits::ADMIN_PEER_REQUESTS_BURST * 20 {
+        let answer = nobody();
+        if answer.status != 401 {
+            refused = Some(answer);
+            break;
+        }
+    }
+    let refused = refused.expect("the bucket is empty at some time");
+    refused.assert_refused(429, "too_many_requests");
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    for open in ["/healthz", "/readyz", "/metrics"] {
+        assert_eq!(world.admin(open).status, 200, "{open}");
+    }
+    assert!(world.metric(r#"interlock_admin_requests_total{result="too_many",role="none"}"#) >= 1.0);
+    std::thread::sleep(Duration::from_millis(1_100));
+    assert_eq!(get(&world, VIEWER, "/restrictions").status, 200);
+    world.finish();
+}
+
+#[test]
+fn a_long_list_is_read_page_by_page_and_the_commands_read_all_of_it() {
+    let world = setup().start();
+    let count = limits::ADMIN_LISTED_MAX + 3;
+    for n in 0..count {
+        world.administer(interlock::ledger::Administration {
+            action: AdminAction::Freeze,
+            by: OperatorEntry { id: "oda".into(), role: Role::Operator },
+            surface: None,
+            actor: Some(format!("agent-of-many-{n}").parse().expect("an id")),
+            hold: None,
+            reason: "a test".into(),
+        });
+    }
+    let first = get(&world, VIEWER, "/restrictions").json();
+    let length = |page: &Value| page["items"].as_array().expect("a list").len();
+    assert_eq!((length(&first), &first["total"]), (limits::ADMIN_LISTED_MAX, &json!(count)));
+    let last = get(&world, VIEWER, &format!("/restrictions?after={}", first["next"])).json();
+    assert_eq!((length(&last), last.get("next")), (3, None));
+    let whose = |page: &Value, n: usize| page["items"][n]["actor"].as_str().expect("an id").to_owned();
+    assert_eq!(
+        (whose(&first, 0), whose(&last, 2)),
+        ("agent-of-many-0".into(), format!("agent-of-many-{}", count - 1))
+    );
+    for query in ["after=", "after=x", "after=-1", "before=1", "after=1&after=2", "since=0"] {
+        get(&world, VIEWER, &format!("/restrictions?{query}")).assert_refused(400, "parameter_invalid");
+    }
+    let url = format!("http://{}", world.admin_address());
+    let listed = said(&command(&["quarantines", "list", "--admin", &url], Some(VIEWER)), 0);
+    assert_eq!(listed.matches("agent-of-many-").count(), count);
+    let all = said(&command(&["quarantines", "list", "--json", "--admin", &url], Some(VIEWER)), 0);
+    let all: Value = serde_json::from_str(&all).expect("JSON");
+    assert_eq!((length(&all), all.get("next")), (count, None));
+    world.finish();
+}
+
+#[test]
+fn a_path_that_is_nothing_is_a_problem_that_says_what_there_is() {
+    let (open, closed) = (World::start(), setup().start());
+    for answer in [open.admin("/receipt"), get(&closed, VIEWER, "/receipt"), get(&closed, VIEWER, "/")] {
+        answer.assert_refused(404, "path_unknown");
+        assert_eq!(answer.header("content-type"), Some("application/problem+json"));
+        assert!(answer.json()["detail"].as_str().expect("a detail").contains("/receipts"));
+    }
+    send(&closed, "GET", "/receipt", &[("host", "localhost")], "").assert_refused(401, "credential_missing");
+    open.finish();
+    closed.finish();
 }
 
 #[test]
@@ -582,6 +702,179 @@ fn client_certificates_prove_operators() {
     assert_eq!((entries.len(), &*entries[0].by.id), (1, "ann"));
 }
 
+fn reloads(world: &World, part: &str, result: &str, count: f64) {
+    let name = format!("interlock_identity_reloads_total{{part=\"{part}\",result=\"{result}\"}}");
+    world.wait_for_metric(&name, count);
+}
+
+/// A file that lists operators.
+fn listed(tokens: &[(&str, &str, &str)]) -> String {
+    let of = |(id, role, token): &(&str, &str, &str)| {
+        let (prefix, sha256) = (&token[..12], hex(token.as_bytes()));
+        format!("- {{ id: {id}, role: {role}, prefix: {prefix}, sha256: {sha256} }}\n")
+    };
+    tokens.iter().map(of).collect()
+}
+
+#[test]
+fn operators_in_a_file_change_without_a_restart_and_agents_notice_nothing() {
+    let mut world = Setup {
+        admin: vec!["operators: { file: ./operators.yaml }".into()],
+        files: vec![("operators.yaml", listed(&[("vic", "viewer", VIEWER)]))],
+        ..Setup::default()
+    }
+    .start();
+    assert_eq!(world.ask("POST", "/v1/things", "permit", "{}").status, 200);
+    assert_eq!(get(&world, VIEWER, "/restrictions").status, 200);
+    get(&world, OPERATOR, "/restrictions").assert_refused(401, "credential_invalid");
+    let mut following = Client::connect(world.admin_address());
+    following.send(format!(
+        "GET /receipts?since=0&follow=true HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {VIEWER}\r\n\r\n"
+    ));
+    following.read_until("\"type\":\"decision\"").expect("it follows");
+    // A file that cannot be used changes nothing, and says so.
+    for (count, broken) in [
+        (1.0, "- { id: oda, role: boss }\n".to_owned()),
+        (2.0, "[]\n".to_owned()),
+        (
+            3.0,
+            listed(&[("oda", "operator", OPERATOR)]).replace(&hex(OPERATOR.as_bytes()), &hex(KEY.as_bytes())),
+        ),
+        (4.0, listed(&[("agent-8", "operator", OPERATOR)])),
+    ] {
+        world.write("operators.yaml", &broken, 0o600);
+        world.reload();
+        reloads(&world, "operators", "failed", count);
+        assert_eq!(world.metric("interlock_identity_failing_parts"), 1.0);
+        assert_eq!(get(&world, VIEWER, "/restrictions").status, 200, "{broken}");
+    }
+    world.write("operators.yaml", &listed(&[("oda", "operator", OPERATOR)]), 0o600);
+    world.reload();
+    reloads(&world, "operators", "in_force", 1.0);
+    assert_eq!(world.metric("interlock_identity_failing_parts"), 0.0);
+    get(&world, VIEWER, "/restrictions").assert_refused(401, "credential_invalid");
+    let froze = post(&world, OPERATOR, "/freeze", &json!({"actor": "agent-8", "reason": "new here"}));
+    assert_eq!(froze.status, 200);
+    // What was being read ends with the right to read it.
+    following.read_to_end();
+    assert_eq!(world.ask("POST", "/v1/things", "permit", "{}").status, 200);
+    let audit = world.finish();
+    let identity = |index: usize| {
+        let read_set = &audit.decisions()[index].evaluation.read_set;
+        read_set.iter().find(|item| &*item.name == "identity").expect("read").version.clone()
+    };
+    assert_eq!(identity(0), identity(1), "no agent's proof rests on who operates");
+}
+
+/// A gateway whose admin listener asks for certificates of this authority, and a client that trusts it.
+fn certified(authority: &CertificateAuthority, crl: &str) -> Hidden {
+    let world = Setup::default().lay_out();
+    world.write("operators.pem", &authority.pem(), 0o644);
+    world.write("operators.crl", crl, 0o644);
+    let admin = format!(
+        "admin: {{ listen: 127.0.0.1:0, tls: {{ certificate: ./tls.crt, key: ./tls.key, \
+         client_roots: ./operators.pem, crls: [./operators.crl] }}, operators: [\
+         {{ id: ann, role: operator, spiffe: {ANN} }}, \
+         {{ id: vic, role: viewer, prefix: ilo_viewer00, sha256: {} }}] }}",
+        hex(VIEWER.as_bytes())
+    );
+    Hidden::start(world, &admin)
+}
+
+const ANN: &str = "spiffe://ops.test/ann";
+const RESTRICTIONS: &str = "GET /restrictions HTTP/1.1\r\nhost: localhost\r\n\r\n";
+
+impl Hidden {
+    fn client_config(&self, client: Option<&Certified>) -> Arc<ClientConfig> {
+        let Some(client) = client else { return self.world.tls.client_config(&[]) };
+        let mut roots = RootCertStore::empty();
+        let pem = self.world.tls.certificate.as_bytes();
+        roots.add(CertificateDer::from_pem_slice(pem).expect("PEM")).expect("a root");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots);
+        let config = builder.with_client_auth_cert(client.chain.clone(), client.key.clone_key());
+        Arc::new(config.expect("a certificate"))
+    }
+
+    fn address(&self) -> SocketAddr {
+        let AdminListen::Tcp(address) = *self.gateway.admin_address() else { panic!("a port") };
+        address
+    }
+
+    fn connect(&self, client: Option<&Certified>) -> Client {
+        Client::connect_tls(self.address(), self.client_config(client))
+    }
+
+    /// Of the admin listener's metrics, as somebody without a certificate.
+    fn wait_for(&self, line: &str) {
+        for _ in 0..200 {
+            let mut client = self.connect(None);
+            client.send("GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+            if client.response().text().contains(line) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("{line} never came");
+    }
+
+    fn is_turned_away(&self, client: &Certified) -> bool {
+        let socket = TcpStream::connect(self.address()).expect("the gateway accepts");
+        socket.set_read_timeout(Some(Duration::from_secs(30))).expect("set");
+        let name = ServerName::try_from("localhost").expect("a name");
+        let session = ClientConnection::new(self.client_config(Some(client)), name).expect("a session");
+        let mut stream = StreamOwned::new(session, socket);
+        let mut answer = Vec::new();
+        // Which step fails depends on when the alert arrives.
+        let ended = stream.write_all(RESTRICTIONS.as_bytes()).and_then(|()| stream.read_to_end(&mut answer));
+        answer.is_empty() && ended.is_err()
+    }
+}
+
+#[test]
+fn an_operators_certificate_revoked_while_its_connection_lives_proves_nobody_from_then_on() {
+    let authority = CertificateAuthority::new("operators");
+    let hidden = certified(&authority, &authority.revoked(&[], 2090));
+    let ann = authority.client(&[ANN], |_| {});
+    let mut connection = hidden.connect(Some(&ann));
+    connection.send(RESTRICTIONS);
+    assert_eq!(connection.response().status, 200);
+    hidden.world.write("operators.crl", "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n", 0o644);
+    hidden.gateway.reload();
+    hidden.wait_for("interlock_identity_reloads_total{part=\"admin_tls\",result=\"failed\"} 1");
+    connection.send(RESTRICTIONS);
+    assert_eq!(connection.response().status, 200, "the last good state stays in force");
+    hidden.world.write("operators.crl", &authority.revoked(&[7], 2090), 0o644);
+    hidden.gateway.reload();
+    hidden.wait_for("interlock_identity_reloads_total{part=\"admin_tls\",result=\"in_force\"} 1");
+    // Also on a connection whose handshake was before, unless it was closed already.
+    connection.send(RESTRICTIONS);
+    if let Some(refused) = connection.try_response(false) {
+        refused.assert_refused(401, "credential_invalid");
+    }
+    assert!(hidden.is_turned_away(&ann));
+    hidden.wait_for("interlock_unproved_total{fault=\"certificate_revoked\",surface=\"\"}");
+    // Who proves itself by a token needs no certificate.
+    let mut viewer = hidden.connect(None);
+    viewer.send(format!(
+        "GET /restrictions HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {VIEWER}\r\n\r\n"
+    ));
+    assert_eq!(viewer.response().status, 200);
+    hidden.finish();
+}
+
+#[test]
+fn a_list_of_revoked_operators_that_has_ended_turns_every_certificate_away() {
+    let authority = CertificateAuthority::new("operators");
+    let hidden = certified(&authority, &authority.revoked(&[], 2022));
+    assert!(hidden.is_turned_away(&authority.client(&[ANN], |_| {})));
+    hidden.wait_for("interlock_unproved_total{fault=\"revocation_list_expired\",surface=\"\"} 1");
+    hidden.finish();
+}
+
 #[test]
 fn the_commands_list_show_decide_freeze_and_reconcile() {
     let (world, ids) = with_holds(&[HOUR, HOUR]);
@@ -718,6 +1011,10 @@ fn operators_that_cannot_be_are_refused_with_the_reason() {
             "an agent's API key",
         ),
         (
+            format!("operators: [{{ id: agent-7, role: viewer, prefix: ilo_viewer00, sha256: {sha} }}]"),
+            "`agent-7` is an operator and an agent with an API key",
+        ),
+        (
             format!("operators: [{{ id: ann, role: viewer, prefix: ilk_viewer00, sha256: {sha} }}]"),
             "starts with `ilo_`",
         ),
@@ -735,6 +1032,12 @@ fn operators_that_cannot_be_are_refused_with_the_reason() {
             ),
             "the same prefix",
         ),
+        ("operators: { file: ./nowhere.yaml }".into(), "nowhere.yaml"),
+        ("operators: { file: ./schema.json }".into(), "schema.json:1:1: expected"),
+        (
+            "tls: { certificate: ./tls.crt, key: ./tls.key, crls: [./tls.crt] }".into(),
+            "`crls` needs `client_roots`",
+        ),
         ("unix: ./a.sock".into(), "`listen` means nothing with `unix`"),
     ] {
         assert!(refusal(&admin, |yaml| yaml).contains(why), "{admin}: {}", refusal(&admin, |yaml| yaml));
@@ -746,6 +1049,16 @@ fn operators_that_cannot_be_are_refused_with_the_reason() {
     assert!(refusal(&remote, everywhere).contains("in plain text; add `tls`"));
     let operators_key = |yaml: String| yaml.replace(&KEY[..12], "ilo_agent007");
     assert!(refusal("allow_remote: false", operators_key).contains("`ilo_` begins the tokens of operators"));
+    let workload = "operators: [{ id: ann, role: viewer, spiffe: spiffe://a.test/ann }]";
+    let taking = |domain: &str| {
+        let identity = format!("mtls: {{ trust_domains: [{domain}] }}");
+        refusal(workload, |yaml| yaml.replace("api_key: { headers: [x-api-key, authorization] }", &identity))
+    };
+    let as_agent = "surface `test` takes the certificate of operator `ann` as an agent's";
+    assert!(taking("a.test").contains(as_agent), "{}", taking("a.test"));
+    assert!(!taking("b.test").contains(as_agent));
+    let encoded = "operators: [{ id: ann, role: viewer, spiffe: spiffe://a.test/%61nn }]";
+    assert!(refusal(encoded, |yaml| yaml).contains("expected a SPIFFE ID"));
 }
 
 /// Why a config with this in `admin` is refused.

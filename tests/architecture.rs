@@ -1,6 +1,6 @@
 //! The layer rule and the owners of capabilities, checked on the source text.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -106,6 +106,7 @@ fn verification_stands_on_the_model_and_the_tree_alone() {
         }
     }
     assert!(seen > 50, "only {seen} imports found: the test does not see them");
+    no_other_crate_is_used_there(&sources());
     // The program that only verifies: the same front end, and nothing of the gateway.
     let sources = sources();
     let (front, program) = (code(&sources["cli/verify.rs"]), code(&sources["bin/interlock-verify.rs"]));
@@ -120,6 +121,41 @@ fn verification_stands_on_the_model_and_the_tree_alone() {
         }
         assert!(!code.contains("super::") && !code.contains("crate::"), "it stands alone");
     }
+}
+
+/// What verification stands on besides the standard library is known by name: encodings, hashes and signatures.
+fn no_other_crate_is_used_there(sources: &BTreeMap<String, String>) {
+    const ALLOWED: [&str; 8] = ["base64", "ring", "serde", "serde_json", "std", "thiserror", "zmij", "zstd"];
+    let lock =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock")).expect("Cargo.lock");
+    let names = lock.lines().filter_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"'));
+    let crates: BTreeSet<String> =
+        names.map(|name| name.replace('-', "_")).chain(["std".to_owned()]).collect();
+    let mut used = BTreeSet::new();
+    for (path, text) in sources {
+        let is_verifier = ["verify", "merkle"]
+            .iter()
+            .any(|m| *path == format!("{m}.rs") || path.starts_with(&format!("{m}/")));
+        if !is_verifier {
+            continue;
+        }
+        let code = code(text);
+        let product = code.split("#[cfg(test)]").next().unwrap_or_default();
+        let is_module = |name: &str| {
+            ["verify", "merkle"].iter().any(|dir| sources.contains_key(&format!("{dir}/{name}.rs")))
+        };
+        for (at, _) in product.match_indices("::") {
+            let before = &product[..at];
+            let start = before.rfind(|c: char| !c.is_alphanumeric() && c != '_').map_or(0, |end| end + 1);
+            let is_root = !before[..start].ends_with("::");
+            let name = &before[start..];
+            if is_root && crates.contains(name) && !is_module(name) {
+                assert!(ALLOWED.contains(&name), "src/{path} uses the crate `{name}`");
+                used.insert(name.to_owned());
+            }
+        }
+    }
+    assert_eq!(used.len(), ALLOWED.len(), "not all of {ALLOWED:?} are seen: {used:?}");
 }
 
 /// Each capability, how it is spelled in code, and the only places that may spell it.

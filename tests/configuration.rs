@@ -171,7 +171,8 @@ fn every_field_of_a_route_reaches_its_rules() {
         "body: json, forward: verbatim, body_required: false, body_bytes_max: 65536, \
          headers: [accept, idempotency-key], idempotency_key: required, query_lists: [\"expand[]\", tag], \
          path_allows: [parameters, non_ascii, encoded_slash, empty_segments]",
-    );
+    )
+    .replace("    package:", "    idempotency: {}\n    package:");
     let config = place.read(&text).expect("valid");
     let rules = &config.surfaces[0].routes[0].rules;
     assert_eq!(rules.body, BodyRules::Json { forward: Forward::Verbatim, required: Required::Optional });
@@ -421,6 +422,12 @@ const REFUSALS: &[(&str, &str, &str, &str)] = &[
     ("body: none", "body: none, query_lists: [a, a]", "a] ", "`a` appears twice"),
     ("body: none", "body: none, path_allows: [dots]", "dots", "one of `parameters`, `non_ascii`"),
     ("body: none", "body: none, idempotency_key: maybe", "maybe", "one of `required`, `optional`"),
+    (
+        "body: none",
+        "body: none, idempotency_key: required",
+        "required",
+        "claims nothing without `idempotency`",
+    ),
     ("policy: { dir: ./policies }", "policy: { dir: ./nowhere }", "./nowhere", "is not a directory"),
     ("signing_key: ./log.key", "signing_key: ./charge.json", "./charge.json", "is readable by others"),
     ("signing_key: ./log.key", "signing_key: ./no.key", "./no.key", "No such file"),

@@ -20,6 +20,15 @@ fn example(file: &str) -> Config {
     let dir = tempfile::tempdir().expect("a directory");
     std::fs::create_dir_all(dir.path().join("deploy/schemas")).expect("a directory");
     std::fs::create_dir(dir.path().join("policies")).expect("a directory");
+    // As deploy/README.md makes them.
+    std::fs::create_dir(dir.path().join("deploy/secrets")).expect("a directory");
+    let made = Command::new(env!("CARGO_BIN_EXE_interlock"))
+        .args(["keys", "operator", "--id", "ann", "--role", "approver"])
+        .output()
+        .expect("runs");
+    let made = String::from_utf8(made.stdout).expect("UTF-8");
+    let (_token, declared) = made.split_once('\n').expect("two parts");
+    std::fs::write(dir.path().join("deploy/secrets/operators.yaml"), declared).expect("written");
     for copied in [file, "deploy/schemas/charge.json", "deploy/schemas/refund.json"] {
         std::fs::copy(copied, dir.path().join(copied)).unwrap_or_else(|e| panic!("{copied}: {e}"));
     }
@@ -98,6 +107,15 @@ fn the_published_key_proves_the_example_actor_with_its_claims() {
 }
 
 #[test]
+fn somebody_operates_the_example_and_nobody_over_plain_text() {
+    let operators = example("deploy/interlock.yaml").admin.operators.load_full();
+    let who: Vec<_> = operators.iter().map(|operator| operator.to_string()).collect();
+    assert_eq!(who, ["ann (approver)"]);
+    let compose = example("deploy/interlock.compose.yaml").admin;
+    assert!(compose.operators.load().is_empty() && compose.tls.is_none());
+}
+
+#[test]
 fn the_compose_example_differs_in_addresses_and_paths_only() {
     let body = |file: &str| -> String {
         let text = read(file);
@@ -107,7 +125,12 @@ fn the_compose_example_differs_in_addresses_and_paths_only() {
         ("./data/ledger", "/var/lib/interlock/ledger"),
         ("./secrets/log.key", "/run/secrets/log_key"),
         ("./secrets/payments-key", "/run/secrets/payments_key"),
-        ("{ listen: 127.0.0.1:9095 }", "{ listen: 0.0.0.0:9095, allow_remote: true }"),
+        (
+            "# Who may approve, freeze and reconcile; deploy/README.md says how to make the file.\n\
+             admin: { listen: 127.0.0.1:9095, operators: { file: ./secrets/operators.yaml } }",
+            "# Nobody operates it: a token would cross the network in plain text. deploy/README.md says how to change that.\n\
+             admin: { listen: 0.0.0.0:9095, allow_remote: true }",
+        ),
         ("127.0.0.1:8080", "0.0.0.0:8080"),
         ("http://127.0.0.1:9000", "http://sample-api:9000"),
     ];

@@ -196,7 +196,7 @@ async fn a_fact_follows_its_endpoint_and_outlives_its_failures_until_it_is_too_o
     let facts = Facts::start(&surface, vec![spec], &clock, &versions, &metrics).await;
     let consulted = || {
         let watched = facts.read(clock.monotonic()).expect("available").iter().map(|f| f.item()).collect();
-        ReadSet { watched, state: Vec::new(), captured_at: clock.monotonic() }
+        ReadSet { watched, state: Vec::new(), captured_at: clock.monotonic(), approvals_until: None }
     };
     let moved = async |read: &ReadSet| {
         while versions.validate(read).is_ok() {

@@ -3,7 +3,7 @@
 //! A caller is always told `credential_invalid`. What exactly was wrong is asked of the metric, whose labels are a
 //! closed list.
 
-mod provider;
+pub mod provider;
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -501,6 +501,10 @@ fn a_forged_token_proves_nobody_and_says_only_that() {
         // What is critical, and of what type.
         (F::TokenCritical, head(r#"{"alg":"ES256","kid":"ec","typ":"at+jwt","crit":["exp"],"exp":1}"#)),
         (F::TokenCritical, head(r#"{"alg":"ES256","kid":"ec","typ":"at+jwt","crit":[]}"#)),
+        (
+            F::TokenCritical,
+            head(r#"{"alg":"ES256","kid":"ec","typ":"at+jwt","crit":["urn:unknown"],"urn:unknown":1}"#),
+        ),
         (F::TokenType, head(r#"{"alg":"ES256","kid":"ec","typ":"JWT"}"#)),
         (F::TokenType, head(r#"{"alg":"ES256","kid":"ec"}"#)),
         // For whom, and from whom.

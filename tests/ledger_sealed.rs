@@ -119,6 +119,11 @@ async fn damage_in_a_sealed_segment_is_named_with_file_and_offset_and_never_clea
         let (code, said) = fsck(&log, &["--repair"]);
         assert_eq!(code, Some(10), "{name}: {said}");
         assert!(said.contains("not looked at"), "{name}: {said}");
+        let (dir, key) = (log.dir.path().to_str().expect("UTF-8"), log.key.verifier().to_string());
+        let replayed = interlock(&["replay", "--log", dir, "--key", &key]);
+        assert_eq!(replayed.status.code(), Some(10), "{name}");
+        let place = format!("[{FIRST_SEALED}, offset 0]");
+        assert!(stdout(&replayed).contains(&place), "{name}: {}", stdout(&replayed));
         // A start reads from the restart point on, and says so when it cannot.
         for first in ["00000000000000000064", "00000000000000000128"] {
             // Gone from the first round on.
@@ -187,6 +192,11 @@ async fn fsck_names_what_is_derived_and_wrong_and_makes_it_again() {
         assert!(said.contains(file), "{said}");
     }
     assert!(!bundle.exists(), "looking changes nothing");
+    // A trust file says the same as the key in it.
+    write(&log.path("trust"), format!("log {}\nquorum none\n", log.key.verifier()).as_bytes());
+    let trust = log.path("trust");
+    let by_file = log_command("fsck", &log, &["--trust", trust.to_str().expect("UTF-8")]);
+    assert_eq!((by_file.status.code(), stdout(&by_file)), (code, said));
     let (code, said) = fsck(&log, &["--repair"]);
     assert!(code == Some(0) && said.contains("repaired"), "{said}");
     assert_eq!(fs::read(&tile).expect("made"), sound_tile);
@@ -196,6 +206,112 @@ async fn fsck_names_what_is_derived_and_wrong_and_makes_it_again() {
     log.open().expect("opens");
 }
 
+/// A stopped log of 402 leaves with full and partial tiles.
+async fn stopped_log() -> Log {
+    let log = Log::new();
+    let (ledger, _) = log.open().expect("opens");
+    log.fill(&ledger, 400).await;
+    assert_eq!(ledger.close(Duration::ZERO).await, Closed::Clean);
+    log
+}
+
+fn remove(path: &std::path::Path) {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path).expect("removed"),
+        Ok(_) => fs::remove_file(path).expect("removed"),
+        Err(_) => {}
+    }
+}
+
+#[tokio::test]
+async fn a_bent_tile_is_found_and_made_again_whole_or_partial_with_and_without_an_index() {
+    let log = stopped_log().await;
+    let files =
+        ["tile/0/000", "tile/0/001.p/146", "tile/1/000.p/1", "tile/entries/000", "tile/entries/001.p/146"];
+    for file in files {
+        let sound = fs::read(log.path(file)).expect("it is there");
+        for has_index in [true, false] {
+            let mut bent = sound.clone();
+            bent[20] ^= 1;
+            // It is read-only.
+            remove(&log.path(file));
+            write(&log.path(file), &bent);
+            if !has_index {
+                remove(&log.path("index.redb"));
+            }
+            let report = log.verify();
+            assert_eq!((report.exit_code(), report.problem_count), (16, 1), "{file}: {report}");
+            let (code, said) = fsck(&log, &[]);
+            assert!(code == Some(16) && said.contains(&format!("[{file}]")), "{file} {has_index}: {said}");
+            assert_eq!(fs::read(log.path(file)).expect("readable"), bent, "looking changes nothing");
+            let (code, said) = fsck(&log, &["--repair"]);
+            assert!(code == Some(0) && said.contains("repaired"), "{file} {has_index}: {said}");
+            assert_eq!(fs::read(log.path(file)).expect("made again"), sound, "{file} {has_index}");
+            let (code, said) = fsck(&log, &[]);
+            assert!(code == Some(0) && log.path("index.redb").exists(), "{file} {has_index}: {said}");
+            assert!(log.verify().passed(), "{file}: {}", log.verify());
+        }
+    }
+}
+
+/// Opening one for reading waits until somebody writes to it.
+fn pipe(path: &std::path::Path) {
+    assert!(Command::new("mkfifo").arg(path).status().expect("runs").success());
+}
+
+#[tokio::test]
+async fn whatever_stands_where_something_derived_should_costs_no_verdict_about_the_evidence() {
+    type Put = fn(&std::path::Path);
+    let things: [(&str, Put); 3] = [
+        ("a pipe", pipe),
+        ("a file", |at| write(at, b"in the way")),
+        ("a directory", |at| fs::create_dir(at).expect("made")),
+    ];
+    let log = sealed_log().await;
+    let sound = |check| log.verify().verdicts.of(check) == Verdict::Pass;
+    let places = [
+        "tile",
+        "tile/0",
+        "tile/0/000.p",
+        "tile/0/000.p/160",
+        "tile/entries",
+        "index.redb",
+        "restart",
+        NEWEST_RESTART,
+    ];
+    for place in places {
+        for (what, put) in things {
+            let at = log.path(place);
+            // A directory is what belongs there, and tells nothing when it is empty.
+            let dirs = ["tile", "tile/0", "tile/0/000.p", "tile/entries", "restart"];
+            let is_fit = what == "a directory" && dirs.contains(&place);
+            remove(&at);
+            put(&at);
+            for check in Check::ALL.into_iter().filter(|&check| check != Check::Tiles) {
+                assert!(sound(check), "{what} at {place}: {}", log.verify());
+            }
+            let is_tile = place.starts_with("tile");
+            assert_eq!(sound(Check::Tiles), !is_tile || is_fit, "{what} at {place}: {}", log.verify());
+            let (code, said) = fsck(&log, &[]);
+            assert_eq!(code, Some(if is_fit { 0 } else { 16 }), "{what} at {place}: {said}");
+            assert!(said.contains("frames       pass"), "{what} at {place}: {said}");
+            let (code, said) = fsck(&log, &["--repair"]);
+            assert_eq!(code, Some(0), "{what} at {place}: {said}");
+            assert_eq!(fsck(&log, &[]).0, Some(0), "{what} at {place}: {}", fsck(&log, &[]).1);
+            // What was made again, or made by the next start.
+            drop(log.open().expect("opens"));
+            fs::create_dir_all(log.path("restart")).expect("made");
+            fs::create_dir_all(log.path("tile/0/000.p")).expect("made");
+        }
+    }
+    remove(&log.path("checkpoint"));
+    fs::create_dir(log.path("checkpoint")).expect("made");
+    let report = log.verify();
+    assert_eq!(report.exit_code(), Check::Signed.exit_code(), "{report}");
+    assert!(report.problems[0].what.contains("cannot be read"), "{report}");
+    assert_eq!(report.verdicts.of(Check::Frames), Verdict::Pass, "{report}");
+}
+
 #[tokio::test]
 async fn fsck_finds_a_row_without_which_a_search_would_pass_over_a_bundle() {
     let log = Log::new();
@@ -203,21 +319,25 @@ async fn fsck_finds_a_row_without_which_a_search_would_pass_over_a_bundle() {
     log.fill(&ledger, 400).await;
     assert_eq!(ledger.close(Duration::ZERO).await, Closed::Clean);
     drop(ledger);
-    let times: TableDefinition<'_, u64, (u64, u64)> = TableDefinition::new("times");
-    for range in [None, Some((0, 1))] {
+    let times: TableDefinition<'_, (u32, u64), (u64, u64)> = TableDefinition::new("times");
+    // Of the bundle itself, and of a span of many.
+    for (level, range) in [(0, None), (0, Some((0, 1))), (3, None), (3, Some((0, 1)))] {
         let index = Database::open(log.path("index.redb")).expect("a database");
         let change = index.begin_write().expect("begun");
         {
             let mut rows = change.open_table(times).expect("a table");
             match range {
-                None => drop(rows.remove(0).expect("removed")),
-                Some(range) => drop(rows.insert(0, range).expect("changed")),
+                None => drop(rows.remove((level, 0)).expect("removed")),
+                Some(range) => drop(rows.insert((level, 0), range).expect("changed")),
             }
         }
         change.commit().expect("committed");
         drop(index);
         let (code, said) = fsck(&log, &[]);
-        assert!(code == Some(16) && said.contains("a row of bundle 0 is missing"), "{range:?} {said}");
+        assert!(
+            code == Some(16) && said.contains("a row of bundle 0 is missing"),
+            "{level} {range:?} {said}"
+        );
         assert_eq!(fsck(&log, &["--repair"]).0, Some(0));
         assert_eq!(fsck(&log, &[]).0, Some(0));
     }

@@ -126,6 +126,7 @@ impl Sample {
                 watched: Vec::new(),
                 state: Vec::new(),
                 captured_at: Clock::system().monotonic(),
+                approvals_until: None,
             },
             now: WallTime::parse_rfc3339(self.at).expect("time"),
         }

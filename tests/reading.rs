@@ -446,7 +446,8 @@ fn what_is_written_is_refused_and_what_is_not_there_is_named() {
         assert_eq!(client.response().status, 405);
     }
     let nothing = world.admin("/receiptz");
-    assert!(nothing.status == 404 && nothing.text().contains("/receipts"), "{}", nothing.text());
+    nothing.assert_refused(404, "path_unknown");
+    assert!(nothing.text().contains("/receipts"), "{}", nothing.text());
     world.admin("/checkpoint?size=1").assert_refused(400, "parameter_invalid");
     world.finish();
 }

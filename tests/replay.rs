@@ -24,7 +24,7 @@ use recording::{Ask, Content, Recorder, bundle, charge, generous, mixed, shipped
 
 fn replayer(key: &Key) -> Replayer {
     Replayer {
-        key: key.verifier().clone(),
+        trust: key.verifier().clone().into(),
         selection: Selection::All,
         under: Under::Recorded,
         disclosures: Disclosures::default(),
@@ -389,6 +389,14 @@ async fn a_verdict_that_policy_did_not_give_is_found_even_if_the_key_signed_it()
         (Decision::Permit, Decision::Deny)
     );
     assert_ne!(report.differences[1].before.reasons, report.differences[1].after.reasons);
+
+    let (log, vkey) = (dir.path().to_str().expect("UTF-8"), key.verifier().to_string());
+    let args = ["verify", "--replay", "--json", "--log", log, "--key", &vkey];
+    let output = Command::new(env!("CARGO_BIN_EXE_interlock")).args(args).output().expect("runs");
+    let verified: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(verified["verdicts"]["replayed"], "fail", "{verified}");
+    let problems = verified["problems"].as_array().expect("a list");
+    assert_eq!(problems.iter().filter(|p| p["check"] == "replayed").count(), 2, "{verified}");
 }
 
 #[tokio::test]
@@ -508,6 +516,25 @@ async fn the_program_replays_a_log_a_range_or_a_receipt_and_exits_accordingly() 
     };
     let (code, all) = replay(&[]);
     assert_eq!((code, &all["exact"], &all["decisions"]), (Some(0), &json!(3), &json!(3)));
+    write(&dir.path().join("trust"), format!("log {vkey}\nquorum none\n").as_bytes());
+    let trust = dir.path().join("trust");
+    let args = ["replay", "--log", &log, "--json", "--trust", trust.to_str().expect("UTF-8")];
+    let by_file = Command::new(env!("CARGO_BIN_EXE_interlock")).args(args).output().expect("runs");
+    assert_eq!(serde_json::from_slice::<Value>(&by_file.stdout).expect("JSON"), all);
+
+    // As a verdict among the others, by the program that has an engine.
+    let verify = |program: &str, more: &[&str]| {
+        let args = [more, &["--log", &log, "--key", &vkey, "--json"]].concat();
+        let output = Command::new(program).args(args).output().expect("runs");
+        (output.status.code(), serde_json::from_slice::<Value>(&output.stdout).unwrap_or_default())
+    };
+    let (full, small) = (env!("CARGO_BIN_EXE_interlock"), env!("CARGO_BIN_EXE_interlock-verify"));
+    let (code, asked) = verify(full, &["verify", "--replay"]);
+    assert_eq!((code, &asked["verdicts"]["replayed"]), (Some(0), &json!("pass")), "{asked}");
+    let (code, unasked) = verify(full, &["verify"]);
+    assert_eq!((code, &unasked["verdicts"]["replayed"]), (Some(0), &json!("not_checked")));
+    assert_eq!(verify(small, &[]), (Some(0), unasked));
+    assert_eq!(verify(small, &["--replay"]).0, Some(2), "it holds no engine");
 
     let (code, other) = replay(&["--policy", &format!("{}/policies", env!("CARGO_MANIFEST_DIR"))]);
     assert_eq!((code, &other["exact"]), (Some(0), &json!(3)), "the shipped files decide the same");

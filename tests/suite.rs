@@ -4,6 +4,7 @@
 mod support;
 
 mod admin_plane;
+mod airlock;
 mod answers;
 mod architecture;
 mod auditing;

@@ -8,6 +8,7 @@ use std::io;
 use std::process::Command;
 use std::time::Duration;
 
+use base64::Engine;
 use interlock::limits;
 use interlock::merkle::checkpoint::Checkpoint;
 use interlock::merkle::frame::{self, Evidence, FrameParts};
@@ -17,7 +18,7 @@ use interlock::merkle::tlog_proof::TlogProof;
 use interlock::merkle::tree::{RightEdge, leaf_hash};
 use interlock::merkle::trust::Trust;
 use interlock::model::entry::DisclosureDigest;
-use interlock::model::{Digest, LeafIndex, TreeSize};
+use interlock::model::{Digest, LeafIndex, TreeSize, append_line};
 use interlock::verify::{
     Check, Options, Report, Source, Verdict, segment_file, verify_log, verify_log_with, verify_receipt,
 };
@@ -704,11 +705,36 @@ fn both_programs_check_a_receipt_and_a_log_the_same() {
         Some(11)
     );
     assert_eq!(run(&["--receipt", &path("leaf.json"), "--proof", &path("kept"), "--key", &vkey]).0, Some(1));
+    assert_eq!(report["verdicts"]["replayed"], "not_checked");
+
+    // The line in which receipts are listed, and what a caller has who kept the header alone.
+    for (index, code) in [(2, 0), (3, 11)] {
+        let mut line = Vec::new();
+        append_line(&mut line, LeafIndex(index), &made.leaves[2]);
+        write(path("line.json").as_ref(), &line);
+        let line = run(&["--receipt", &path("line.json"), "--proof", &path("proof"), "--key", &vkey]);
+        assert_eq!(line.0, Some(code), "{}", line.1);
+    }
+    let hash = |leaf: usize| leaf_hash(&made.leaves[leaf]);
+    let base64 = base64::engine::general_purpose::STANDARD.encode(hash(2).as_bytes());
+    for (leaf, code) in [
+        (hash(2).to_string(), 0),
+        (base64.clone(), 0),
+        (format!(":{base64}:"), 0),
+        (hash(3).to_string(), 11),
+        ("sha-256:00".to_owned(), 2),
+    ] {
+        let (found, text) = run(&["--leaf", &leaf, "--proof", &path("proof"), "--key", &vkey]);
+        assert_eq!(found, Some(code), "{leaf}: {text}");
+        assert!(code == 2 || text.contains("well-formed  not checked"), "{text}");
+    }
     for wrong in [
         &["--log", &log][..],
         &["--key", &vkey],
         &["--log", &log, "--key", &vkey, "--trust", "t"],
         &["--receipt", "r", "--key", &vkey],
+        &["--leaf", &base64, "--key", &vkey],
+        &["--proof", "p", "--log", &log, "--key", &vkey],
         &["--log", &log, "--receipt", "r", "--proof", "p", "--key", &vkey],
         &["--receipt", "r", "--proof", "p", "--key", &vkey, "--checkpoint", "c"],
     ] {

@@ -118,6 +118,7 @@ fn question(package: &PackageName) -> Question {
             watched: Vec::new(),
             state: Vec::new(),
             captured_at: Clock::system().monotonic(),
+            approvals_until: None,
         },
         now: WallTime::from_unix_ns(1_795_082_400_000_000_000),
     }

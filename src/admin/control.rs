@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::endpoint::Asked;
 use super::log::LogApi;
-use super::operators::{Operator, Operators};
+use super::operators::{Operator, SharedOperators};
 use super::policy::{PolicyAsk, PolicyAsks};
 use super::problem::Refusal;
 use crate::authority::{Fold, HoldStatus, Restricted, RestrictionStatus, Scope};
@@ -33,7 +33,7 @@ pub struct Control {
     pub surfaces: Vec<SurfaceName>,
     pub clock: Clock,
     policy: PolicyAsks,
-    operators: Arc<Operators>,
+    operators: SharedOperators,
     turn: Arc<Mutex<()>>,
 }
 
@@ -76,7 +76,7 @@ impl Control {
         ledger: Ledger,
         log: LogApi,
         surfaces: Vec<SurfaceName>,
-        operators: Arc<Operators>,
+        operators: SharedOperators,
         clock: Clock,
         policy: PolicyAsks,
     ) -> Self {
@@ -140,6 +140,9 @@ impl Control {
                 if !self.is_frozen(&scope) {
                     return Err(Refusal::NotFrozen);
                 }
+                if let Scope::Actor(actor) = &scope {
+                    self.is_of_another(operator, actor)?;
+                }
                 self.record(of_scope(AdminAction::Unfreeze, operator.entry(), scope, reason)).await
             }
             Asked::Quarantine { surface, actor, reason } => {
@@ -154,6 +157,7 @@ impl Control {
                 if !self.is_quarantined(&surface, &actor) {
                     return Err(Refusal::NotQuarantined);
                 }
+                self.is_of_another(operator, &actor)?;
                 self.record(of_actor(AdminAction::Release, operator.entry(), surface, actor, reason)).await
             }
             Asked::ReloadPolicy { reason } => {
@@ -165,6 +169,7 @@ impl Control {
                 if !self.fold.is_unknown(decision_index) {
                     return Err(Refusal::NotIndeterminate);
                 }
+                self.is_of_another(operator, &leaf.actor.id)?;
                 let by = AttestedBy {
                     evidence: format!("{evidence} ({reason})").into(),
                     operator: Some(operator.entry()),
@@ -199,10 +204,18 @@ impl Control {
         if hold.used_by.is_some() {
             return Err(Refusal::HoldOver { how: "is used: its request was permitted" });
         }
-        if self.operators.is_agent(operator, hold.actor.as_str()) {
-            return Err(Refusal::OwnRequest);
-        }
+        self.is_of_another(operator, &hold.actor)?;
         Ok(hold)
+    }
+
+    /// What closes an actor anybody may do, also to themselves; what opens it, or says what came of its request, is for
+    /// somebody else.
+    fn is_of_another(&self, operator: &Operator, actor: &ActorId) -> Result<(), Refusal> {
+        if self.operators.load().is_agent(operator, actor.as_str()) {
+            Err(Refusal::OwnRequest)
+        } else {
+            Ok(())
+        }
     }
 
     fn is_frozen(&self, scope: &Scope) -> bool {
@@ -233,14 +246,11 @@ impl Control {
     /// Records of every hold whose time is over that it is. One that cannot be recorded is tried again later; approvals
     /// do not count after their time in any case.
     pub async fn expire(&self) {
-        let now = self.clock.wall();
-        if self.fold.expired_holds(now).is_empty() {
-            return;
-        }
-        for hold in self.fold.expired_holds(now) {
+        for hold in self.fold.expired_holds(self.clock.wall()) {
             // One turn each, so that an operator waits for one of them and not for all.
             let _turn = self.turn.lock().await;
-            if self.fold.hold(hold, now).is_none_or(|status| !status.is_expired) {
+            // Since it was listed it may have been used, refused or recorded.
+            if !self.fold.has_expired(hold, self.clock.wall()) {
                 continue;
             }
             let by = OperatorEntry { id: GATEWAY.into(), role: Role::Administrator };

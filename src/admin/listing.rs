@@ -7,20 +7,42 @@ use serde::Serialize;
 use super::operators::role_name;
 use crate::authority::{Approval, HoldStatus, Restricted, RestrictionStatus, Scope, UnknownOutcome};
 use crate::limits;
+use crate::model::LeafIndex;
 use crate::model::entry::DecisionEntry;
 
 /// A list with an end: there may be more than it shows.
 #[derive(Serialize)]
 pub struct Listed<T> {
-    pub items: Vec<T>,
+    items: Vec<T>,
+    /// What to ask for with `after`, if there are more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<u64>,
     /// With those that are not shown.
-    pub total: usize,
+    total: usize,
 }
 
-impl<T> Listed<T> {
-    pub fn of<S>(items: &[S], each: impl Fn(&S) -> T) -> Self {
-        let shown = items.iter().take(limits::ADMIN_LISTED_MAX).map(each).collect();
-        Self { items: shown, total: items.len() }
+/// As many of a list as one answer shows, oldest first. The place of each is its leaf's: what is added or ends between two
+/// pages moves nothing from one to the other.
+pub struct Page<S> {
+    pub items: Vec<S>,
+    next: Option<LeafIndex>,
+    total: usize,
+}
+
+impl<S> Page<S> {
+    pub fn of(mut all: Vec<S>, place: impl Fn(&S) -> LeafIndex, after: Option<LeafIndex>) -> Self {
+        let total = all.len();
+        all.sort_by_key(&place);
+        all.retain(|item| after.is_none_or(|after| place(item) > after));
+        let is_cut = all.len() > limits::ADMIN_LISTED_MAX;
+        all.truncate(limits::ADMIN_LISTED_MAX);
+        let next = all.last().filter(|_| is_cut).map(place);
+        Self { items: all, next, total }
+    }
+
+    pub fn listed<T>(&self, each: impl FnMut(&S) -> T) -> Listed<T> {
+        let items = self.items.iter().map(each).collect();
+        Listed { items, next: self.next.map(|index| index.0), total: self.total }
     }
 }
 
@@ -143,5 +165,34 @@ impl UnknownShown {
             since: unknown.at.rfc3339(),
             surface: decision.surface.to_string(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_hold_each_once_whatever_ends_between_them() {
+        let mut all: Vec<u64> = (0..limits::ADMIN_LISTED_MAX as u64 * 2 + 50).rev().map(|n| n * 3).collect();
+        let count = all.len();
+        let (mut after, mut seen, mut pages) = (None, Vec::new(), 0);
+        loop {
+            let page = Page::of(all.clone(), |n| LeafIndex(*n), after);
+            let listed = page.listed(|n| *n);
+            assert_eq!(listed.total, all.len());
+            seen.extend(listed.items);
+            pages += 1;
+            match listed.next {
+                Some(next) => after = Some(LeafIndex(next)),
+                None => break,
+            }
+            // One that was shown ends, the last of the page among them.
+            all.retain(|n| Some(LeafIndex(*n)) != after);
+        }
+        assert_eq!(pages, 3);
+        assert_eq!(seen, (0..count as u64).map(|n| n * 3).collect::<Vec<_>>());
+        let exact: Vec<u64> = (0..limits::ADMIN_LISTED_MAX as u64).collect();
+        assert_eq!(Page::of(exact, |n| LeafIndex(*n), None).listed(|n| *n).next, None);
     }
 }

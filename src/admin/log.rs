@@ -286,6 +286,10 @@ impl Stream {
 
     async fn send_up_to(&mut self, at: &Arc<Snapshot>) -> Result<(), Gone> {
         while self.next.0 < at.size().0 {
+            // A search may go through all of the log and find nothing to send: it ends with whoever asked.
+            if self.pieces.is_closed() {
+                return Err(Gone);
+            }
             let (lines, next) = match self.read(at).await {
                 Ok(read) => read,
                 Err(refusal) => {
@@ -315,9 +319,7 @@ impl Stream {
         let Filter { actor, idempotency_key, from: since, until } = self.filter.clone();
         let search = Search { actor, idempotency_key, since, until, from, max };
         let found = self.api.read(move |reader| reader.search(&snapshot, &search)).await?;
-        // After the last one there may be more; none means that nothing fits up to the end of this tree.
-        let next = found.last().map_or(LeafIndex(at.size().0), |(last, _)| LeafIndex(last.0 + 1));
-        Ok((lines(found), next))
+        Ok((lines(found.leaves), found.next))
     }
 
     fn has_all_of_a_closed_log(&self) -> bool {

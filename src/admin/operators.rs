@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use rustls_pki_types::CertificateDer;
@@ -115,6 +116,9 @@ pub struct Operators {
     without_token: Vec<Arc<Operator>>,
 }
 
+/// Operators that can be exchanged; each request asks what is in force.
+pub type SharedOperators = Arc<ArcSwap<Operators>>;
+
 /// Which proof is another operator's already, or why an operator cannot be one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotAnOperator {
@@ -163,6 +167,11 @@ impl Operators {
     /// Whether the agent of this identity is the same person as the operator, by any of the operator's entries.
     pub fn is_agent(&self, operator: &Operator, actor: &str) -> bool {
         operator.is_agent(actor) || self.iter().any(|other| other.id == operator.id && other.is_agent(actor))
+    }
+
+    /// Whether who was proved by these proofs would be proved again: for answers that last.
+    pub fn still_prove(&self, operator: &Operator, presented: &Presented<'_>, now: WallTime) -> bool {
+        self.iter().any(|other| **other == *operator) && operator.proves_rest(presented, now)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Operator>> {

@@ -48,6 +48,7 @@ pub enum Refusal {
     TooMany {
         wait_s: u64,
     },
+    NoSuchPath,
     Method {
         allow: &'static str,
     },
@@ -146,9 +147,12 @@ impl Refusal {
             Self::OwnRequest => {
                 (StatusCode::FORBIDDEN, "own_request", "Nobody decides on what they asked for themselves.")
             }
-            Self::TooMany { .. } => {
-                (StatusCode::TOO_MANY_REQUESTS, "too_many_requests", "This operator asks too often.")
-            }
+            Self::TooMany { .. } => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "too_many_requests",
+                "Too many requests from here, or of this operator.",
+            ),
+            Self::NoSuchPath => (StatusCode::NOT_FOUND, "path_unknown", "Nothing is here."),
             Self::Method { .. } => {
                 (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "This path takes another method.")
             }
@@ -237,6 +241,11 @@ impl Refusal {
                 detail(format!("It needs the role `{}`.", role_name(*needed)))
             }
             Self::HoldOver { how } => detail(format!("It {how}.")),
+            Self::NoSuchPath => detail(
+                "Here are /healthz, /readyz, /metrics, /checkpoint, /tile/..., /receipts, /receipts/{id}, and for operators \
+                 /holds, /restrictions, /outcomes/unknown."
+                    .to_owned(),
+            ),
             Self::Method { allow } => header(ALLOW, HeaderValue::from_static(allow)),
             Self::CredentialMissing | Self::CredentialInvalid => {
                 header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))

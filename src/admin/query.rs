@@ -32,6 +32,17 @@ impl Filter {
     }
 }
 
+/// Of a list: only what comes after this leaf.
+pub fn after(query: Option<&str>) -> Result<Option<LeafIndex>, Refusal> {
+    let Some(query) = query.filter(|query| !query.is_empty()) else { return Ok(None) };
+    let (name, value) = query.split_once('=').unwrap_or((query, ""));
+    let refuse = |detail: &str| Refusal::Parameter { name: name.to_owned(), detail: detail.to_owned() };
+    if name != "after" {
+        return Err(refuse("Expected `after`."));
+    }
+    index(value).map(|index| Some(LeafIndex(index))).ok_or_else(|| refuse("An index: digits."))
+}
+
 impl Wanted {
     pub fn parse(query: Option<&str>) -> Result<Self, Refusal> {
         let mut wanted = Self { since: LeafIndex(0), follow: false, filter: Filter::default() };

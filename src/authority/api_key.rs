@@ -84,6 +84,11 @@ impl ApiKeys {
         self.0.values().any(|key| key.digest == *digest)
     }
 
+    /// Whether one of them is of the agent with this id.
+    pub fn has_agent(&self, id: &str) -> bool {
+        self.0.values().any(|key| key.actor.id.as_str() == id)
+    }
+
     /// Whether a key that is valid on the surface has a claim of this name.
     pub fn has_claim(&self, surface: &SurfaceName, name: &str) -> bool {
         let mut here = self.0.values().filter(|k| k.surfaces.as_ref().is_none_or(|s| s.contains(surface)));

@@ -62,6 +62,12 @@ pub struct MtlsIdentity {
 }
 
 impl MtlsIdentity {
+    /// Whether a certificate of this workload proves an actor here, if it is good.
+    pub fn takes(&self, id: &SpiffeId) -> bool {
+        self.trust_domains.iter().any(|allowed| allowed.as_str() == id.trust_domain())
+            && self.paths.iter().any(|pattern| pattern.fits(id.path()))
+    }
+
     pub(super) fn prove(&self, presented: &PeerCertificate, now: WallTime) -> Result<Actor, Unauthenticated> {
         let leaf = presented.leaf.as_ref().map_err(|fault| Unauthenticated(*fault))?;
         let domain = leaf.id.trust_domain();

@@ -15,6 +15,10 @@
 //! The versions must be captured before [`State::read`]: a freeze is in the fold before its version moves, so whoever
 //! read the state before it has the old version.
 //!
+//! What has ended is passed over by the clock of whoever reads, and stays in memory for a while beyond that: the clock may
+//! have been ahead, and be set back. Past that while nothing is reserved for an earlier time ([`NotReserved::Forgotten`]):
+//! no clock, however it is set, makes a used key free or a spent budget whole (docs/adr/0021).
+//!
 //! Reading and reserving are two steps with an evaluation between them, so [`State::reserve`] compares: what the
 //! decision read of claim, budgets and hold must still be so, or nothing is taken. Freezes are versions in the read
 //! set: they are looked at again at the first byte (`versions`).
@@ -212,6 +216,9 @@ pub enum NotReserved {
     /// A sum is past what a decimal of 28 digits holds.
     #[error("the sums of budget {0} are past their bound")]
     Overflow(BudgetName),
+    /// The time is before what the state has let go of: whether a key is free, or what is left of a budget, is not known.
+    #[error("the clock is behind what the state has let go of")]
+    Forgotten,
     /// More live claims or reserves than the state may hold.
     #[error("the state is full")]
     Full,

@@ -79,7 +79,8 @@ impl Versions {
             let version = current.get(name).unwrap_or(&unset).clone();
             ReadItem { age_ms: 0, name: name.clone(), version }
         };
-        ReadSet { watched: names.into_iter().map(item).collect(), state: Vec::new(), captured_at }
+        let watched = names.into_iter().map(item).collect();
+        ReadSet { watched, state: Vec::new(), captured_at, approvals_until: None }
     }
 
     /// Whether everything that is watched is still as it was read. One step without an await, against one state of the

@@ -16,7 +16,7 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    verify::run(Cli::parse().args).unwrap_or_else(|error| {
+    verify::run(Cli::parse().args, None).unwrap_or_else(|error| {
         eprintln!("interlock-verify: {error:#}");
         ExitCode::FAILURE
     })

@@ -285,7 +285,7 @@ fn verified(report: &Report) -> Check {
 /// Every decision again, from what the log holds.
 fn replayed(place: &Place) -> Result<Check> {
     let replayer = Replayer {
-        key: place.verifier.clone(),
+        trust: place.verifier.clone().into(),
         selection: Selection::All,
         under: Under::Recorded,
         disclosures: Disclosures::default(),

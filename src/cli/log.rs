@@ -10,7 +10,7 @@ use interlock::ledger::{Checked, Stat, export, fsck, stat};
 use interlock::verify::{Directory, escape, escape_json};
 use serde_json::json;
 
-use super::verify::read_key;
+use super::verify::Trusted;
 
 /// Exit code of `fsck` when the evidence is sound, and what is derived from it is not.
 const DERIVED_UNFIT: u8 = 16;
@@ -48,9 +48,8 @@ struct FsckArgs {
     /// Directory of the log
     #[arg(long, value_name = "DIR")]
     log: PathBuf,
-    /// The pinned verifier key (`name+hex+base64`), or a file that holds it
-    #[arg(long, value_name = "FILE-OR-VKEY")]
-    key: String,
+    #[command(flatten)]
+    trusted: Trusted,
     /// Remove restart points that do not fit, and make tiles and index again. Evidence is never touched
     #[arg(long)]
     repair: bool,
@@ -124,8 +123,8 @@ fn print_stat(out: &mut impl Write, found: &Stat) -> Result<()> {
 }
 
 fn run_fsck(args: &FsckArgs) -> Result<ExitCode> {
-    let key = read_key(&args.key)?;
-    let checked = fsck(&args.log, &key, args.repair, Clock::system())
+    let trust = args.trusted.read()?;
+    let checked = fsck(&args.log, &trust, args.repair, Clock::system())
         .with_context(|| format!("cannot check the log in {}", args.log.display()))?;
     let mut out = stdout().lock();
     if args.json {

@@ -11,7 +11,7 @@ pub(super) mod show;
 use std::io::{Write, stdout};
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use interlock::model::{ActorId, Json, ReceiptId, SurfaceName};
 
@@ -158,7 +158,7 @@ struct BecameArgs {
 
 pub fn approvals(args: &ApprovalsArgs) -> Result<ExitCode> {
     match &args.command {
-        ApprovalsCommand::List { admin } => print(admin, &admin.get("/holds")?, show::holds),
+        ApprovalsCommand::List { admin } => print(admin, &list(admin, "/holds")?, show::holds),
         ApprovalsCommand::Show { id, admin } => {
             print(admin, &admin.get(&format!("/holds/{id}"))?, show::hold)
         }
@@ -208,7 +208,9 @@ pub fn reload_policy(args: &PolicyReloadArgs) -> Result<ExitCode> {
 
 pub fn quarantines(args: &QuarantinesArgs) -> Result<ExitCode> {
     match &args.command {
-        QuarantinesCommand::List { admin } => print(admin, &admin.get("/restrictions")?, show::restrictions),
+        QuarantinesCommand::List { admin } => {
+            print(admin, &list(admin, "/restrictions")?, show::restrictions)
+        }
         QuarantinesCommand::Add(actor) => actor.send("/quarantine"),
         QuarantinesCommand::Release(actor) => actor.send("/release"),
     }
@@ -227,7 +229,7 @@ impl ActorArgs {
 
 pub fn reconcile(args: &ReconcileArgs) -> Result<ExitCode> {
     match &args.command {
-        ReconcileCommand::List { admin } => print(admin, &admin.get("/outcomes/unknown")?, show::unknown),
+        ReconcileCommand::List { admin } => print(admin, &list(admin, "/outcomes/unknown")?, show::unknown),
         ReconcileCommand::Resolve(resolve) => {
             let ResolveArgs { id, became, evidence, reason, admin } = resolve;
             let body = Json::object([
@@ -236,6 +238,30 @@ pub fn reconcile(args: &ReconcileArgs) -> Result<ExitCode> {
                 ("status", Json::string(if became.confirmed { "confirmed" } else { "failed" })),
             ]);
             change(admin, &format!("/outcomes/{id}/resolve"), &body)
+        }
+    }
+}
+
+/// Every page of a list, as one.
+fn list(admin: &AdminArgs, path: &str) -> Result<Answer> {
+    let (mut items, mut query) = (Vec::new(), String::new());
+    loop {
+        let page = admin.get(&format!("{path}{query}"))?;
+        let of = |name| page.body.as_object().and_then(|list| list.member(name));
+        if let (200, Some(Json::Array(more))) = (page.status, of("items")) {
+            items.extend(more.iter().cloned());
+        } else {
+            return Ok(page);
+        }
+        match (of("next"), of("total")) {
+            (Some(Json::Number(next)), _) => {
+                query = format!("?after={}", next.as_exact_i64().context("`next` is no index")?);
+            }
+            (_, total) => {
+                let total = total.cloned().context("a list without its `total`")?;
+                let body = Json::object([("items", Json::Array(items)), ("total", total)]);
+                return Ok(Answer { status: page.status, body });
+            }
         }
     }
 }

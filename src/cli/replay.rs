@@ -9,12 +9,13 @@ use std::thread::available_parallelism;
 
 use anyhow::{Context, Result, bail};
 use interlock::limits;
+use interlock::merkle::trust::Trust;
 use interlock::model::{LeafIndex, ReceiptId};
 use interlock::policy::Bundle;
 use interlock::replay::{Disclosures, Progress, Replayer, Selection, Under};
-use interlock::verify::{Directory, escape_json};
+use interlock::verify::{Check, Directory, Problem, Verdict, escape_json};
 
-use super::verify::read_key;
+use super::verify::Trusted;
 
 /// Exit codes: 0 all came out exactly as recorded; 1 cannot be read; 2 wrong usage; 3 some could not be replayed;
 /// 10 frames or leaves malformed; 11 not included; 12 not signed; 15 evidence; 17 some differ. Problems of the
@@ -25,9 +26,8 @@ pub struct ReplayArgs {
     /// Directory of the log
     #[arg(long, value_name = "DIR")]
     log: PathBuf,
-    /// The pinned verifier key (`name+hex+base64`), or a file that holds it
-    #[arg(long, value_name = "FILE-OR-VKEY")]
-    key: String,
+    #[command(flatten)]
+    trusted: Trusted,
     /// Only the decision with this id
     #[arg(long, value_name = "ID", conflicts_with_all = ["from", "to"])]
     receipt: Option<ReceiptId>,
@@ -52,7 +52,7 @@ pub struct ReplayArgs {
 }
 
 pub fn run(args: &ReplayArgs) -> Result<ExitCode> {
-    let key = read_key(&args.key)?;
+    let trust = args.trusted.read()?;
     let cannot_read = || format!("cannot read the log in {}", args.log.display());
     let log = Directory::open(&args.log).with_context(cannot_read)?;
     let under = match &args.policy {
@@ -63,7 +63,7 @@ pub fn run(args: &ReplayArgs) -> Result<ExitCode> {
         }
     };
     let replayer = Replayer {
-        key,
+        trust,
         selection: args.selection(),
         under,
         disclosures: args.disclosures.as_deref().map(disclosures).transpose()?.unwrap_or_default(),
@@ -83,6 +83,38 @@ pub fn run(args: &ReplayArgs) -> Result<ExitCode> {
         write!(out, "{report}")?;
     }
     Ok(ExitCode::from(report.exit_code()))
+}
+
+/// The verdict `replayed` of `interlock verify --replay`.
+pub fn fill_in(log: &Directory, trust: &Trust, report: &mut interlock::verify::Report) -> Result<()> {
+    let replayer = Replayer {
+        trust: trust.clone(),
+        selection: Selection::All,
+        under: Under::Recorded,
+        disclosures: Disclosures::default(),
+        accept_engine: false,
+        threads: available_parallelism().unwrap_or(NonZeroUsize::MIN),
+    };
+    let replayed = replayer.run(log, |_| {})?;
+    let differ = replayed.differences.iter().map(|difference| Problem {
+        check: Check::Replayed,
+        index: Some(difference.about.index),
+        file: None,
+        offset: None,
+        what: format!("was {}, is {}", difference.before, difference.after),
+    });
+    let verdict = if replayed.differ > 0 {
+        Verdict::Fail
+    } else if replayed.exact == replayed.decisions && replayed.problem_count == 0 {
+        Verdict::Pass
+    } else {
+        Verdict::NotEstablished
+    };
+    let left = replayed.not_replayed.iter().map(|(why, count)| format!(", {count} {}", why.as_str()));
+    let left: String = left.collect();
+    let note = format!("replayed {} of {} decisions exactly{left}", replayed.exact, replayed.decisions);
+    report.replayed(verdict, differ.collect(), note);
+    Ok(())
 }
 
 impl ReplayArgs {

@@ -11,12 +11,16 @@ use interlock::limits;
 use interlock::merkle::note::VerifierKey;
 use interlock::merkle::tlog_proof::TlogProof;
 use interlock::merkle::trust::Trust;
-use interlock::model::TreeSize;
-use interlock::verify::{Directory, Options, Progress, escape_json, verify_log_with, verify_receipt};
+use interlock::model::{Digest, InvalidDigest, TreeSize, parse_line};
+use interlock::verify::{
+    Directory, Options, Progress, ReceiptReport, Report, escape_json, verify_leaf_hash, verify_log_with,
+    verify_receipt,
+};
 use serde::Serialize;
 
 /// Exit codes: 0 everything passed; 1 cannot be read; 2 wrong usage; 10 frames or leaves malformed; 11 not
-/// included; 12 not signed; 13 not paired; 14 epochs; 15 evidence; 16 tiles. The lowest one that failed is given.
+/// included; 12 not signed; 13 not paired; 14 epochs; 15 evidence; 16 tiles; 17 not replayed
+/// as recorded. The lowest one that failed is given.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct VerifyArgs {
@@ -25,10 +29,10 @@ pub struct VerifyArgs {
     #[command(flatten)]
     trusted: Trusted,
     /// The receipt's proof (C2SP tlog-proof)
-    #[arg(long, value_name = "FILE", requires = "receipt")]
+    #[arg(long, value_name = "FILE", conflicts_with = "log")]
     proof: Option<PathBuf>,
     /// A checkpoint of this log that was kept elsewhere: must be signed and lie on the log's history
-    #[arg(long, value_name = "FILE", conflicts_with = "receipt")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["receipt", "leaf"])]
     checkpoint: Vec<PathBuf>,
     /// How long to wait for a checkpoint that covers the newest leaves of a log that is being written
     #[arg(long, value_name = "MS", default_value_t = limits::CHECKPOINT_WAIT_MS_DEFAULT)]
@@ -44,14 +48,21 @@ struct Subject {
     /// Directory of the log
     #[arg(long, value_name = "DIR")]
     log: Option<PathBuf>,
-    /// One leaf, as exact bytes; a line feed after it is no part of it
+    /// One leaf, as exact bytes or as the line of JSON in which receipts are listed; a line feed after it is no part of it
     #[arg(long, value_name = "FILE", requires = "proof")]
     receipt: Option<PathBuf>,
+    /// The hash of one leaf, as `sha-256:` and hex, or in base64 as the header `interlock-receipt` has it
+    #[arg(long, value_name = "HASH", requires = "proof", value_parser = leaf_hash)]
+    leaf: Option<Digest>,
+}
+
+fn leaf_hash(text: &str) -> Result<Digest, InvalidDigest> {
+    text.parse().or_else(|_| Digest::from_base64(text))
 }
 
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = false)]
-struct Trusted {
+pub struct Trusted {
     /// The pinned verifier key (`name+hex+base64`), or a file that holds it
     #[arg(long, value_name = "FILE-OR-VKEY")]
     key: Option<String>,
@@ -60,16 +71,26 @@ struct Trusted {
     trust: Option<PathBuf>,
 }
 
-pub fn run(args: VerifyArgs) -> Result<ExitCode> {
+/// Replays the log and adds what it found. Verification itself evaluates nothing.
+pub type Replay = fn(&Directory, &Trust, &mut Report) -> Result<()>;
+
+pub fn run(args: VerifyArgs, replay: Option<Replay>) -> Result<ExitCode> {
     let trust = args.trusted.read()?;
-    match (&args.subject.log, &args.subject.receipt, &args.proof) {
-        (Some(log), _, _) => run_log(log, &trust, &args),
-        (None, Some(receipt), Some(proof)) => run_receipt(receipt, proof, &trust, args.json),
-        (None, _, _) => unreachable!("clap asks for a log, or for a receipt and its proof"),
+    let Subject { log, receipt, leaf } = &args.subject;
+    if let Some(log) = log {
+        return run_log(log, &trust, &args, replay);
     }
+    let proof = read_proof(args.proof.as_deref().expect("clap asks for it with a receipt, and with a leaf"))?;
+    let report = match (receipt, leaf) {
+        (Some(receipt), _) => verify_file(receipt, &proof, &trust)?,
+        (None, Some(leaf)) => verify_leaf_hash(*leaf, &proof, &trust),
+        (None, None) => unreachable!("clap asks for a log, a receipt or a leaf"),
+    };
+    print(&report, &report, args.json)?;
+    Ok(ExitCode::from(report.exit_code()))
 }
 
-fn run_log(dir: &Path, trust: &Trust, args: &VerifyArgs) -> Result<ExitCode> {
+fn run_log(dir: &Path, trust: &Trust, args: &VerifyArgs, replay: Option<Replay>) -> Result<ExitCode> {
     let cannot_read = || format!("cannot read the log in {}", dir.display());
     let log = Directory::open(dir).with_context(cannot_read)?;
     let mut archived = Vec::new();
@@ -78,23 +99,31 @@ fn run_log(dir: &Path, trust: &Trust, args: &VerifyArgs) -> Result<ExitCode> {
     }
     let bar = Bar::on_terminal();
     let options = Options { wait: Duration::from_millis(args.wait_ms), archived, progress: bar };
-    let report = verify_log_with(&log, trust, options).with_context(cannot_read)?;
+    let mut report = verify_log_with(&log, trust, options).with_context(cannot_read)?;
+    if let Some(replay) = replay {
+        replay(&log, trust, &mut report).with_context(cannot_read)?;
+    }
     print(&report, &report, args.json)?;
     Ok(ExitCode::from(report.exit_code()))
 }
 
-fn run_receipt(receipt: &Path, proof: &Path, trust: &Trust, json: bool) -> Result<ExitCode> {
-    let mut leaf = read_file(receipt, limits::ENTRY_BYTES_MAX + 1)?;
+/// What a line has around its leaf, with room to spare.
+const LINE_BYTES_AROUND_MAX: usize = 64;
+
+fn verify_file(receipt: &Path, proof: &TlogProof, trust: &Trust) -> Result<ReceiptReport> {
+    let bytes = read_file(receipt, limits::ENTRY_BYTES_MAX + LINE_BYTES_AROUND_MAX)?;
     // Editors and shells end a file with a line feed; a leaf has none.
-    if leaf.last() == Some(&b'\n') {
-        leaf.pop();
-    }
+    let bytes = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+    let Some((index, leaf)) = parse_line(bytes) else { return Ok(verify_receipt(bytes, proof, trust)) };
+    let mut report = verify_receipt(leaf, proof, trust);
+    report.was_said_to_stand_at(index);
+    Ok(report)
+}
+
+fn read_proof(proof: &Path) -> Result<TlogProof> {
     let text = String::from_utf8(read_file(proof, limits::PROOF_BYTES_MAX)?).ok();
     let parsed = text.with_context(|| format!("{} is not UTF-8", proof.display()))?.parse::<TlogProof>();
-    let proof = parsed.with_context(|| format!("{} is no proof", proof.display()))?;
-    let report = verify_receipt(&leaf, &proof, trust);
-    print(&report, &report, json)?;
-    Ok(ExitCode::from(report.exit_code()))
+    parsed.with_context(|| format!("{} is no proof", proof.display()))
 }
 
 fn print(text: &impl std::fmt::Display, value: &impl Serialize, json: bool) -> Result<()> {
@@ -108,7 +137,7 @@ fn print(text: &impl std::fmt::Display, value: &impl Serialize, json: bool) -> R
 }
 
 impl Trusted {
-    fn read(&self) -> Result<Trust> {
+    pub fn read(&self) -> Result<Trust> {
         match (&self.key, &self.trust) {
             (Some(key), _) => Ok(read_key(key)?.into()),
             (None, Some(path)) => Trust::parse(&read_file(path, limits::TRUST_FILE_BYTES_MAX)?)
@@ -118,7 +147,7 @@ impl Trusted {
     }
 }
 
-pub(super) fn read_key(text: &str) -> Result<VerifierKey> {
+fn read_key(text: &str) -> Result<VerifierKey> {
     if let Ok(key) = text.parse() {
         return Ok(key);
     }

@@ -1,29 +1,49 @@
 //! `admin`: where the gateway is watched and operated from, and by whom.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::{RootCertStore, ServerConfig};
+use arc_swap::ArcSwap;
 
 use super::fields;
 use super::reader::{Fields, Reader};
-use super::sections::{parse_address, read_tls_of, section_or_defaults};
-use super::yaml::{At, Node, Value};
-use super::{AdminConfig, AdminListen, SecretsAre};
+use super::reload::{Files, IdentityPart, Part};
+use super::sections::{self, ReadTls, has_field, parse_address, section_or_defaults};
+use super::yaml::{self, At, Node, Value};
+use super::{AdminConfig, AdminListen, Surroundings, tls};
 use crate::admin::{CertificateOf, NotAnOperator, Operator, Operators, TOKEN_START, Token};
-use crate::authority::{ApiKeys, KeyPrefix};
-use crate::clock::{Clock, WallTime};
+use crate::authority::{ApiKeys, KeyPrefix, MtlsIdentity, SharedApiKeys, SpiffeId};
+use crate::clock::WallTime;
 use crate::limits;
 use crate::model::entry::Role;
-use crate::model::{ActorId, Digest};
+use crate::model::{ActorId, Digest, SurfaceName};
 
-pub fn read(
-    reader: &mut Reader<'_>,
-    file: &Fields<'_>,
-    secrets: SecretsAre,
-    clock: &Clock,
-) -> Option<AdminConfig> {
+/// The admin listener, and what of it is read again while the gateway runs.
+pub struct ReadAdmin {
+    pub config: AdminConfig,
+    tls: Option<ReadTls>,
+    /// The file that lists the operators.
+    file: Option<(PathBuf, Files)>,
+    takes: Takes,
+}
+
+impl ReadAdmin {
+    /// Once: no operator's token may become one of `keys`.
+    pub fn parts(&mut self, keys: &SharedApiKeys) -> Vec<IdentityPart> {
+        let tls = self
+            .tls
+            .take()
+            .map(|(paths, files, slot)| IdentityPart::new(Part::AdminTls { paths, slot }, &files));
+        let operators = self.file.take().map(|(path, files)| {
+            let (slot, keys) = (self.config.operators.clone(), keys.clone());
+            IdentityPart::new(Part::Operators { path, slot, takes: self.takes, keys }, &files)
+        });
+        tls.into_iter().chain(operators).collect()
+    }
+}
+
+pub fn read(reader: &mut Reader<'_>, file: &Fields<'_>, surroundings: Surroundings<'_>) -> Option<ReadAdmin> {
     let empty = Node { at: At::START, value: Value::Mapping(Vec::new()) };
     let fields = section_or_defaults(reader, file, "admin", &fields::ADMIN, &empty)?;
     let listen = match fields.optional("unix") {
@@ -38,17 +58,17 @@ pub fn read(
         None => read_address(reader, &fields).map(AdminListen::Tcp),
     };
     let tls = match fields.optional("tls") {
-        Some(node) => read_tls(reader, node, secrets, clock),
+        Some(node) => sections::read_tls(reader, node, tls::Serves::Operators, surroundings),
         None => Some(None),
     };
     let host = fields.optional("host").and_then(|n| reader.text(n, "a name"));
     let takes = Takes {
-        certificates: fields.optional("tls").is_some_and(has_client_roots),
+        certificates: fields.optional("tls").is_some_and(|n| has_field(n, "client_roots")),
         uids: fields.optional("unix").is_some(),
     };
-    let operators = match fields.optional("operators") {
-        Some(node) => read_operators(reader, node, takes, clock.wall()),
-        None => Operators::default(),
+    let (operators, operators_file) = match fields.optional("operators") {
+        Some(node) => read_list_or_file(reader, node, takes, surroundings.clock.wall()),
+        None => (Operators::default(), None),
     };
     let (listen, tls) = (listen?, tls?);
     let is_plain = fields.optional("tls").is_none();
@@ -59,7 +79,13 @@ pub fn read(
         }
         AdminListen::Tcp(_) | AdminListen::Unix(_) => {}
     }
-    Some(AdminConfig { listen, tls, host: host.map(Arc::from), operators: Arc::new(operators) })
+    let config = AdminConfig {
+        listen,
+        tls: tls.as_ref().map(|(_, _, slot)| slot.clone()),
+        host: host.map(Arc::from),
+        operators: Arc::new(ArcSwap::from_pointee(operators)),
+    };
+    Some(ReadAdmin { config, tls, file: operators_file, takes })
 }
 
 fn read_address(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<SocketAddr> {
@@ -78,65 +104,51 @@ fn read_address(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<SocketAd
     Some(listen)
 }
 
-fn has_client_roots(node: &Node) -> bool {
-    match &node.value {
-        Value::Mapping(entries) => entries.iter().any(|(key, _)| key.name == "client_roots"),
-        Value::Scalar { .. } | Value::Sequence(_) => false,
+/// What the listener can tell of a client.
+#[derive(Clone, Copy, Debug)]
+pub struct Takes {
+    certificates: bool,
+    uids: bool,
+}
+
+/// Either the list, or the name of a file that holds it.
+fn read_list_or_file(
+    reader: &mut Reader<'_>,
+    node: &Node,
+    takes: Takes,
+    now: WallTime,
+) -> (Operators, Option<(PathBuf, Files)>) {
+    let Value::Mapping(_) = &node.value else { return (read_operators(reader, node, takes, now), None) };
+    let named = reader.fields(node, &fields::OPERATORS).and_then(|f| f.optional("file"));
+    let Some((at, (path, bytes))) = named.and_then(|n| Some((n.at, reader.file(n)?))) else {
+        return (Operators::default(), None);
+    };
+    // Problems of the other file are told at the place that names it, with their own places in front.
+    match read_operators_file(&path, &bytes, takes, now) {
+        Ok(operators) => (operators, Some((path, Files::of(vec![bytes.into()])))),
+        Err(problems) => {
+            problems.into_iter().for_each(|problem| reader.error(at, problem));
+            (Operators::default(), None)
+        }
     }
 }
 
-/// `Some(None)` as in `read_tls_of`. A client without a certificate is let in: it may prove itself by a token.
-fn read_tls(
-    reader: &mut Reader<'_>,
-    node: &Node,
-    secrets: SecretsAre,
-    clock: &Clock,
-) -> Option<Option<Arc<ServerConfig>>> {
-    let fields = reader.fields(node, &fields::ADMIN_TLS)?;
-    let server = read_tls_of(reader, &fields, secrets, clock);
-    let roots = match fields.optional("client_roots") {
-        Some(n) => reader.file(n).and_then(|(path, pem)| {
-            let roots = super::tls::root_store(&pem);
-            roots.map_err(|why| reader.error(n.at, format!("{} {why}", path.display()))).ok().map(Some)
-        }),
-        None => Some(None),
-    };
-    let (server, roots) = (server?, roots?);
-    // Without its key, where secrets need not be there, the listener is checked and never opened.
-    let Some(server) = server else { return Some(None) };
-    let built = with_clients(&server, roots);
-    let built = built.map_err(|why| reader.error(node.at, format!("`tls` cannot be used ({why})")));
-    built.ok().map(|config| Some(Arc::new(config)))
-}
-
-/// The same certificate and key, for HTTP/1.1 alone. Nothing is resumed: a client proves its certificate every time.
-fn with_clients(server: &ServerConfig, roots: Option<RootCertStore>) -> Result<ServerConfig, String> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ServerConfig::builder_with_provider(provider.clone())
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-        .map_err(|e| e.to_string())?;
-    let builder = match roots {
-        Some(roots) => {
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-                .allow_unauthenticated()
-                .build()
-                .map_err(|e| e.to_string())?;
-            builder.with_client_cert_verifier(verifier)
-        }
-        None => builder.with_no_client_auth(),
-    };
-    let mut config = builder.with_cert_resolver(server.cert_resolver.clone());
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.send_tls13_tickets = 0;
-    Ok(config)
-}
-
-/// What the listener can tell of a client.
-#[derive(Clone, Copy)]
-struct Takes {
-    certificates: bool,
-    uids: bool,
+/// A file that holds the list and nothing else; or all that is wrong with it.
+pub fn read_operators_file(
+    path: &Path,
+    bytes: &[u8],
+    takes: Takes,
+    now: WallTime,
+) -> Result<Operators, Vec<String>> {
+    let there = |place: At, why: &str| format!("{}:{}:{}: {why}", path.display(), place.line, place.column);
+    let text = std::str::from_utf8(bytes).map_err(|_| vec![format!("{} is not UTF-8", path.display())])?;
+    let tree = yaml::parse(text).map_err(|e| vec![there(e.at, &e.message)])?;
+    let mut inner = Reader::new(path.parent().unwrap_or(Path::new("")));
+    let operators = read_operators(&mut inner, &tree, takes, now);
+    match inner.problems.is_empty() {
+        true => Ok(operators),
+        false => Err(inner.problems.iter().map(|p| there(p.at, &p.message)).collect()),
+    }
 }
 
 fn read_operators(reader: &mut Reader<'_>, node: &Node, takes: Takes, now: WallTime) -> Operators {
@@ -260,8 +272,7 @@ fn read_certificate(
             None
         }
         (Some(n), None) => {
-            let id: Option<ActorId> = reader.name(n);
-            let id = id.filter(|id| id.as_str().starts_with("spiffe://"));
+            let id = reader.text(n, "a SPIFFE ID").and_then(|text| text.parse::<SpiffeId>().ok());
             if id.is_none() {
                 reader.error(n.at, "expected a SPIFFE ID, such as `spiffe://example.org/operators/ann`");
             }
@@ -280,9 +291,33 @@ fn read_certificate(
 
 /// What is an operator's is no agent's.
 pub fn check_api_keys(reader: &mut Reader<'_>, at: At, operators: &Operators, keys: &ApiKeys) {
+    shared(operators, keys).for_each(|problem| reader.error(at, problem));
+}
+
+/// Tokens, and ids: by one name the log would not tell who asked from who decided on it.
+pub fn shared(operators: &Operators, keys: &ApiKeys) -> impl Iterator<Item = String> {
+    operators.iter().flat_map(|operator| {
+        let id = &operator.id;
+        let is_key = operator.token.as_ref().is_some_and(|token| keys.has_digest(&token.digest));
+        let token = is_key.then(|| format!("the token of operator `{id}` is an agent's API key"));
+        let name = keys.has_agent(id).then(|| format!("`{id}` is an operator and an agent with an API key"));
+        token.into_iter().chain(name)
+    })
+}
+
+/// Who operates by a certificate asks for nothing by it.
+pub fn check_workloads<'d>(
+    reader: &mut Reader<'_>,
+    at: At,
+    operators: &Operators,
+    surfaces: impl Iterator<Item = (&'d SurfaceName, &'d MtlsIdentity)> + Clone,
+) {
     for operator in operators.iter() {
-        if operator.token.as_ref().is_some_and(|token| keys.has_digest(&token.digest)) {
-            reader.error(at, format!("the token of operator `{}` is an agent's API key", operator.id));
+        let Some(CertificateOf::Spiffe(spiffe)) = &operator.certificate else { continue };
+        let id: SpiffeId = spiffe.parse().expect("`read_certificate` takes no other");
+        if let Some((surface, _)) = surfaces.clone().find(|(_, mtls)| mtls.takes(&id)) {
+            let why = "takes the certificate of operator";
+            reader.error(at, format!("surface `{surface}` {why} `{}` as an agent's", operator.id));
         }
     }
 }

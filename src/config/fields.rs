@@ -112,8 +112,12 @@ pub const ADMIN: Section = Section {
 pub const ADMIN_TLS: Section = Section {
     path: "admin.tls",
     called: "`tls`",
-    fields: &[required("certificate"), required("key"), optional("client_roots")],
+    fields: &[required("certificate"), required("key"), optional("client_roots"), default("crls", "[]")],
 };
+
+/// In place of the list, as [`API_KEYS`].
+pub const OPERATORS: Section =
+    Section { path: "admin.operators", called: "`operators`", fields: &[required("file")] };
 
 pub const OPERATOR: Section = Section {
     path: "admin.operators[]",
@@ -463,6 +467,7 @@ pub const SECTIONS: &[&Section] = &[
     &POLICY_KEY,
     &ADMIN,
     &ADMIN_TLS,
+    &OPERATORS,
     &OPERATOR,
     &TELEMETRY,
     &LIMITS,

@@ -11,7 +11,8 @@ use zeroize::Zeroizing;
 
 use super::reader::{Reader, read_bounded};
 use super::yaml;
-use super::{ListenerName, keys, secret, tls};
+use super::{ListenerName, admin, keys, secret, tls};
+use crate::admin::{Operators, SharedOperators};
 use crate::authority::{Algorithm, ApiKeys, KeySet, KeySource, SharedApiKeys};
 use crate::clock::Clock;
 use crate::ingress::SharedTls;
@@ -20,9 +21,32 @@ use crate::model::{Digest, Digester, SurfaceName};
 /// One thing that is exchanged as a whole.
 #[derive(Debug)]
 pub enum Part {
-    Tls { listener: ListenerName, paths: tls::Paths, slot: SharedTls },
-    ApiKeys { path: PathBuf, slot: SharedApiKeys, surfaces: BTreeSet<SurfaceName> },
-    KeySet { path: PathBuf, algorithms: Vec<Algorithm>, source: Arc<KeySource> },
+    Tls {
+        listener: ListenerName,
+        paths: tls::Paths,
+        slot: SharedTls,
+    },
+    ApiKeys {
+        path: PathBuf,
+        slot: SharedApiKeys,
+        surfaces: BTreeSet<SurfaceName>,
+        operators: SharedOperators,
+    },
+    KeySet {
+        path: PathBuf,
+        algorithms: Vec<Algorithm>,
+        source: Arc<KeySource>,
+    },
+    AdminTls {
+        paths: tls::Paths,
+        slot: SharedTls,
+    },
+    Operators {
+        path: PathBuf,
+        slot: SharedOperators,
+        takes: admin::Takes,
+        keys: SharedApiKeys,
+    },
 }
 
 /// A part, and the digest of what was read of it at the start.
@@ -67,6 +91,16 @@ impl IdentityPart {
             Part::Tls { .. } => "tls",
             Part::ApiKeys { .. } => "api_keys",
             Part::KeySet { .. } => "key_set",
+            Part::AdminTls { .. } => "admin_tls",
+            Part::Operators { .. } => "operators",
+        }
+    }
+
+    /// Whether the proofs of agents rest on it: then its changes move the version of `identity`.
+    pub const fn is_of_agents(&self) -> bool {
+        match self.part {
+            Part::Tls { .. } | Part::ApiKeys { .. } | Part::KeySet { .. } => true,
+            Part::AdminTls { .. } | Part::Operators { .. } => false,
         }
     }
 
@@ -74,15 +108,20 @@ impl IdentityPart {
     pub fn name(&self) -> String {
         match &self.part {
             Part::Tls { listener, .. } => format!("listener {listener}"),
-            Part::ApiKeys { path, .. } | Part::KeySet { path, .. } => path.display().to_string(),
+            Part::AdminTls { .. } => "admin listener".to_owned(),
+            Part::ApiKeys { path, .. } | Part::KeySet { path, .. } | Part::Operators { path, .. } => {
+                path.display().to_string()
+            }
         }
     }
 
     /// Reads its files; blocks.
     pub fn read(&self) -> Result<Files, String> {
         let bytes = match &self.part {
-            Part::Tls { paths, .. } => paths.read()?,
-            Part::ApiKeys { path, .. } | Part::KeySet { path, .. } => vec![read_named(path)?.into()],
+            Part::Tls { paths, .. } | Part::AdminTls { paths, .. } => paths.read()?,
+            Part::ApiKeys { path, .. } | Part::KeySet { path, .. } | Part::Operators { path, .. } => {
+                vec![read_named(path)?.into()]
+            }
         };
         Ok(Files::of(bytes))
     }
@@ -90,23 +129,38 @@ impl IdentityPart {
     /// Puts what was read in force, if it can be used.
     pub fn put(&self, files: &Files, clock: &Clock) -> Result<(), String> {
         match &self.part {
-            Part::Tls { paths, slot, .. } => {
+            Part::Tls { paths, slot, .. } | Part::AdminTls { paths, slot } => {
                 let (tls, _) = paths.build(&files.bytes, clock).map_err(|(at, why)| {
                     let path = paths.all().nth(at).map(|path| path.display().to_string());
                     format!("{} {why}", path.unwrap_or_default())
                 })?;
                 slot.store(Arc::new(tls));
             }
-            Part::ApiKeys { path, slot, surfaces } => {
+            Part::ApiKeys { path, slot, surfaces, operators } => {
                 let keys = read_api_keys(path, single(files), clock, surfaces)?;
+                are_apart(path, &operators.load(), &keys)?;
                 slot.store(Arc::new(keys));
             }
             Part::KeySet { path, algorithms, source } => {
                 let keys = KeySet::parse(single(files), algorithms);
                 source.put(keys.map_err(|why| format!("{} {why}", path.display()))?);
             }
+            Part::Operators { path, slot, takes, keys } => {
+                let operators = admin::read_operators_file(path, single(files), *takes, clock.wall());
+                let operators = operators.map_err(|problems| problems.join("; "))?;
+                are_apart(path, &operators, &keys.load())?;
+                slot.store(Arc::new(operators));
+            }
         }
         Ok(())
+    }
+}
+
+/// What is an operator's is no agent's, whichever of the two changed.
+fn are_apart(path: &Path, operators: &Operators, keys: &ApiKeys) -> Result<(), String> {
+    match admin::shared(operators, keys).next() {
+        Some(why) => Err(format!("{}: {why}", path.display())),
+        None => Ok(()),
     }
 }
 

@@ -37,6 +37,8 @@ pub struct Surroundings<'s> {
     pub credential: Option<&'s CredentialSlot>,
     /// What the surface keeps out of the log.
     pub redacted: &'s [Pointer],
+    /// Whether a key claims anything.
+    pub claims_keys: bool,
 }
 
 /// A lowercase header name that a route, an identity or a credential may use.
@@ -111,6 +113,12 @@ fn read(reader: &mut Reader<'_>, node: &Node, surface: &Surroundings<'_>) -> Opt
     let forward_headers = read_headers(reader, &fields, surface);
     let required = [("required", Required::Required), ("optional", Required::Optional)];
     let idempotency_key = reader.choice(&fields, "idempotency_key", &required);
+    if idempotency_key == Some(Required::Required) && !surface.claims_keys {
+        reader.error(
+            fields.place("idempotency_key"),
+            "a required key claims nothing without `idempotency` on the surface: sent twice, it would be carried out twice",
+        );
+    }
     let query_lists = read_names(reader, &fields, "query_lists");
     let allowances = read_allowances(reader, &fields);
     let sensitive = reader.flag(&fields, "sensitive");

@@ -75,7 +75,7 @@ pub fn read(reader: &mut Reader<'_>, tree: &Node, surroundings: Surroundings<'_>
         .optional("ledger")
         .and_then(|n| read_ledger(reader, n, log_origin.as_ref(), surroundings.secrets));
     let policy = file.optional("policy").and_then(|n| policy::read(reader, n, surroundings.secrets));
-    let admin = admin::read(reader, &file, surroundings.secrets, surroundings.clock);
+    let mut admin = admin::read(reader, &file, surroundings);
     let telemetry = read_telemetry(reader, &file);
     let limits = read_limits(reader, &file);
     let mut parts = Vec::new();
@@ -104,22 +104,34 @@ pub fn read(reader: &mut Reader<'_>, tree: &Node, surroundings: Surroundings<'_>
         redact::check_salts(reader, &drafts, ledger);
     }
     if let (Some(admin), Some(node)) = (&admin, file.optional("admin")) {
-        admin::check_api_keys(reader, node.at, &admin.operators, &api_keys);
+        let operators = admin.config.operators.load();
+        admin::check_api_keys(reader, node.at, &operators, &api_keys);
+        let taking = drafts.iter().filter_map(|draft| Some((&draft.name, &draft.identity.mtls.as_ref()?.1)));
+        admin::check_workloads(reader, node.at, &operators, taking);
     }
     let credentials = take_credentials(reader, &mut drafts);
     let api_keys: SharedApiKeys = Arc::new(ArcSwap::from_pointee(api_keys));
     if let Some((path, files)) = key_file {
         let surfaces = drafts.iter().map(|d| d.name.clone()).collect();
-        let part = Part::ApiKeys { path, slot: api_keys.clone(), surfaces };
+        let operators = admin.as_ref().map(|admin| admin.config.operators.clone());
+        let part = Part::ApiKeys {
+            path,
+            slot: api_keys.clone(),
+            surfaces,
+            operators: operators.unwrap_or_default(),
+        };
         parts.push(IdentityPart::new(part, &files));
     }
     parts.extend(drafts.iter_mut().filter_map(|d| d.identity.files.take()));
+    if let Some(admin) = &mut admin {
+        parts.extend(admin.parts(&api_keys));
+    }
     let key_sets = drafts.iter_mut().filter_map(|d| d.identity.fetch.take()).collect();
     Some(Parts {
         log_origin: log_origin?,
         ledger: ledger?,
         policy: policy?,
-        admin: admin?,
+        admin: admin?.config,
         telemetry: telemetry?,
         limits: limits?,
         listeners: listeners.into_iter().map(|(_, listener)| listener).collect(),
@@ -332,7 +344,7 @@ fn read_listener(
         parse_address(reader, n.at, text)
     });
     let tls = match fields.optional("tls") {
-        Some(n) => read_tls(reader, n, surroundings),
+        Some(n) => read_tls(reader, n, tls::Serves::Agents, surroundings),
         None => Some(None),
     };
     let (at, name) = name?;
@@ -346,56 +358,29 @@ fn read_listener(
 }
 
 /// Also where the section could not be read whole.
-fn has_field(node: &Node, name: &str) -> bool {
+pub(super) fn has_field(node: &Node, name: &str) -> bool {
     match &node.value {
         Value::Mapping(entries) => entries.iter().any(|(key, _)| key.name == name),
         Value::Scalar { .. } | Value::Sequence(_) => false,
     }
 }
 
-type ReadTls = (tls::Paths, Files, SharedTls);
+pub(super) type ReadTls = (tls::Paths, Files, SharedTls);
 
 /// `Some(None)` only where secrets need not be there and the key is not.
 #[expect(clippy::option_option, reason = "a problem and a secret that need not be there are different")]
-/// Of a mapping with `certificate` and `key`; read once, at the start.
-pub(super) fn read_tls_of(
+pub(super) fn read_tls(
     reader: &mut Reader<'_>,
-    fields: &Fields<'_>,
-    secrets: SecretsAre,
-    clock: &Clock,
-) -> Option<Option<Arc<rustls::ServerConfig>>> {
-    let certificate = fields.optional("certificate").and_then(|n| reader.file(n).map(|f| (n.at, f)));
-    let key_node = fields.optional("key")?;
-    let key_path = reader.path(key_node)?;
-    let key = match secret::read_private(&key_path) {
-        Ok(key) => key,
-        Err(why) => {
-            secret_problem(reader, key_node.at, format!("{}: {why}", key_path.display()), secrets);
-            return (secrets == SecretsAre::Optional).then_some(None);
-        }
+    node: &Node,
+    serves: tls::Serves,
+    surroundings: Surroundings<'_>,
+) -> Option<Option<ReadTls>> {
+    let section = match serves {
+        tls::Serves::Agents => &fields::LISTENER_TLS,
+        tls::Serves::Operators => &fields::ADMIN_TLS,
     };
-    let (at, (path, pem)) = certificate?;
-    match tls::server(&pem, &key, None, clock) {
-        Ok((config, warning)) => {
-            if let Some(warning) = warning {
-                reader.warn(at, format!("{} {warning}", path.display()));
-            }
-            Some(Some(config))
-        }
-        Err((tls::KEY, why)) => {
-            reader.error(key_node.at, format!("{} {why}", key_path.display()));
-            None
-        }
-        Err((_, why)) => {
-            reader.error(at, format!("{} {why}", path.display()));
-            None
-        }
-    }
-}
-
-fn read_tls(reader: &mut Reader<'_>, node: &Node, surroundings: Surroundings<'_>) -> Option<Option<ReadTls>> {
-    let fields = reader.fields(node, &fields::LISTENER_TLS)?;
-    let client = read_client_paths(reader, &fields);
+    let fields = reader.fields(node, section)?;
+    let client = read_client_paths(reader, &fields, serves);
     let (certificate, key) = (fields.optional("certificate"), fields.optional("key")?);
     let certificate = certificate.and_then(|n| reader.path(n).map(|path| (n.at, path)));
     let key_path = reader.path(key)?;
@@ -409,7 +394,7 @@ fn read_tls(reader: &mut Reader<'_>, node: &Node, surroundings: Surroundings<'_>
         places.extend(at);
         paths
     });
-    let paths = tls::Paths { certificate, key: key_path, client };
+    let paths = tls::Paths { serves, certificate, key: key_path, client };
     for (at, path) in places.iter().zip(paths.all()).filter(|(at, _)| **at != key.at) {
         if let Err(why) = read_named(path) {
             reader.error(*at, why);
@@ -441,9 +426,14 @@ fn read_tls(reader: &mut Reader<'_>, node: &Node, surroundings: Surroundings<'_>
 fn read_client_paths(
     reader: &mut Reader<'_>,
     fields: &Fields<'_>,
+    serves: tls::Serves,
 ) -> Option<Option<(Vec<At>, tls::ClientPaths)>> {
     let choices = [("required", tls::ClientsAre::Required), ("optional", tls::ClientsAre::Optional)];
-    let are = reader.choice(fields, "client_certificates", &choices)?;
+    let are = match serves {
+        tls::Serves::Agents => reader.choice(fields, "client_certificates", &choices)?,
+        // An operator without a certificate may prove itself by a token.
+        tls::Serves::Operators => tls::ClientsAre::Optional,
+    };
     let Some(roots) = fields.optional("client_roots") else {
         for name in ["crls", "client_certificates"] {
             if fields.optional(name).is_some() {

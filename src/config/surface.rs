@@ -144,6 +144,7 @@ pub fn read(reader: &mut Reader<'_>, node: &Node, secrets: Secrets<'_>, clock: &
         identity_headers: &identity_headers,
         credential: credential.as_ref().and_then(|c| c.as_ref()).map(|c| &c.slot),
         redacted: &places,
+        claims_keys: fields.optional("idempotency").is_some(),
     };
     let routes = fields.optional("routes").and_then(|n| route::read_all(reader, n, &surroundings));
     // With routes that were read only in part, one would seem to be missing.

@@ -1,6 +1,6 @@
 //! Certificates and keys: files in, a rustls config out.
 //!
-//! One provider (ring), TLS 1.2 and 1.3, `h2` and `http/1.1`. After [`server`] the key belongs to the
+//! One provider (ring), TLS 1.2 and 1.3, agents by `h2` and `http/1.1`, operators by `http/1.1`. After [`server`] the key belongs to the
 //! certificate and every certificate of the chain is valid at the time given. Client certificates are verified
 //! by webpki, and with lists of revoked certificates the whole chain must be known not to be revoked, by lists
 //! that have not ended. RFC 5280, RFC 7301, RFC 7468.
@@ -22,9 +22,27 @@ use crate::clock::{Clock, WallTime};
 use crate::ingress::ServerTls;
 use crate::limits;
 
+/// Whom a listener is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Serves {
+    Agents,
+    /// The admin listener.
+    Operators,
+}
+
+impl Serves {
+    fn protocols(self) -> Vec<Vec<u8>> {
+        match self {
+            Self::Agents => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+            Self::Operators => vec![b"http/1.1".to_vec()],
+        }
+    }
+}
+
 /// The files of one listener.
 #[derive(Clone, Debug)]
 pub struct Paths {
+    pub serves: Serves,
     pub certificate: PathBuf,
     pub key: PathBuf,
     pub client: Option<ClientPaths>,
@@ -87,7 +105,7 @@ impl Paths {
                 Some(verifier)
             }
         };
-        let (config, warning) = server(file(CERTIFICATE), file(KEY), client.clone(), clock)?;
+        let (config, warning) = server(file(CERTIFICATE), file(KEY), client.clone(), self.serves, clock)?;
         warnings.extend(warning.map(|warning| (CERTIFICATE, warning)));
         Ok((ServerTls { config, client }, warnings))
     }
@@ -108,10 +126,11 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
 }
 
 /// A server's config, and the warning to give if a certificate ends soon.
-pub fn server(
+fn server(
     certificate_pem: &[u8],
     key_pem: &[u8],
     client: Option<Arc<dyn ClientCertVerifier>>,
+    serves: Serves,
     clock: &Clock,
 ) -> Result<(Arc<ServerConfig>, Option<String>), AtFault> {
     let of_certificate = |why| (CERTIFICATE, why);
@@ -134,7 +153,7 @@ pub fn server(
         rustls::Error::InconsistentKeys(_) => (KEY, "does not belong to the certificate".to_owned()),
         other => (KEY, format!("cannot be used ({other})")),
     })?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = serves.protocols();
     if asks_clients {
         // A resumed session is not verified again: it would outlive its certificate and its revocation.
         config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -179,7 +198,7 @@ pub fn roots(pem: &[u8]) -> Result<usize, String> {
     root_store(pem).map(|store| store.len())
 }
 
-pub fn root_store(pem: &[u8]) -> Result<RootCertStore, String> {
+fn root_store(pem: &[u8]) -> Result<RootCertStore, String> {
     let mut store = RootCertStore::empty();
     for certificate in certificates(pem)? {
         store.add(certificate).map_err(|e| format!("holds a certificate that cannot be a root ({e})"))?;
@@ -259,7 +278,8 @@ mod tests {
     fn a_valid_pair_serves_h2_and_http_1_1() {
         let (certificate, key) = pair();
         let (config, warning) =
-            server(certificate.as_bytes(), key.as_bytes(), None, &at("2026-06-01T00:00:00Z")).expect("valid");
+            server(certificate.as_bytes(), key.as_bytes(), None, Serves::Agents, &at("2026-06-01T00:00:00Z"))
+                .expect("valid");
         assert_eq!(config.alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
         assert_eq!(warning, None);
     }
@@ -267,7 +287,7 @@ mod tests {
     #[test]
     fn a_certificate_is_refused_before_and_after_its_time_and_warned_of_near_its_end() {
         let (certificate, key) = pair();
-        let on = |time| server(certificate.as_bytes(), key.as_bytes(), None, &at(time));
+        let on = |time| server(certificate.as_bytes(), key.as_bytes(), None, Serves::Agents, &at(time));
         let why = |time| match on(time) {
             Err((CERTIFICATE, why)) => why,
             other => panic!("{other:?}"),
@@ -281,7 +301,8 @@ mod tests {
     #[test]
     fn a_key_of_another_certificate_is_refused() {
         let ((certificate, _), (_, key)) = (pair(), pair());
-        let refused = server(certificate.as_bytes(), key.as_bytes(), None, &at("2026-06-01T00:00:00Z"));
+        let refused =
+            server(certificate.as_bytes(), key.as_bytes(), None, Serves::Agents, &at("2026-06-01T00:00:00Z"));
         assert_eq!(refused.err(), Some((KEY, "does not belong to the certificate".into())));
     }
 
@@ -289,7 +310,7 @@ mod tests {
     fn files_without_what_they_should_hold_are_refused() {
         let (certificate, key) = pair();
         let now = at("2026-06-01T00:00:00Z");
-        let of = |c: &str, k: &str| server(c.as_bytes(), k.as_bytes(), None, &now).err();
+        let of = |c: &str, k: &str| server(c.as_bytes(), k.as_bytes(), None, Serves::Agents, &now).err();
         assert!(matches!(of("", &key), Some((CERTIFICATE, _))));
         assert!(matches!(of(&key, &key), Some((CERTIFICATE, _))));
         assert!(matches!(of(&certificate, ""), Some((KEY, _))));

@@ -6,7 +6,6 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 
 use tokio::net::{UnixListener, UnixSocket, UnixStream};
-use tokio_rustls::TlsAcceptor;
 
 use super::{StartError, listen};
 use crate::admin::Socket;
@@ -19,7 +18,7 @@ pub(super) async fn open(config: &AdminConfig) -> Result<(AdminListen, Socket), 
         AdminListen::Tcp(address) => {
             let (address, socket) = listen(*address).await?;
             let socket = match &config.tls {
-                Some(tls) => Socket::Tls(socket, TlsAcceptor::from(tls.clone())),
+                Some(tls) => Socket::Tls(socket, tls.clone()),
                 None => Socket::Tcp(socket),
             };
             Ok((AdminListen::Tcp(address), socket))

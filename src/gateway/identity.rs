@@ -127,8 +127,9 @@ impl Watched {
     }
 
     async fn look_at_files(mut self, parts: Vec<IdentityPart>) {
-        let states = parts.into_iter().enumerate().map(|(at, part)| {
-            let seen = Ok(part.digest());
+        let mut places = 0..;
+        let states = parts.into_iter().map(|part| {
+            let (at, seen) = (part.is_of_agents().then(|| places.next()).flatten(), Ok(part.digest()));
             FileState { at, part: Arc::new(part), seen, is_failing: false }
         });
         let mut states: Vec<FileState> = states.collect();
@@ -165,7 +166,9 @@ impl Watched {
         let was_failing = std::mem::replace(&mut state.is_failing, put.is_err());
         match put {
             Ok(digest) => {
-                self.epoch.set(state.at, digest);
+                if let Some(at) = state.at {
+                    self.epoch.set(at, digest);
+                }
                 self.now_in_force(kind, &name, was_failing);
             }
             Err(why) => self.not_in_force(kind, &name, &why, was_failing),
@@ -221,8 +224,8 @@ impl Watched {
 }
 
 struct FileState {
-    /// Its place among the digests of the epoch.
-    at: usize,
+    /// Its place among the digests of the epoch, if agents' proofs rest on it.
+    at: Option<usize>,
     part: Arc<IdentityPart>,
     /// What was found the last time, in force or not: the same is not tried, and not told, again.
     seen: Result<Digest, String>,

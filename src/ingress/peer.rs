@@ -29,7 +29,7 @@ pub struct ServerTls {
 pub type SharedTls = Arc<ArcSwap<ServerTls>>;
 
 /// A client that presented a certificate.
-pub(super) struct Peer {
+pub struct Peer {
     certificate: PeerCertificate,
     verified: ArcSwap<Verified>,
 }
@@ -41,18 +41,14 @@ struct Verified {
 
 impl Peer {
     /// After a handshake under `tls` that has verified this chain.
-    pub(super) fn new(
-        chain: &[CertificateDer<'_>],
-        under: Arc<ServerTls>,
-        clock: &Clock,
-    ) -> Option<Arc<Self>> {
+    pub fn new(chain: &[CertificateDer<'_>], under: Arc<ServerTls>, clock: &Clock) -> Option<Arc<Self>> {
         let certificate = PeerCertificate::new(chain)?;
         let verified = ArcSwap::from_pointee(Verified { under, at: clock.monotonic() });
         Some(Arc::new(Self { certificate, verified }))
     }
 
     /// The certificate, if it is good under what is in force now.
-    pub(super) fn certificate(
+    pub fn certificate(
         &self,
         current: &ArcSwap<ServerTls>,
         clock: &Clock,

@@ -422,11 +422,8 @@ async fn stream(
     if let Err(cut) = &ended {
         tracing::warn!(surface = %surface.name, %cut, "answer cut");
     }
-    let receipt = answer.receipt().clone();
-    let Concluded { status, recorded, kept } = answer.conclude();
-    if let Some(kept) = kept {
-        listener.gate.answers.keep(receipt, kept);
-    }
+    let answers = &listener.gate.answers;
+    let Concluded { status, recorded } = answer.conclude(|receipt, kept| answers.keep(receipt, kept));
     listener.gate.metrics.settled(&surface.name, status);
     if let Some(pieces) = client
         && ended.is_ok()

@@ -96,14 +96,26 @@ pub struct Tail {
 #[derive(Debug)]
 pub struct Appended {
     pub first: LeafIndex,
-    /// Whether the batch is the first in its segment.
-    pub begins_segment: bool,
+    pub spot: Spot,
+    /// Where in that segment the next frame goes.
+    pub end: u64,
+    /// Closing digest of the frame before, and of this one.
+    pub previous: Digest,
+    pub chain: Digest,
     /// The edge that the batch was appended to.
     pub before: RightEdge,
     pub size: TreeSize,
+    pub root: Digest,
     /// The signed checkpoint of exactly this size.
     pub checkpoint: Arc<str>,
     pub sync: Duration,
+}
+
+impl Appended {
+    /// Whether the batch is the first in its segment.
+    pub fn begins_segment(&self) -> bool {
+        self.spot.offset == 0
+    }
 }
 
 /// Why a batch was not appended.
@@ -179,10 +191,11 @@ impl Appender {
         let first = LeafIndex(self.tail.edge.size().0);
         let mut edge = self.tail.edge.clone();
         leaves.iter().for_each(|l| edge.append(l.hash));
+        let (previous, root) = (self.tail.chain, edge.root());
         let parts = FrameParts {
             first,
-            previous: self.tail.chain,
-            root: edge.root(),
+            previous,
+            root,
             entries: leaves.iter().map(|l| l.bytes.as_slice()).collect(),
             evidence: leaves
                 .iter()
@@ -204,10 +217,10 @@ impl Appender {
         // Durable. The tree in memory follows the disk, then the signature follows the tree.
         let before = std::mem::replace(&mut self.tail.edge, edge);
         self.tail.chain = chain;
-        self.tail.spot = Some(Spot { offset: spot.offset + bytes.len() as u64, ..spot });
-        let checkpoint = self.checkpoint()?;
-        let begins_segment = spot.offset == 0;
-        Ok(Appended { first, begins_segment, before, size: self.tail.edge.size(), checkpoint, sync })
+        let end = spot.offset + bytes.len() as u64;
+        self.tail.spot = Some(Spot { offset: end, ..spot });
+        let (size, checkpoint) = (self.tail.edge.size(), self.checkpoint()?);
+        Ok(Appended { first, spot, end, previous, chain, before, size, root, checkpoint, sync })
     }
 
     /// Signs the tree as it is on disk.

@@ -1,6 +1,7 @@
 //! The archive: what is read of the log, derived from its frames behind the committer's back.
 //!
-//! One thread follows the durable frames, up to the newest signed checkpoint and never past it (`session`), and writes
+//! One thread follows the durable frames, up to the newest signed checkpoint and never past it (`session`), from memory
+//! where the committer handed them over (`feed`) and from the disk where not, and writes
 //! tiles and entry bundles (`tiles`, C2SP tlog-tiles) and an index (`index`). It then publishes a
 //! [`super::Snapshot`]: that checkpoint, and what is in no full tile yet. All reading goes through it.
 //!
@@ -29,11 +30,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use feed::{End, Feed};
+pub use feed::{End, Feed, Written};
 pub use index::{Index, IndexError, Term, View};
 pub use seen::{Seen, key_digest};
 pub use session::Boundary;
-pub use tiles::{TILE_DIR, TileError, Tiles, remove_if_there};
+pub use tiles::{TILE_DIR, TileError, Tiles};
 
 use super::full::FullSegments;
 use super::queue::Shared;

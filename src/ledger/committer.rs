@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::appender::{Appended, Appender, Duty, Leaf, NotAppended};
-use super::archive::End;
+use super::archive::{End, Written};
 use super::entries::{self, EpochFacts};
 use super::follow::Following;
 use super::queue::{Done, Effect, Kind, Pending, Shared, Stage};
@@ -19,7 +19,7 @@ use super::{Health, Start};
 use crate::limits;
 use crate::merkle::batch::BatchTree;
 use crate::model::entry::{EpochEvent, RefusalEntry};
-use crate::model::{Decision, LeafIndex};
+use crate::model::{Decision, Digest, LeafIndex};
 
 /// How [`super::Ledger::close`] found the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,12 +133,13 @@ impl Committer {
         let drained = self.shared.clock.monotonic();
         let mut leaves: Vec<Leaf> = batch.iter_mut().map(|p| take_leaf(&mut p.leaf)).collect();
         let Some(appended) = self.append_what_fits(&mut batch, &mut leaves)? else { return Ok(()) };
+        let hashes: Vec<Digest> = leaves.iter().map(|leaf| leaf.hash).collect();
         self.set_health(if self.appender.has_spare() { Health::Accepting } else { Health::Full });
         self.shared.publisher.offer(Arc::clone(&appended.checkpoint));
-        self.shared.archive.offer(Arc::clone(&appended.checkpoint));
+        self.shared.archive.offer_frame(Arc::clone(&appended.checkpoint), written(&appended, leaves));
         self.follow(&mut batch, &appended);
-        self.count(&appended, leaves.len(), drained);
-        self.release(batch, &leaves, appended);
+        self.count(&appended, hashes.len(), drained);
+        self.release(batch, hashes, appended);
         Ok(())
     }
 
@@ -210,12 +211,12 @@ impl Committer {
         self.observer.committed(leaves, took, appended.sync);
     }
 
-    fn release(&self, batch: Vec<Pending>, leaves: &[Leaf], appended: Appended) {
+    fn release(&self, batch: Vec<Pending>, hashes: Vec<Digest>, appended: Appended) {
         let Appended { first, before, size, checkpoint, .. } = appended;
-        let tree = BatchTree::new(before, leaves.iter().map(|leaf| leaf.hash).collect());
+        let tree = BatchTree::new(before, hashes.clone());
         let committed = Arc::new(Batch { tree, checkpoint });
         self.shared.permits_closed(batch.iter().filter(|p| p.kind == Kind::Outcome).count());
-        for ((index, item), leaf) in (first.0..).map(LeafIndex).zip(batch).zip(leaves) {
+        for ((index, item), leaf_hash) in (first.0..).map(LeafIndex).zip(batch).zip(hashes) {
             let (id, decision) = match item.kind {
                 Kind::Decision(id, decision) => (Some(id), Some(decision)),
                 Kind::Note | Kind::Event | Kind::Outcome => (None, None),
@@ -227,7 +228,7 @@ impl Committer {
                 Kind::Decision(..) | Kind::Note | Kind::Event | Kind::Outcome => None,
             };
             let batch = Arc::clone(&committed);
-            let receipt = Receipt { id, index, size, leaf_hash: leaf.hash, decision, batch };
+            let receipt = Receipt { id, index, size, leaf_hash, decision, batch };
             // A caller that no longer waits drops its permit here, and that queues its `not_sent`.
             let _ = item.reply.send(Ok(Done { receipt, open }));
         }
@@ -293,6 +294,13 @@ const ROOM_RETRY: Duration = Duration::from_millis(limits::ROOM_RETRY_MS);
 
 /// How often a close looks whether permits are still open.
 const PATIENCE_STEP: Duration = Duration::from_millis(10);
+
+/// What the archiver need not read and hash again.
+fn written(appended: &Appended, leaves: Vec<Leaf>) -> Written {
+    let Appended { first, spot, end, previous, chain, root, .. } = *appended;
+    let leaves = leaves.into_iter().map(|leaf| (leaf.bytes, leaf.hash)).collect();
+    Written { first, leaves, root, spot, end, previous, chain }
+}
 
 /// The leaf moves into the frame; its place in the batch keeps kind and reply.
 fn take_leaf(leaf: &mut Leaf) -> Leaf {

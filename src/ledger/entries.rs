@@ -336,8 +336,12 @@ mod tests {
             request: request.expect("canonical"),
         };
         let items = vec![ReadItem { age_ms: 0, name: "policy".into(), version: "v1".into() }];
-        let read_set =
-            ReadSet { watched: items, state: Vec::new(), captured_at: Clock::system().monotonic() };
+        let read_set = ReadSet {
+            watched: items,
+            state: Vec::new(),
+            captured_at: Clock::system().monotonic(),
+            approvals_until: None,
+        };
         let evaluation = Evaluation {
             not_evaluated,
             input: Bytes::from_static(b"{}"),

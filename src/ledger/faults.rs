@@ -434,6 +434,15 @@ async fn a_checkpoint_that_cannot_be_published_stops_nothing() {
 }
 
 #[tokio::test]
+async fn a_power_cut_after_a_clean_stop_leaves_the_last_checkpoint() {
+    let storage = Arc::new(Simulated::new());
+    assert_eq!(live(&storage, &mut Model::default()).await, Some(Closed::Clean));
+    storage.restart_machine();
+    let report = verify_log(&*storage, signer().verifier()).expect("readable");
+    assert!(report.passed() && report.signed_size == Some(report.size), "{report}");
+}
+
+#[tokio::test]
 async fn a_checkpoint_that_was_not_published_is_tried_again_without_a_new_leaf() {
     let storage = Arc::new(Simulated::new());
     let (ledger, _) = open(&storage).expect("opens");

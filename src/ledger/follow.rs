@@ -65,7 +65,7 @@ pub struct Following {
 impl Following {
     pub fn tell(&self, appended: &Appended, changes: Vec<(LeafIndex, Change)>) {
         let Appended { first, before, size, .. } = appended;
-        if appended.begins_segment && first.0 > 0 && self.follower.keeps_state() {
+        if appended.begins_segment() && first.0 > 0 && self.follower.keeps_state() {
             let (root, snapshot) = (before.root(), self.follower.snapshot());
             self.sealing.write_state(StateJob { first: *first, root, snapshot });
         }

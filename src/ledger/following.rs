@@ -340,7 +340,8 @@ async fn snapshots_are_written_to_the_disk_by_themselves_and_fsck_names_one_that
     drop(ledger);
     let source = crate::verify::Directory::open(dir.path()).expect("a log");
     assert_eq!(recorder.state(), truth(&source));
-    let check = |repair| fsck(dir.path(), signer().verifier(), repair, clock()).expect("checkable");
+    let check =
+        |repair| fsck(dir.path(), &signer().verifier().clone().into(), repair, clock()).expect("checkable");
     let checked = check(false);
     assert!(checked.derived.is_empty(), "{:?}", checked.derived);
     let newest = states().pop().expect("at least two");

@@ -1,17 +1,18 @@
 //! Checks a log's directory while no gateway has it open: the evidence as `verify` does, then what is derived from it.
+//! Whatever stands where something derived should is a finding like any other, and keeps nothing from being checked.
 //!
 //! Evidence is `frames/` and `checkpoint`; it is read, and damage in it is named. Derived are restart points, tiles,
 //! entry bundles and the index: what of them does not fit the evidence can be removed and made again. While evidence
-//! fails, nothing is touched, and nothing derived is looked at: there would be nothing to hold it against.
+//! fails, nothing is touched, and nothing derived is judged here: there would be nothing to hold it against.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::archive::{self, Index, IndexError, Seen, Term, Tiles};
+use super::archive::{self, Index, IndexError, Seen, TILE_DIR, Term, Tiles};
 use super::restart::{self, RestartPoint};
 use super::snapshots::{self, STATE_FILE_BYTES_MAX};
 use super::storage::{
@@ -20,13 +21,12 @@ use super::storage::{
 };
 use crate::clock::Clock;
 use crate::limits;
-use crate::merkle::checkpoint::parse_checkpoint;
-use crate::merkle::note::VerifierKey;
-use crate::merkle::tile::{self, Fringe, TILE_WIDTH, TilePath};
+use crate::merkle::tile::{Fringe, TILE_WIDTH, TilePath};
 use crate::merkle::tree::leaf_hash;
+use crate::merkle::trust::Trust;
 use crate::model::{LeafIndex, LogOrigin, TreeSize};
 use crate::verify::walk::{Step, Walk};
-use crate::verify::{Check, Directory, Form, Report, Source, Verdict, verify_log};
+use crate::verify::{Check, Directory, Options, Problem, Report, Source, Verdict, verify_log_with};
 
 /// What was found.
 #[derive(Debug)]
@@ -73,11 +73,15 @@ impl Checked {
 }
 
 /// Checks the log in a directory; with `repair`, removes what is derived and wrong, and makes tiles and index again.
-pub fn fsck(root: &Path, key: &VerifierKey, repair: bool, clock: Clock) -> Result<Checked, Uncheckable> {
+pub fn fsck(root: &Path, trust: &Trust, repair: bool, clock: Clock) -> Result<Checked, Uncheckable> {
     let _lock = if repair { Lock::take(root)? } else { Lock::take_directory(root)? };
     let source = Directory::open(root)?;
-    let evidence = verify_log(&EvidenceOf(&source), key)?;
-    let failed = Check::ALL.iter().any(|&check| evidence.verdicts.of(check) == Verdict::Fail);
+    let verified = || verify_log_with(&source, trust, Options::default());
+    let evidence = verified()?;
+    let failed = Check::ALL.iter().any(|&check| {
+        // Tiles are derived.
+        check != Check::Tiles && evidence.verdicts.of(check) == Verdict::Fail
+    });
     let mut checked = Checked {
         evidence,
         derived: Vec::new(),
@@ -89,14 +93,10 @@ pub fn fsck(root: &Path, key: &VerifierKey, repair: bool, clock: Clock) -> Resul
     if failed {
         return Ok(checked);
     }
-    let unfit_points = check_restart_points(root, &source, key.name(), &mut checked)?;
-    let unfit_states = check_states(root, &source, key.name(), &mut checked)?;
+    let unfit = check_restart(root, &source, trust.log(), &mut checked)?;
     let before = checked.derived_count;
-    check_archive(root, &source, key.name(), &mut checked)?;
-    // Those that stand beside the archive's position, like partial ones.
-    if checked.derived_count == before && checked.evidence.verdicts.tiles == Verdict::Fail {
-        checked.unfit("tile", "tiles that are not what the frames give");
-    }
+    check_tiles(&mut checked);
+    check_archive(root, &source, trust.log(), &mut checked)?;
     let archive_is_unfit = checked.derived_count > before;
     if root.join(SEALING_FILE).exists() {
         checked
@@ -104,82 +104,83 @@ pub fn fsck(root: &Path, key: &VerifierKey, repair: bool, clock: Clock) -> Resul
             .push(format!("{SEALING_FILE} is of a sealing that was cut short; the next start drops it"));
     }
     if repair && checked.derived_count > 0 {
-        for first in unfit_points {
-            fs::remove_file(root.join(restart_file(first)))?;
-        }
-        for first in unfit_states {
-            fs::remove_file(root.join(state_file(first)))?;
+        for file in unfit {
+            remove(&root.join(file))?;
         }
         if archive_is_unfit {
-            make_archive_again(root, &source, key, clock)?;
-            checked.evidence = verify_log(&source, key)?;
+            make_archive_again(root, &source, trust, clock)?;
+            checked.evidence = verified()?;
         }
         checked.repaired = true;
     }
     Ok(checked)
 }
 
-/// The log without what is derived, which is looked at here on its own.
-struct EvidenceOf<'d>(&'d Directory);
-
-impl Source for EvidenceOf<'_> {
-    fn segments(&self) -> io::Result<Vec<LeafIndex>> {
-        self.0.segments()
-    }
-
-    fn length(&self, segment: LeafIndex) -> io::Result<u64> {
-        self.0.length(segment)
-    }
-
-    fn read_at(&self, segment: LeafIndex, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        self.0.read_at(segment, offset, buffer)
-    }
-
-    fn checkpoint(&self) -> io::Result<Option<Vec<u8>>> {
-        self.0.checkpoint()
-    }
-
-    fn form(&self, segment: LeafIndex) -> io::Result<Form> {
-        self.0.form(segment)
-    }
-}
-
-/// Returns those to be removed. Their tag is not asked for, which would need the signing key: what they say is held
-/// against the log itself, and a start asks for both.
-fn check_restart_points(
+/// Restart points and state snapshots. Returns the files to be removed.
+fn check_restart(
     root: &Path,
     source: &Directory,
     log: &LogOrigin,
     checked: &mut Checked,
-) -> Result<Vec<LeafIndex>, Uncheckable> {
-    let mut points = BTreeMap::new();
-    match fs::read_dir(root.join(RESTART_DIR)) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+) -> Result<Vec<String>, Uncheckable> {
+    let names = match names_in(&root.join(RESTART_DIR)) {
+        Ok(names) => names,
+        Err(why) => {
+            checked.unfit(RESTART_DIR, format!("cannot be listed: {why}"));
+            return Ok(vec![RESTART_DIR.to_owned()]);
+        }
+    };
+    let points = names.iter().filter_map(|name| restart_index(name)).collect();
+    let states = names.iter().filter_map(|name| state_index(name)).collect();
+    let mut unfit = check_restart_points(root, points, source, log, checked)?;
+    unfit.extend(check_states(root, states, source, log, checked)?);
+    Ok(unfit)
+}
+
+fn names_in(dir: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    match fs::read_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         listed => {
             for entry in listed? {
-                if let Some(first) = entry?.file_name().to_str().and_then(restart_index) {
-                    let path = root.join(restart_file(first));
-                    points.insert(first, read_bounded(&path, limits::RESTART_BYTES_MAX)?);
-                }
+                names.extend(entry?.file_name().into_string());
             }
         }
     }
+    Ok(names)
+}
+
+/// Their tag is not asked for, which would need the signing key: what they say is held against the log itself, and a
+/// start asks for both.
+fn check_restart_points(
+    root: &Path,
+    mut points: BTreeSet<LeafIndex>,
+    source: &Directory,
+    log: &LogOrigin,
+    checked: &mut Checked,
+) -> Result<Vec<String>, Uncheckable> {
     let segments = source.segments()?;
     let mut unfit = Vec::new();
     restart::derive(source, log, |truth| {
-        let Some(bytes) = points.remove(&truth.first) else { return Ok(()) };
-        let what = match RestartPoint::parse(&bytes, truth.first, &segments, log, |_, _| true) {
-            Err(why) => why.to_string(),
-            Ok(point) if !point.says_the_same(&truth) => "it says something else than the frames".into(),
-            Ok(_) => return Ok(()),
+        if !points.remove(&truth.first) {
+            return Ok(());
+        }
+        let file = restart_file(truth.first);
+        let what = match read_bounded(&root.join(&file), limits::RESTART_BYTES_MAX) {
+            Err(why) => format!("cannot be read: {why}"),
+            Ok(bytes) => match RestartPoint::parse(&bytes, truth.first, &segments, log, |_, _| true) {
+                Err(why) => why.to_string(),
+                Ok(point) if !point.says_the_same(&truth) => "it says something else than the frames".into(),
+                Ok(_) => return Ok(()),
+            },
         };
-        checked.unfit(restart_file(truth.first), what);
-        unfit.push(truth.first);
+        checked.unfit(file.as_str(), what);
+        unfit.push(file);
         Ok(())
     })?;
-    for first in points.into_keys() {
+    for first in points {
         checked.unfit(restart_file(first), "no segment begins there");
-        unfit.push(first);
+        unfit.push(restart_file(first));
     }
     Ok(unfit)
 }
@@ -188,19 +189,11 @@ fn check_restart_points(
 /// gateway's own next start can read.
 fn check_states(
     root: &Path,
+    mut states: BTreeSet<LeafIndex>,
     source: &Directory,
     log: &LogOrigin,
     checked: &mut Checked,
-) -> Result<Vec<LeafIndex>, Uncheckable> {
-    let mut states = BTreeSet::new();
-    match fs::read_dir(root.join(RESTART_DIR)) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        listed => {
-            for entry in listed? {
-                states.extend(entry?.file_name().to_str().and_then(state_index));
-            }
-        }
-    }
+) -> Result<Vec<String>, Uncheckable> {
     if states.is_empty() {
         return Ok(Vec::new());
     }
@@ -210,22 +203,36 @@ fn check_states(
             return Ok(());
         }
         let file = state_file(truth.first);
-        let bytes = read_bounded(&root.join(&file), STATE_FILE_BYTES_MAX)?;
         let place = (truth.first, truth.edge.root());
-        if let Err(why) = snapshots::parse(&bytes, place, log, |_, _| true) {
-            checked.unfit(file, why.to_string());
-            unfit.push(truth.first);
-        }
+        let what = match read_bounded(&root.join(&file), STATE_FILE_BYTES_MAX) {
+            Err(why) => format!("cannot be read: {why}"),
+            Ok(bytes) => match snapshots::parse(&bytes, place, log, |_, _| true) {
+                Err(why) => why.to_string(),
+                Ok(_) => return Ok(()),
+            },
+        };
+        checked.unfit(file.as_str(), what);
+        unfit.push(file);
         Ok(())
     })?;
     for first in states {
         checked.unfit(state_file(first), "no segment begins there");
-        unfit.push(first);
+        unfit.push(state_file(first));
     }
     Ok(unfit)
 }
 
-/// Full tiles and bundles up to the archive's own position, and the index rows of each bundle.
+/// Tiles and bundles that are there and differ from the frames, partial ones too: `verify` compares them, whether there
+/// is an index or not.
+fn check_tiles(checked: &mut Checked) {
+    let wrong: Vec<Problem> =
+        checked.evidence.problems.iter().filter(|problem| problem.check == Check::Tiles).cloned().collect();
+    for Problem { file, what, .. } in wrong {
+        checked.unfit(file.unwrap_or_else(|| TILE_DIR.to_owned()), what);
+    }
+}
+
+/// Whether full tiles and bundles are there up to the archive's own position, and the index rows of each bundle.
 fn check_archive(
     root: &Path,
     source: &Directory,
@@ -251,10 +258,8 @@ fn check_archive(
         return Ok(());
     }
     checked.notes.push(format!("tiles and index were held against the first {size} entries"));
-    let tiles = Tiles::new(root);
     let mut walk = Walk::new(source, log)?;
-    let (mut fringe, mut bundle, mut terms) = (Fringe::default(), Vec::new(), BTreeSet::new());
-    let mut times = BTreeSet::new();
+    let (mut fringe, mut terms, mut times) = (Fringe::default(), BTreeSet::new(), BTreeSet::new());
     while fringe.size() < size {
         let Step::Frame(frame, spot) = walk.step()? else { break };
         for entry in &frame.entries {
@@ -262,20 +267,17 @@ fn check_archive(
                 break;
             }
             let number = fringe.size().0 / TILE_WIDTH as u64;
-            tile::push_entry(&mut bundle, entry);
             let seen = Seen::of(entry).map_err(|e| io::Error::other(format!("{spot}: {e}")))?;
             terms.extend(seen.terms());
             times.extend(seen.time.map(|time| time.unix_ms()));
             let full = fringe.append(leaf_hash(entry));
             for tile in &full {
-                let path = TilePath::hashes(tile.level, tile.number);
-                hold(&tiles, &path, &tile::hash_bytes(&tile.hashes), checked);
+                is_there(root, &TilePath::hashes(tile.level, tile.number), checked);
             }
             if full.is_empty() {
                 continue;
             }
-            hold(&tiles, &TilePath::entries(number), &bundle, checked);
-            bundle.clear();
+            is_there(root, &TilePath::entries(number), checked);
             let (terms, times) = (std::mem::take(&mut terms), std::mem::take(&mut times));
             match rows_missing(&index, number, &terms, &times) {
                 Ok(false) => {}
@@ -299,26 +301,26 @@ fn rows_missing(
     terms: &BTreeSet<Term>,
     times: &BTreeSet<u64>,
 ) -> Result<bool, IndexError> {
-    let (view, only) = (index.view()?, bundle..bundle + 1);
+    let view = index.view()?;
     for term in terms {
-        if view.with_term(term, only.clone())?.is_none() {
+        if view.with_term(term, bundle..bundle + 1)?.is_none() {
             return Ok(true);
         }
     }
     // All others lie between these two.
     for &ms in times.first().into_iter().chain(times.last()) {
-        if view.with_time((ms, ms), only.clone())?.is_none() {
+        if !view.has_time(ms, bundle)? {
             return Ok(true);
         }
     }
     Ok(false)
 }
 
-fn hold(tiles: &Tiles, path: &TilePath, truth: &[u8], checked: &mut Checked) {
-    match tiles.read(path) {
-        Ok(found) if found == truth => {}
-        Ok(_) => checked.unfit(format!("tile/{path}"), "it says something else than the frames"),
-        Err(error) => checked.unfit(format!("tile/{path}"), error.to_string()),
+/// What stands there was compared already.
+fn is_there(root: &Path, path: &TilePath, checked: &mut Checked) {
+    let file = format!("{TILE_DIR}/{path}");
+    if matches!(fs::metadata(root.join(&file)), Err(e) if e.kind() == io::ErrorKind::NotFound) {
+        checked.unfit(file, "it is missing, and the index says that it is there");
     }
 }
 
@@ -326,19 +328,38 @@ fn hold(tiles: &Tiles, path: &TilePath, truth: &[u8], checked: &mut Checked) {
 fn make_archive_again(
     root: &Path,
     source: &Directory,
-    key: &VerifierKey,
+    trust: &Trust,
     clock: Clock,
 ) -> Result<(), Uncheckable> {
     let not_made = |why: String| Uncheckable::NotRepaired(why);
     let note = source.checkpoint()?.ok_or_else(|| not_made("there is no checkpoint".into()))?;
-    let size = parse_checkpoint(&note, key).map_err(|e| not_made(e.to_string()))?.checkpoint().size;
+    let size = trust.checkpoint(&note).map_err(|e| not_made(e.to_string()))?.checkpoint().size;
     let text: Arc<str> = String::from_utf8(note).map_err(|e| not_made(e.to_string()))?.into();
+    // A directory may be a mount, and a link may lead to another disk: both stay.
+    let tile_dir = root.join(TILE_DIR);
+    if fs::symlink_metadata(&tile_dir).is_ok_and(|found| !found.is_dir() && !found.is_symlink()) {
+        fs::remove_file(&tile_dir)?;
+    }
     Tiles::new(root).clear()?;
-    archive::remove_if_there(&root.join(archive::INDEX_FILE))?;
-    if archive::make(root, key.name(), clock, text, size) {
+    remove(&root.join(archive::INDEX_FILE))?;
+    if archive::make(root, trust.log(), clock, text, size) {
         return Ok(());
     }
     Err(not_made("see the log for why".into()))
+}
+
+/// Whatever stands there; nothing if nothing does.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        found => {
+            if found?.is_dir() {
+                fs::remove_dir_all(path)
+            } else {
+                fs::remove_file(path)
+            }
+        }
+    }
 }
 
 /// How often a rebuild is looked at.

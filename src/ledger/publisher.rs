@@ -1,7 +1,8 @@
 //! Keeps the `checkpoint` file at the newest signed checkpoint, without making anybody wait for it.
 //!
 //! Checkpoints that come while one is being written replace each other. The file may be behind the log by
-//! [`limits::PUBLISH_INTERVAL_MS`] and one write; after a crash it is made again from the frames.
+//! [`limits::PUBLISH_INTERVAL_MS`] and one write; after a crash it is made again from the frames. Only the last one is
+//! made durable under its name: a log that was stopped verifies also after a power cut, before anybody starts it again.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -51,7 +52,7 @@ impl Publisher {
         self.changed.notify_one();
     }
 
-    /// The publisher's thread. Returns whether the newest checkpoint is in place.
+    /// The publisher's thread. Returns whether the newest checkpoint is in place, durably.
     pub fn run(&self, storage: &dyn Storage, counters: &Counters) -> bool {
         let mut in_place = true;
         while let Some((checkpoint, is_last_try)) = self.next() {
@@ -70,7 +71,7 @@ impl Publisher {
             self.lock().unpublished = true;
             self.pause(limits::ROOM_RETRY_MS);
         }
-        in_place
+        in_place && make_durable(storage, counters)
     }
 
     /// The newest checkpoint that is not published, and whether the ledger is closing.
@@ -91,4 +92,14 @@ impl Publisher {
         let slot = self.lock();
         drop(self.changed.wait_timeout_while(slot, interval, |s| !s.closing));
     }
+}
+
+/// Whether the checkpoint that was written last outlives a power cut now.
+fn make_durable(storage: &dyn Storage, counters: &Counters) -> bool {
+    let synced = storage.sync_checkpoint();
+    if let Err(error) = &synced {
+        Counters::add(&counters.publish_failures, 1);
+        tracing::warn!(%error, "the last checkpoint may not outlive a power cut");
+    }
+    synced.is_ok()
 }

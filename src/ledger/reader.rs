@@ -125,6 +125,14 @@ pub struct Search {
     pub max: usize,
 }
 
+/// What one search gives.
+#[derive(Clone, Debug)]
+pub struct Found {
+    pub leaves: Vec<(LeafIndex, Bytes)>,
+    /// Every leaf before it was looked at; the next search goes on here. Not before the end of the snapshot: that was all.
+    pub next: LeafIndex,
+}
+
 /// Cheap to clone. After the ledger is closed, tiles and entries can still be read, and lookups cannot.
 #[derive(Clone)]
 pub struct Reader {
@@ -260,26 +268,33 @@ impl Reader {
         self.first_with(at, &Term::outcome_of(decision), decision.0 / TILE_WIDTH as u64, is_it)
     }
 
-    /// Leaves that have all that is asked for, in the order of the log: at most `max`, and at most what
-    /// [`Reader::entries`] gives at once. Ask again from behind the last one for more; none means that there are none.
-    pub fn search(&self, at: &Snapshot, query: &Search) -> Result<Vec<(LeafIndex, Bytes)>, ReadError> {
+    /// Leaves that have all that is asked for, in the order of the log: at most `max`, at most what [`Reader::entries`]
+    /// gives at once, and those of at most [`limits::SEARCH_BUNDLES_MAX`] bundles, however few these are.
+    pub fn search(&self, at: &Snapshot, query: &Search) -> Result<Found, ReadError> {
         let max = query.max.min(limits::READ_ENTRIES_MAX);
-        let (mut found, mut bytes) = (Vec::new(), 0);
+        let (mut leaves, mut bytes) = (Vec::new(), 0);
+        let end = at.size.0.max(query.from.0);
         let mut bundle = query.from.0 / TILE_WIDTH as u64;
-        while let Some(candidate) = self.candidate(at, query, bundle)? {
+        for _ in 0..limits::SEARCH_BUNDLES_MAX {
+            let Some(candidate) = self.candidate(at, query, bundle)? else {
+                return Ok(Found { leaves, next: LeafIndex(end) });
+            };
             let first = candidate * TILE_WIDTH as u64;
             for (index, entry) in (first..).map(LeafIndex).zip(self.bundle(at, candidate)?) {
-                if found.len() >= max || bytes >= limits::READ_BYTES_MAX {
-                    return Ok(found);
+                if index < query.from {
+                    continue;
                 }
-                if index >= query.from && query.asks_for(&parse(index, &entry)?) {
+                if leaves.len() >= max || bytes >= limits::READ_BYTES_MAX {
+                    return Ok(Found { leaves, next: index });
+                }
+                if query.asks_for(&parse(index, &entry)?) {
                     bytes += entry.len();
-                    found.push((index, entry));
+                    leaves.push((index, entry));
                 }
             }
             bundle = candidate + 1;
         }
-        Ok(found)
+        Ok(Found { leaves, next: LeafIndex((bundle * TILE_WIDTH as u64).min(end)) })
     }
 
     /// The first bundle from this one on that may hold what is asked for; the last one is always looked at.

@@ -397,7 +397,23 @@ impl Storage for Simulated {
         let at = Target::Checkpoint(state.checkpoints);
         state.checkpoints += 1;
         let fate = state.fate(at)?;
-        state.whole(fate, |f| f.checkpoint = Some(note.to_vec()))
+        // A name that is given anew is durable when its directory is; the first one is made so at once.
+        let kept = state.durable.checkpoint.clone();
+        let is_lazy = matches!(fate, Fate::Works) && kept.is_some();
+        let written = state.whole(fate, |f| f.checkpoint = Some(note.to_vec()));
+        if is_lazy {
+            state.durable.checkpoint = kept;
+        }
+        written
+    }
+
+    fn sync_checkpoint(&self) -> io::Result<()> {
+        let mut state = self.state();
+        let at = Target::Checkpoint(state.checkpoints);
+        state.checkpoints += 1;
+        let fate = state.fate(at)?;
+        let newest = state.seen.checkpoint.clone();
+        state.whole(fate, |f| f.checkpoint.clone_from(&newest))
     }
 
     fn segment_forms(&self) -> io::Result<Vec<(LeafIndex, Form)>> {

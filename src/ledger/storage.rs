@@ -49,6 +49,8 @@ pub trait Storage: Source + Send + Sync + 'static {
     fn quarantined_at(&self, index: LeafIndex) -> io::Result<Option<(String, u64)>>;
     /// Replaces the checkpoint; a crash leaves the old one or the new one.
     fn write_checkpoint(&self, note: &[u8]) -> io::Result<()>;
+    /// After it, a power cut leaves the checkpoint that was written last.
+    fn sync_checkpoint(&self) -> io::Result<()>;
 
     /// Every segment file; of a segment in both forms both.
     fn segment_forms(&self) -> io::Result<Vec<(LeafIndex, Form)>>;
@@ -346,8 +348,12 @@ impl Storage for Disk {
         if !spare.exists() {
             write_whole(&spare, note)?;
         }
-        // From the first one on there always is one; which of two a crash leaves does not matter.
+        // From the first one on there always is one; which of two a crash leaves does not matter before the last.
         if is_first { sync_dir(&self.root) } else { Ok(()) }
+    }
+
+    fn sync_checkpoint(&self) -> io::Result<()> {
+        sync_dir(&self.root)
     }
 
     fn segment_forms(&self) -> io::Result<Vec<(LeafIndex, Form)>> {

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -26,6 +28,13 @@ impl Digest {
 
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
+    }
+
+    /// As the `interlock-receipt` header and a tlog-proof have it, where colons may stand around it (RFC 9651).
+    pub fn from_base64(text: &str) -> Result<Self, InvalidDigest> {
+        let bare = text.strip_prefix(':').and_then(|text| text.strip_suffix(':')).unwrap_or(text);
+        let bytes = STANDARD.decode(bare).map_err(|_| InvalidDigest)?;
+        bytes.try_into().map(Self).map_err(|_| InvalidDigest)
     }
 }
 
@@ -138,5 +147,11 @@ mod tests {
         assert_eq!(d.to_string().parse(), Ok(d));
         assert_eq!(d.to_string().to_uppercase().parse::<Digest>(), Err(InvalidDigest));
         assert_eq!(d.to_string()[..70].parse::<Digest>(), Err(InvalidDigest));
+        let base64 = "ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=";
+        assert_eq!(Digest::from_base64(base64), Ok(d));
+        assert_eq!(Digest::from_base64(&format!(":{base64}:")), Ok(d));
+        for other in [&base64[1..], &format!(":{base64}"), "", "::"] {
+            assert_eq!(Digest::from_base64(other), Err(InvalidDigest), "{other}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Moment;
+use crate::clock::{Moment, WallTime};
 
 /// One piece of state: `policy`, `identity`, a fact, a budget. Members in RFC 8785 order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +26,8 @@ pub struct ReadSet {
     pub state: Vec<ReadItem>,
     /// When it was captured; the age of a permit counts from here.
     pub captured_at: Moment,
+    /// From then on the approvals among it do not count any more.
+    pub approvals_until: Option<WallTime>,
 }
 
 impl ReadSet {

@@ -230,6 +230,7 @@ reason_codes! {
     ReadSetMoved, "read_set_moved", CannotDecide, 503, "What the decision rests on kept changing.";
     BudgetUnusable, "budget_unusable", CannotDecide, 503, "What the request would take of a budget, or the budget's sums, cannot be told exactly.";
     FactUnavailable, "fact_unavailable", CannotDecide, 503, "A fact that policy needs is missing or too old.";
+    ClockStepped, "clock_stepped", CannotDecide, 503, "The gateway's clock was set, so it is not known what counts now.";
     StateFull, "state_full", CannotDecide, 503, "There is no room for more claims, budgets or holds.";
     LedgerUnavailable, "ledger_unavailable", CannotRecord, 503, "The decision could not be recorded.";
     LedgerFull, "ledger_full", CannotRecord, 503, "The log has no room for new decisions.";

@@ -70,7 +70,7 @@ impl Given {
 }
 
 impl Answers {
-    /// To be called before the outcome is durable: from then on the key says that there is an answer.
+    /// To be called before the outcome is queued: once it is durable, the key says that there is an answer.
     pub fn keep(&self, receipt: Receipt, answer: KeptAnswer) {
         let Some(id) = receipt.id else { return };
         let given = Arc::new(Given { answer, receipt });

@@ -16,8 +16,9 @@ use crate::clock::WallTime;
 use crate::ledger::{Guard, Recording, Unrecorded};
 use crate::limits;
 use crate::model::entry::HoldEntry;
-use crate::model::{Decision, ReasonCode, ReceiptId};
+use crate::model::{ReasonCode, ReceiptId};
 use crate::policy::{Context, Evaluated, Judgment, Permit, Question, Refusal};
+use crate::telemetry::Alarm;
 
 /// Whether a PERMIT is about to be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,20 +127,20 @@ pub(super) fn give_up(
     proved.stand_in(&mut read_set);
     let (package, context) = (surface.package.clone(), Context::empty(attempt));
     let question = Question { execution, package, context, read_set, now: gate.clock.wall() };
-    gate.pdp.refuse(question, Decision::Silence, ReasonCode::ReadSetMoved)
+    gate.pdp.silence(question, ReasonCode::ReadSetMoved)
 }
 
 fn settle(gate: &Gate, settled: Settled, recording: Recording) -> Decided {
     match settled {
         Settled::Repeats { execution, claim } => NoPermit::Repeats(execution, claim).into(),
-        Settled::Refused { question, decision, code, view } => {
+        Settled::Refused { question, decision, code, reason, view } => {
             let held = view.and_then(|view| view.hold).map(|hold| Held {
                 id: hold.id,
                 until: hold.until,
                 is_refused: hold.refused.is_some(),
                 approvals: hold.approvals.len(),
             });
-            NoPermit::Refusal(gate.pdp.refuse(question, decision, code), recording, held).into()
+            NoPermit::Refusal(gate.pdp.refuse(question, decision, code, reason), recording, held).into()
         }
     }
 }
@@ -178,7 +179,7 @@ async fn hold(
             let _ = timeout(Duration::from_millis(limits::HOLD_POLL_MS), changes.changed()).await;
             Decided::Moved(refusal.into_execution())
         }
-        Err(why @ (NotReserved::Full | NotReserved::Overflow(_))) => {
+        Err(why @ (NotReserved::Full | NotReserved::Forgotten | NotReserved::Overflow(_))) => {
             not_taken(gate, surface, refusal, attempt, recording, &why)
         }
     }
@@ -195,6 +196,10 @@ fn not_taken<V>(
     let code = match why {
         NotReserved::Moved(_) => return Decided::Moved(evaluated.into_execution()),
         NotReserved::Overflow(_) => ReasonCode::BudgetUnusable,
+        NotReserved::Forgotten => {
+            gate.metrics.alarm(Alarm::ClockStepped);
+            ReasonCode::ClockStepped
+        }
         NotReserved::Full => ReasonCode::StateFull,
     };
     tracing::warn!(surface = %surface.name, %why, "nothing could be reserved");
@@ -206,7 +211,7 @@ fn not_taken<V>(
         read_set,
         now,
     };
-    NoPermit::Refusal(gate.pdp.refuse(question, Decision::Silence, code), recording, None).into()
+    NoPermit::Refusal(gate.pdp.silence(question, code), recording, None).into()
 }
 
 /// The recording of a decision that takes what the ticket stands for.

@@ -18,7 +18,7 @@ use super::workers::Workers;
 use crate::canonical::ExecutionRequest;
 use crate::clock::{Clock, WallTime};
 use crate::limits;
-use crate::model::{Decision, Digest, Json, PackageName, ReadSet, ReasonCode};
+use crate::model::{Decision, Digest, Json, PackageName, PolicyReason, ReadSet, ReasonCode};
 
 /// What authority knows about a request, for `input.context`.
 #[derive(Clone, Debug)]
@@ -176,11 +176,17 @@ impl Pdp {
     }
 
     /// A refusal without asking policy: what the evaluation would rest on is missing or stale, or people have decided
-    /// already. Never a PERMIT.
-    pub fn refuse(&self, question: Question, decision: Decision, code: ReasonCode) -> Evaluated<Refusal> {
+    /// already; `reason` says which of it. Never a PERMIT.
+    pub fn refuse(
+        &self,
+        question: Question,
+        decision: Decision,
+        code: ReasonCode,
+        reason: PolicyReason,
+    ) -> Evaluated<Refusal> {
         let active = self.active();
         let input = Input::of(&question);
-        let finding = Finding { decision, ..Finding::silence(code, String::new()) };
+        let finding = Finding { decision, reasons: vec![reason], ..Finding::silence(code, String::new()) };
         let evaluation = evaluation(&question, input, &active.bundle, &finding);
         let refusal = Refusal::new(decision, finding.reasons, code);
         Evaluated::new(question.execution, question.read_set, evaluation, refusal)
@@ -188,7 +194,7 @@ impl Pdp {
 
     /// [`Pdp::refuse`] with SILENCE.
     pub fn silence(&self, question: Question, code: ReasonCode) -> Evaluated<Refusal> {
-        self.refuse(question, Decision::Silence, code)
+        self.refuse(question, Decision::Silence, code, code.into())
     }
 
     /// What the active bundle says to a recorded (or made up) input. For replay and dry runs: a finding

@@ -265,6 +265,7 @@ pub(super) fn question(package: &str) -> super::Question {
             watched: Vec::new(),
             state: Vec::new(),
             captured_at: Clock::system().monotonic(),
+            approvals_until: None,
         },
         now: crate::clock::WallTime::from_unix_ns(1_763_643_600_123_456_789),
     }

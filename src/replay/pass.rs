@@ -13,14 +13,14 @@ use super::records::Records;
 use super::report::{Left, Report, Tally, WhyNot};
 use super::{Progress, Selection};
 use crate::limits;
-use crate::merkle::checkpoint::{Checkpoint, parse_checkpoint};
+use crate::merkle::checkpoint::Checkpoint;
 use crate::merkle::frame::Frame;
-use crate::merkle::note::VerifierKey;
 use crate::merkle::tree::{RightEdge, leaf_hash};
+use crate::merkle::trust::Trust;
 use crate::model::entry::{Common, DecisionEntry, EntryType, PolicyEntry};
 use crate::model::{Digest, LeafIndex, TreeSize};
 use crate::policy::{ENGINE, Offline};
-use crate::verify::source::{CHECKPOINT_FILE, segment_file};
+use crate::verify::source::CHECKPOINT_FILE;
 use crate::verify::walk::{Damage, Spot, Step, Walk};
 use crate::verify::{Check, Problem, Source};
 
@@ -32,7 +32,7 @@ pub struct Options {
 }
 
 pub struct Pass {
-    key: VerifierKey,
+    trust: Trust,
     selection: Selection,
     given: Option<Arc<Offline>>,
     accept_engine: bool,
@@ -71,14 +71,14 @@ impl Pass {
     /// Reads the checkpoint, before any frame.
     pub fn new<S: Source + ?Sized>(
         source: &S,
-        key: &VerifierKey,
+        trust: &Trust,
         options: Options,
         jobs: SyncSender<Vec<Job>>,
     ) -> io::Result<Self> {
         let Options { selection, given, accept_engine, threads } = options;
         let parsed = match source.checkpoint()? {
             None => Err("there is no checkpoint".to_owned()),
-            Some(note) => parse_checkpoint(&note, key).map_err(|e| e.to_string()),
+            Some(note) => trust.checkpoint(&note).map_err(|e| e.to_string()),
         };
         let mut problems = Problems::default();
         let signed = match parsed {
@@ -91,7 +91,7 @@ impl Pass {
         let edge = RightEdge::empty();
         let root_at_signed = signed.as_ref().filter(|c| c.size == TreeSize(0)).map(|_| edge.root());
         Ok(Self {
-            key: key.clone(),
+            trust: trust.clone(),
             selection,
             given: given.map(Arc::new),
             accept_engine,
@@ -114,7 +114,7 @@ impl Pass {
         source: &S,
         progress: &mut impl FnMut(Progress),
     ) -> io::Result<Finished> {
-        let mut walk = Walk::new(source, self.key.name())?;
+        let mut walk = Walk::new(source, self.trust.log())?;
         let mut looked_again = None;
         loop {
             match walk.step()? {
@@ -130,8 +130,8 @@ impl Pass {
         }
         self.hand_over();
         let is_signed = self.is_signed();
-        let Self { key, given, signed, edge, bundles, decisions, tally, problems, .. } = self;
-        Ok(Finished { key, given, signed, edge, bundles, decisions, tally, problems, is_signed })
+        let Self { trust, given, signed, edge, bundles, decisions, tally, problems, .. } = self;
+        Ok(Finished { trust, given, signed, edge, bundles, decisions, tally, problems, is_signed })
     }
 
     fn signed_size(&self) -> TreeSize {
@@ -225,7 +225,7 @@ impl Pass {
     ) -> Result<Job, (WhyNot, String)> {
         let signed = self.signed_size();
         if index.0 >= signed.0 {
-            return Err((WhyNot::Unsigned, format!("the pinned key has signed {signed} leaves")));
+            return Err((WhyNot::Unsigned, format!("the trusted keys have signed {signed} leaves")));
         }
         if let Some(cause) = d.evaluation.cause.as_deref().filter(|cause| !judge::comes_again(cause)) {
             return Err((WhyNot::NotEvaluated, format!("not evaluated at the time: {cause}")));
@@ -297,7 +297,7 @@ impl Pass {
 
 /// What the walk leaves behind.
 pub struct Finished {
-    key: VerifierKey,
+    trust: Trust,
     given: Option<Arc<Offline>>,
     signed: Option<Checkpoint>,
     edge: RightEdge,
@@ -316,8 +316,8 @@ impl Finished {
             tally = tally.nothing_is_signed();
         }
         Report {
-            log: self.key.name().to_string(),
-            key: self.key.to_string(),
+            log: self.trust.log().to_string(),
+            keys: self.trust.keys().iter().map(ToString::to_string).collect(),
             size: self.edge.size(),
             root: self.edge.root(),
             signed_size: self.signed.filter(|_| self.is_signed).map(|c| c.size),
@@ -340,13 +340,7 @@ impl Finished {
 }
 
 fn at(check: Check, index: LeafIndex, spot: Spot, what: String) -> Problem {
-    Problem {
-        check,
-        index: Some(index),
-        file: Some(segment_file(spot.segment)),
-        offset: Some(spot.offset),
-        what,
-    }
+    Problem { check, index: Some(index), file: Some(spot.file()), offset: Some(spot.offset), what }
 }
 
 fn of_checkpoint(what: String) -> Problem {

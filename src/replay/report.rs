@@ -45,7 +45,7 @@ pub struct Difference {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WhyNot {
-    /// Not under a checkpoint that the pinned key signed.
+    /// Not under a checkpoint that a trusted key signed.
     Unsigned,
     /// A time-out, overload or missing fact decided, not policy.
     NotEvaluated,
@@ -114,11 +114,12 @@ pub struct Change {
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     pub log: String,
-    pub key: String,
+    /// Keys that are trusted.
+    pub keys: Vec<String>,
     /// Leaves that were read, and their root.
     pub size: TreeSize,
     pub root: Digest,
-    /// Leaves that the pinned key signed as they are; without it, nothing was replayed.
+    /// Leaves that a trusted key signed as they are; without it, nothing was replayed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signed_size: Option<TreeSize>,
     /// This program's.
@@ -249,7 +250,7 @@ impl Tally {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "log        {}", escape(&self.log))?;
-        writeln!(f, "key        {}", escape(&self.key))?;
+        self.keys.iter().try_for_each(|key| writeln!(f, "key        {}", escape(key)))?;
         match self.signed_size {
             Some(signed) => writeln!(f, "leaves     {}, the first {signed} of them signed", self.size)?,
             None => writeln!(f, "leaves     {}, none of them signed as they are", self.size)?,

@@ -138,8 +138,9 @@ impl Feed {
 
     /// Until it is delivered: a leaf that a sink does not take holds up those after it, and only at this sink.
     async fn deliver(&self, sink: &mut impl Sink, batch: &Batch) {
-        let mut retry = RETRY_MIN;
+        let mut retry = Retry(RETRY_MIN);
         while let Err(undelivered) = sink.deliver(batch).await {
+            let mut wait = retry.after(&undelivered);
             self.metrics.sink_failures.with_label_values(&[self.name.as_str()]).inc();
             let (first, leaves) = (batch.first.0, batch.leaves);
             match undelivered {
@@ -151,10 +152,9 @@ impl Feed {
                         sink = %self.name, why, first, leaves,
                         "refused by the sink: nothing more goes there until it takes these leaves"
                     );
-                    retry = RETRY_MAX;
                 }
             }
-            self.pause(&mut retry).await;
+            self.pause(&mut wait).await;
         }
     }
 
@@ -169,6 +169,21 @@ impl Feed {
             () = stopping => {}
         }
         *retry = (*retry * 2).min(RETRY_MAX);
+    }
+}
+
+/// How long the next outage is waited for: longer each time.
+struct Retry(Duration);
+
+impl Retry {
+    /// A refusal waits for a person, and an outage after it is an outage like any other.
+    fn after(&mut self, undelivered: &Undelivered) -> Duration {
+        let (wait, next) = match undelivered {
+            Undelivered::Unavailable(_) => (self.0, (self.0 * 2).min(RETRY_MAX)),
+            Undelivered::Refused(_) => (RETRY_MAX, RETRY_MIN),
+        };
+        self.0 = next;
+        wait
     }
 }
 
@@ -229,6 +244,19 @@ impl Place<'_> {
 mod tests {
     use super::*;
     use bytes::Bytes;
+
+    #[test]
+    fn an_outage_after_a_refusal_is_tried_again_soon() {
+        let mut retry = Retry(RETRY_MIN);
+        let outage = Undelivered::Unavailable("down".into());
+        let refusal = Undelivered::Refused("no".into());
+        let waits = [&outage, &outage, &refusal, &outage, &outage].map(|why| retry.after(why));
+        assert_eq!(waits, [RETRY_MIN, RETRY_MIN * 2, RETRY_MAX, RETRY_MIN, RETRY_MIN * 2]);
+        for _ in 0..32 {
+            assert!(retry.after(&outage) <= RETRY_MAX);
+        }
+        assert_eq!(retry.after(&outage), RETRY_MAX);
+    }
 
     #[test]
     fn a_batch_is_bounded_in_bytes_and_holds_at_least_one_leaf() {

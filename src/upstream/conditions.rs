@@ -15,6 +15,8 @@ use crate::policy::{Evaluated, Permit};
 pub const CREDENTIAL_EXPIRED: &str = "credential_expired";
 /// From the capture of what was read to now is longer than a permit may take.
 const PERMIT_AGE: &str = "permit_age";
+/// The approvals that the decision rests on have ended, whether or not a leaf says so yet.
+const APPROVALS: &str = "approvals";
 
 pub(super) struct Conditions {
     versions: Versions,
@@ -41,7 +43,7 @@ impl Conditions {
         }
     }
 
-    /// `Err` names what has moved: a read item, `permit_age`, or [`CREDENTIAL_EXPIRED`].
+    /// `Err` names what has moved: a read item, `permit_age`, `approvals`, or [`CREDENTIAL_EXPIRED`].
     pub(super) fn check(&self) -> Result<(), Arc<str>> {
         self.versions.validate(&self.read_set).map_err(|moved| moved.name)?;
         self.check_times()
@@ -54,8 +56,12 @@ impl Conditions {
     }
 
     fn check_times(&self) -> Result<(), Arc<str>> {
-        if self.valid_until.is_some_and(|end| self.clock.wall() >= end) {
+        let now = self.clock.wall();
+        if self.valid_until.is_some_and(|end| now >= end) {
             return Err(CREDENTIAL_EXPIRED.into());
+        }
+        if self.read_set.approvals_until.is_some_and(|end| now >= end) {
+            return Err(APPROVALS.into());
         }
         if self.age() > self.permit_age_max {
             return Err(PERMIT_AGE.into());
@@ -74,5 +80,23 @@ impl Conditions {
         let read_set = versions.capture(&clock, &[name.into()]);
         let permit_age_max = Duration::from_secs(60);
         Self { versions: versions.clone(), read_set, permit_age_max, valid_until: None, clock }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn approvals_that_end_between_the_decision_and_the_first_byte_send_nothing() {
+        let (clock, versions) = (Clock::manual(WallTime::from_unix_ns(1_000_000)), Versions::new());
+        let mut read_set = versions.capture(&clock, &[]);
+        read_set.approvals_until = Some(WallTime::from_unix_ns(2_000_000));
+        let permit_age_max = Duration::from_secs(60);
+        let of = Conditions { versions, read_set, permit_age_max, valid_until: None, clock: clock.clone() };
+        clock.advance(Duration::from_nanos(999_999));
+        assert_eq!((of.check(), of.start(|| 7)), (Ok(()), Ok(7)));
+        clock.advance(Duration::from_nanos(1));
+        assert_eq!((of.check(), of.start(|| 7)), (Err(APPROVALS.into()), Err(APPROVALS.into())));
     }
 }

@@ -80,8 +80,6 @@ pub struct Answer {
 pub struct Concluded {
     pub status: OutcomeStatus,
     pub recorded: OutcomeRecorded,
-    /// The answer, if it is kept for requests with the same idempotency key.
-    pub kept: Option<KeptAnswer>,
 }
 
 /// The answer's body ended before it was whole.
@@ -198,9 +196,10 @@ impl Answer {
         }
     }
 
-    /// Records the outcome. The connection is used again only if the exchange was whole in both directions, and
-    /// no byte of this answer can still be on its way.
-    pub fn conclude(mut self) -> Concluded {
+    /// Records the outcome; before it is queued, `keep` gets the answer if it is kept for requests with the same
+    /// idempotency key. The connection is used again only if the exchange was whole in both directions, and no byte of
+    /// this answer can still be on its way.
+    pub fn conclude(mut self, keep: impl FnOnce(Receipt, KeptAnswer)) -> Concluded {
         let response = ResponseSeen {
             status_code: self.parts.status.as_u16(),
             size: self.size,
@@ -222,7 +221,9 @@ impl Answer {
         };
         let kept = keeping.map(|k| k.finish(self.parts.status, &self.parts.headers, announced_len));
         let evidence = kept.as_ref().and_then(KeptAnswer::to_bytes);
-        let kept = kept.filter(|_| evidence.is_some());
+        if let Some(kept) = kept.filter(|_| evidence.is_some()) {
+            keep(self.receipt.clone(), kept);
+        }
         let recorded = self.exchange.close_with(status, cause, Some(response), evidence);
         if self.is_whole
             && sent_whole
@@ -231,7 +232,7 @@ impl Answer {
         {
             lease.give_back();
         }
-        Concluded { status, recorded, kept }
+        Concluded { status, recorded }
     }
 }
 

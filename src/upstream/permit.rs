@@ -40,7 +40,7 @@ pub struct PermittedRequest {
 pub struct Moved {
     pub execution: ExecutionRequest,
     pub receipt: Receipt,
-    /// What moved: the name of a read item, `permit_age`, or [`super::CREDENTIAL_EXPIRED`].
+    /// What moved: the name of a read item, `permit_age`, `approvals`, or [`super::CREDENTIAL_EXPIRED`].
     pub name: std::sync::Arc<str>,
     /// What the permit had taken is given back when this is durable: not before, the request may be decided again.
     pub outcome: OutcomeRecorded,

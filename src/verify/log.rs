@@ -89,12 +89,18 @@ impl<'v, 'scope, 'env, S: Source + ?Sized> Verification<'v, 'scope, 'env, S> {
         scope: &'scope Scope<'scope, 'env>,
     ) -> io::Result<Self> {
         let Options { wait, archived, progress } = options;
-        let mut pass = Pass::new(trust, Tiles::new(source)?, progress);
+        let mut pass = Pass::new(source, trust, progress);
         for (name, note) in archived {
             pass.checkpoint(name, Some(&note), trust, true);
         }
-        let note = source.checkpoint()?;
-        let signed = pass.checkpoint(CHECKPOINT_FILE.into(), note.as_deref(), trust, false);
+        let signed = match source.checkpoint() {
+            // Something else stands in its place: the frames can be judged without it.
+            Err(e) if e.kind() == io::ErrorKind::InvalidInput => {
+                pass.report.problem(of_file(CHECKPOINT_FILE.into(), format!("cannot be read: {e}")));
+                None
+            }
+            note => pass.checkpoint(CHECKPOINT_FILE.into(), note?.as_deref(), trust, false),
+        };
         Ok(Self {
             source,
             trust,
@@ -238,10 +244,12 @@ struct Pass<'v> {
 }
 
 impl<'v> Pass<'v> {
-    fn new(trust: &Trust, tiles: Tiles, progress: Option<Box<Progress<'v>>>) -> Self {
+    fn new<S: Source + ?Sized>(source: &S, trust: &Trust, progress: Option<Box<Progress<'v>>>) -> Self {
         let tree = Fringe::default();
+        let mut report = Report::new(trust, tree.root());
+        let tiles = Tiles::new(source, &mut report);
         Self {
-            report: Report::new(trust, tree.root()),
+            report,
             progress,
             expected: BTreeMap::new(),
             met: Vec::new(),

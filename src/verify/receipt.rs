@@ -47,44 +47,61 @@ pub struct ReceiptReport {
 
 /// Checks exactly these bytes of a leaf.
 pub fn verify_receipt(leaf: &[u8], proof: &TlogProof, trust: &Trust) -> ReceiptReport {
-    let hash = leaf_hash(leaf);
-    let mut report = ReceiptReport {
-        log: trust.log().to_string(),
-        keys: trust.keys().iter().map(ToString::to_string).collect(),
-        signed_by: Vec::new(),
-        index: proof.index,
-        leaf_hash: hash,
-        size: None,
-        leaf: None,
-        verdicts: ReceiptVerdicts {
-            well_formed: Verdict::Pass,
-            included: Verdict::Pass,
-            signed: Verdict::Pass,
-        },
-        problems: Vec::new(),
-    };
+    let mut report = ReceiptReport::of(leaf_hash(leaf), proof, Verdict::Pass, trust);
     report.read_leaf(leaf);
-    match parse_checkpoint_unverified(proof.checkpoint.as_bytes()) {
-        Err(why) => {
-            report.verdicts.included = Verdict::NotEstablished;
-            report.problem(Check::Signed, why.to_string());
-        }
-        Ok(checkpoint) => {
-            report.size = Some(checkpoint.size);
-            let included = verify_inclusion(hash, proof.index, checkpoint.size, &proof.path, checkpoint.root);
-            if let Err(why) = included {
-                report.problem(Check::Included, why.to_string());
-            }
-            match trust.checkpoint(proof.checkpoint.as_bytes()) {
-                Ok(signed) => report.signed_by = signed.signers().iter().map(ToString::to_string).collect(),
-                Err(why) => report.problem(Check::Signed, why.to_string()),
-            }
-        }
-    }
+    report.read_proof(proof, trust);
+    report
+}
+
+/// The same for whoever has no more of the leaf than its hash, as the `interlock-receipt` header gives it.
+pub fn verify_leaf_hash(hash: Digest, proof: &TlogProof, trust: &Trust) -> ReceiptReport {
+    let mut report = ReceiptReport::of(hash, proof, Verdict::NotChecked, trust);
+    report.read_proof(proof, trust);
     report
 }
 
 impl ReceiptReport {
+    fn of(hash: Digest, proof: &TlogProof, well_formed: Verdict, trust: &Trust) -> Self {
+        Self {
+            log: trust.log().to_string(),
+            keys: trust.keys().iter().map(ToString::to_string).collect(),
+            signed_by: Vec::new(),
+            index: proof.index,
+            leaf_hash: hash,
+            size: None,
+            leaf: None,
+            verdicts: ReceiptVerdicts { well_formed, included: Verdict::Pass, signed: Verdict::Pass },
+            problems: Vec::new(),
+        }
+    }
+
+    fn read_proof(&mut self, proof: &TlogProof, trust: &Trust) {
+        let checkpoint = match parse_checkpoint_unverified(proof.checkpoint.as_bytes()) {
+            Ok(checkpoint) => checkpoint,
+            Err(why) => {
+                self.verdicts.included = Verdict::NotEstablished;
+                return self.problem(Check::Signed, why.to_string());
+            }
+        };
+        let (size, root) = (checkpoint.size, checkpoint.root);
+        self.size = Some(size);
+        if let Err(why) = verify_inclusion(self.leaf_hash, proof.index, size, &proof.path, root) {
+            self.problem(Check::Included, why.to_string());
+        }
+        match trust.checkpoint(proof.checkpoint.as_bytes()) {
+            Ok(signed) => self.signed_by = signed.signers().iter().map(ToString::to_string).collect(),
+            Err(why) => self.problem(Check::Signed, why.to_string()),
+        }
+    }
+
+    /// Whoever handed the leaf over said where it stands.
+    pub fn was_said_to_stand_at(&mut self, index: LeafIndex) {
+        if index != self.index {
+            let what = format!("the leaf was said to be entry {index}, the proof is of entry {}", self.index);
+            self.problem(Check::Included, what);
+        }
+    }
+
     pub fn passed(&self) -> bool {
         self.exit_code() == 0
     }
@@ -107,7 +124,8 @@ impl ReceiptReport {
             | Check::Paired
             | Check::Epochs
             | Check::Evidence
-            | Check::Tiles => self.verdicts.well_formed = Verdict::Fail,
+            | Check::Tiles
+            | Check::Replayed => self.verdicts.well_formed = Verdict::Fail,
         }
         self.problems.push(Problem { check, index: Some(self.index), file: None, offset: None, what });
     }

@@ -31,10 +31,13 @@ pub enum Check {
     Evidence,
     /// What was derived for reading (tiles and entry bundles) is what the frames give.
     Tiles,
+    /// The recorded input under the recorded policy gives the recorded verdict. This module cannot say: it evaluates
+    /// nothing, and takes the word of whoever does.
+    Replayed,
 }
 
 impl Check {
-    pub const ALL: [Check; 8] = [
+    pub const ALL: [Check; 9] = [
         Self::Frames,
         Self::WellFormed,
         Self::Included,
@@ -43,6 +46,7 @@ impl Check {
         Self::Epochs,
         Self::Evidence,
         Self::Tiles,
+        Self::Replayed,
     ];
 
     pub const fn as_str(self) -> &'static str {
@@ -55,6 +59,7 @@ impl Check {
             Self::Epochs => "epochs",
             Self::Evidence => "evidence",
             Self::Tiles => "tiles",
+            Self::Replayed => "replayed",
         }
     }
 
@@ -68,6 +73,7 @@ impl Check {
             Self::Epochs => 14,
             Self::Evidence => 15,
             Self::Tiles => 16,
+            Self::Replayed => 17,
         }
     }
 }
@@ -80,6 +86,8 @@ pub enum Verdict {
     /// Nothing wrong was seen, but not all was looked at, because something else failed; or leaves stand in the log that
     /// nobody has signed.
     NotEstablished,
+    /// Nobody asked.
+    NotChecked,
 }
 
 impl Verdict {
@@ -88,6 +96,7 @@ impl Verdict {
             Self::Pass => "pass",
             Self::Fail => "FAIL",
             Self::NotEstablished => "not established",
+            Self::NotChecked => "not checked",
         }
     }
 }
@@ -183,6 +192,7 @@ pub struct Verdicts {
     pub epochs: Verdict,
     pub evidence: Verdict,
     pub tiles: Verdict,
+    pub replayed: Verdict,
 }
 
 impl Verdicts {
@@ -196,6 +206,7 @@ impl Verdicts {
             Check::Epochs => self.epochs,
             Check::Evidence => self.evidence,
             Check::Tiles => self.tiles,
+            Check::Replayed => self.replayed,
         }
     }
 
@@ -209,13 +220,22 @@ impl Verdicts {
             Check::Epochs => &mut self.epochs,
             Check::Evidence => &mut self.evidence,
             Check::Tiles => &mut self.tiles,
+            Check::Replayed => &mut self.replayed,
         }
     }
 }
 
 impl Report {
+    /// Everything that was checked.
     pub fn passed(&self) -> bool {
-        Check::ALL.iter().all(|&c| self.verdicts.of(c) == Verdict::Pass)
+        self.exit_code() == 0
+    }
+
+    /// What a replay of the same log found: its verdict, the decisions that differ, and a word for people.
+    pub fn replayed(&mut self, verdict: Verdict, differ: Vec<Problem>, note: String) {
+        self.verdicts.replayed = verdict;
+        differ.into_iter().for_each(|problem| self.problem(problem));
+        self.notes.push(note);
     }
 
     /// 0 if everything passed, else the code of the first check that failed, else of the first not established.
@@ -250,6 +270,7 @@ impl Report {
                 epochs: Verdict::Pass,
                 evidence: Verdict::Pass,
                 tiles: Verdict::Pass,
+                replayed: Verdict::NotChecked,
             },
             problems: Vec::new(),
             problem_count: 0,
@@ -373,6 +394,6 @@ mod tests {
     #[test]
     fn the_first_failing_check_decides_the_exit_code() {
         let codes: Vec<_> = Check::ALL.iter().map(|c| c.exit_code()).collect();
-        assert_eq!(codes, [10, 10, 11, 12, 13, 14, 15, 16]);
+        assert_eq!(codes, [10, 10, 11, 12, 13, 14, 15, 16, 17]);
     }
 }

@@ -1,7 +1,7 @@
 //! Compares what was derived for reading with what the frames give: C2SP tlog-tiles and entry bundles below `tile/`.
 //!
-//! A file that is missing is nothing: tiles are behind the log, and can be made again. One that is there and differs is
-//! a problem of its own. Memory: the unfinished tile of each level, and the unfinished bundle.
+//! A file that is missing is nothing: tiles are behind the log, and can be made again. One that is there and differs, or
+//! something else in its place, is a problem of its own, and never keeps the frames from being judged. Memory: the unfinished tile of each level, and the unfinished bundle.
 
 use super::report::{Check, Problem, Report};
 use super::source::Source;
@@ -32,6 +32,15 @@ impl Row {
 
     fn path(self, number: u64) -> String {
         format!("{}/{}", self.dir(), grouped(number))
+    }
+
+    /// The first entry below an item of a file.
+    fn index(self, number: u64, item: usize) -> LeafIndex {
+        let level = match self {
+            Self::Level(level) => level,
+            Self::Entries => 0,
+        };
+        LeafIndex((number * TILE_WIDTH as u64 + item as u64) << (8 * level))
     }
 }
 
@@ -86,9 +95,15 @@ pub struct Tiles {
 }
 
 impl Tiles {
-    pub fn new<S: Source + ?Sized>(source: &S) -> std::io::Result<Self> {
-        let present = !source.derived_names(TILE_DIR)?.is_empty();
-        Ok(Self { present, size: 0, bundle: Filling::default() })
+    pub fn new<S: Source + ?Sized>(source: &S, report: &mut Report) -> Self {
+        let present = match source.derived_names(TILE_DIR) {
+            Ok(names) => !names.is_empty(),
+            Err(why) => {
+                report.problem(unlisted(TILE_DIR.into(), None, &why));
+                false
+            }
+        };
+        Self { present, size: 0, bundle: Filling::default() }
     }
 
     /// The next frame, which the walk has accepted, and the tiles that its leaves made full, in their order.
@@ -162,7 +177,8 @@ impl Tiles {
         if depth > 10 {
             return strange(dir.to_owned());
         }
-        for name in source.derived_names(dir).unwrap_or_default() {
+        let Ok(names) = source.derived_names(dir) else { return strange(dir.to_owned()) };
+        for name in names {
             let path = format!("{dir}/{name}");
             match path.strip_suffix('/') {
                 Some(below) => self.look_through(source, below, depth + 1, strange),
@@ -205,6 +221,12 @@ impl Tiles {
     }
 }
 
+/// A directory that is none, or cannot be read.
+fn unlisted(dir: String, index: Option<LeafIndex>, why: &std::io::Error) -> Problem {
+    let what = format!("cannot be listed: {why}");
+    Problem { check: Check::Tiles, index, file: Some(dir), offset: None, what }
+}
+
 /// A full one, and the partial ones that were published on the way to it.
 fn compare_all<S: Source + ?Sized>(
     source: &S,
@@ -225,7 +247,13 @@ fn compare_partial<S: Source + ?Sized>(
     report: &mut Report,
 ) {
     let dir = format!("{}.p", row.path(number));
-    for name in source.derived_names(&dir).unwrap_or_default() {
+    let names = match source.derived_names(&dir) {
+        Ok(names) => names,
+        Err(why) => return report.problem(unlisted(dir, Some(row.index(number, 0)), &why)),
+    };
+    for name in names {
+        // A directory in a tile's place has a slash behind its name, and is no tile.
+        let name = name.strip_suffix('/').unwrap_or(&name);
         let width =
             name.parse().ok().filter(|w: &usize| (1..TILE_WIDTH).contains(w) && w.to_string() == name);
         if let Some(width) = width.filter(|w| *w <= filling.ends.len()) {
@@ -245,13 +273,8 @@ fn compare<S: Source + ?Sized>(
 ) {
     let wanted = filling.prefix(width);
     let mut wrong = |item: usize, what: String| {
-        let level = match row {
-            Row::Level(level) => level,
-            Row::Entries => 0,
-        };
-        let index = LeafIndex((number * TILE_WIDTH as u64 + item as u64) << (8 * level));
-        let file = Some(path.clone());
-        report.problem(Problem { check: Check::Tiles, index: Some(index), file, offset: None, what });
+        let (index, file) = (Some(row.index(number, item)), Some(path.clone()));
+        report.problem(Problem { check: Check::Tiles, index, file, offset: None, what });
     };
     let found = match source.derived(&path, wanted.len()) {
         Ok(None) => return,
@@ -265,7 +288,7 @@ fn compare<S: Source + ?Sized>(
             Row::Level(_) => "hashes that the frames do not give",
             Row::Entries => "entries that the frames do not hold",
         };
-        wrong(item, format!("{what}, from byte {same} on; `log fsck` makes it again"));
+        wrong(item, format!("{what}, from byte {same} on; `log fsck --repair` makes it again"));
     }
     report.tiles_compared += 1;
 }

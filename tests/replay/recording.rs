@@ -185,6 +185,7 @@ impl Ask {
                 watched: Vec::new(),
                 state: Vec::new(),
                 captured_at: Clock::system().monotonic(),
+                approvals_until: None,
             },
             now: WallTime::parse_rfc3339(self.at).expect("a time"),
         }

@@ -255,7 +255,9 @@ impl Setup {
             self.when_sent
         )
         .expect("a string");
-        for line in or_generous(self.surface, &["permit_age_ms_max: 20000"]) {
+        for line in
+            or_generous(self.surface, &["permit_age_ms_max: 20000", "idempotency: { keep_hours: 24 }"])
+        {
             writeln!(yaml, "    {line}").expect("a string");
         }
         let sinks: String = self.sinks.iter().map(|sink| format!("  - {sink}\n")).collect();

@@ -85,7 +85,7 @@ impl World {
     fn consulted(&self, facts: &Facts) -> ReadSet {
         let read = facts.read(self.clock.monotonic()).expect("available");
         let watched = read.iter().map(FactRead::item).collect();
-        ReadSet { watched, state: Vec::new(), captured_at: self.clock.monotonic() }
+        ReadSet { watched, state: Vec::new(), captured_at: self.clock.monotonic(), approvals_until: None }
     }
 
     fn metric(&self, name: &str) -> String {

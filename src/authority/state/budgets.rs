@@ -76,15 +76,16 @@ impl Budgets {
 
     pub fn sums(&self, key: &BudgetKey, now: WallTime) -> Sums {
         let windows = self.tallies.get(key).map(Vec::as_slice).unwrap_or_default();
-        windows.iter().filter(|window| now < window.until).fold(Sums::ZERO, |sums, window| Sums {
+        let ended = windows.partition_point(|window| window.until <= now);
+        windows[ended..].iter().fold(Sums::ZERO, |sums, window| Sums {
             spent: saturating(add(sums.spent, window.sums.spent)),
             in_flight: saturating(add(sums.in_flight, window.sums.in_flight)),
         })
     }
 
-    /// Whether so many more keys have room.
-    pub fn has_room(&self, now: WallTime, more: usize) -> bool {
-        let ended = self.ends.get_min().is_some_and(|(until, _)| *until <= now);
+    /// Whether so many more keys have room, when what has ended by then may be let go of.
+    pub fn has_room(&self, forgotten: WallTime, more: usize) -> bool {
+        let ended = self.ends.get_min().is_some_and(|(until, _)| *until <= forgotten);
         more == 0 || self.len().saturating_add(more) <= limits::BUDGET_KEYS_MAX || ended
     }
 
@@ -92,13 +93,13 @@ impl Budgets {
         self.tallies.contains_key(key)
     }
 
-    /// A decision took this, at that time. `false` if it does not count any more.
-    pub fn reserve(&mut self, taken: &Taken, at: WallTime) -> bool {
-        if taken.until <= at {
+    /// A decision took this. What has ended by `forgotten` is let go of; `false` if that is so of what was taken.
+    pub fn reserve(&mut self, taken: &Taken, forgotten: WallTime) -> bool {
+        if taken.until <= forgotten {
             return false;
         }
         self.change(&taken.key, |tally| {
-            tally.retain(|window| at < window.until);
+            tally.retain(|window| forgotten < window.until);
             let place = match tally.binary_search_by_key(&taken.until, |window| window.until) {
                 Ok(place) => place,
                 Err(place) => {
@@ -164,10 +165,12 @@ impl Budgets {
         ascending.then(|| self.insert(key, tally, end))
     }
 
-    /// Lets go of some that have ended.
-    pub fn prune(&mut self, at: WallTime) {
+    /// Lets go of some that have ended by then.
+    pub fn prune(&mut self, forgotten: WallTime) {
         for _ in 0..limits::ENDED_PER_CHANGE_MAX {
-            let Some(end) = self.ends.get_min().filter(|(until, _)| *until <= at).cloned() else { return };
+            let Some(end) = self.ends.get_min().filter(|(until, _)| *until <= forgotten).cloned() else {
+                return;
+            };
             self.ends.remove(&end);
             self.tallies.remove(&end.1);
         }

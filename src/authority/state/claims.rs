@@ -152,10 +152,10 @@ impl Claims {
         })
     }
 
-    /// Whether one more can be taken beside so many that are about to be.
-    pub fn has_room(&self, now: WallTime, pending: usize) -> bool {
+    /// Whether one more can be taken beside so many that are about to be, when what has ended by then may be let go of.
+    pub fn has_room(&self, forgotten: WallTime, pending: usize) -> bool {
         // The leaf that brings one more takes away some that have ended.
-        let ended = self.ends.get_min().is_some_and(|(until, _)| *until <= now);
+        let ended = self.ends.get_min().is_some_and(|(until, _)| *until <= forgotten);
         self.len().saturating_add(pending) < limits::CLAIMS_MAX || ended
     }
 
@@ -202,10 +202,12 @@ impl Claims {
         }
     }
 
-    /// Lets go of some that have ended.
-    pub fn prune(&mut self, at: WallTime) {
+    /// Lets go of some that have ended by then.
+    pub fn prune(&mut self, forgotten: WallTime) {
         for _ in 0..limits::ENDED_PER_CHANGE_MAX {
-            let Some(&(until, key)) = self.ends.get_min().filter(|(until, _)| *until <= at) else { return };
+            let Some(&(until, key)) = self.ends.get_min().filter(|(until, _)| *until <= forgotten) else {
+                return;
+            };
             self.ends.remove(&(until, key));
             self.by_key.remove(&key);
         }

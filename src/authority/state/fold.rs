@@ -5,7 +5,8 @@
 //! clone that costs nothing, and is written out on another thread while the original goes on.
 //!
 //! One lock, held for some lookups and never while something is waited for. The version of the freezes is set after the
-//! lock is given back: setting it waits for messages whose first byte is just leaving (`versions`).
+//! lock is given back: setting it waits for messages whose first byte is just leaving (`versions`). Who is to be told of
+//! a freeze or a quarantine that it stands is told only after that ([`Fold::restrictions`]).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -44,6 +45,8 @@ const NEVER: &str = "none";
 pub struct Fold {
     shared: Arc<Shared>,
     versions: Versions,
+    /// Held from before a change is in the state until its version has moved.
+    telling: Mutex<()>,
 }
 
 struct Shared {
@@ -60,7 +63,7 @@ struct Inner {
 }
 
 /// What leaves said. Equal leaves give equal values.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Folded {
     /// The last leaf that changed something here.
     pub applied: Option<LeafIndex>,
@@ -68,10 +71,27 @@ pub struct Folded {
     pub budgets: Budgets,
     pub holds: Holds,
     pub restrictions: Restrictions,
+    /// What had ended by then may have left memory: what counted before it is not known any more.
+    pub forgotten: WallTime,
     /// PERMITs that took something and have no final outcome, by leaf.
     pub open: OrdMap<LeafIndex, Open>,
     /// Decisions whose outcome is not known, by leaf.
     pub unknown: OrdMap<LeafIndex, Unknown>,
+}
+
+impl Default for Folded {
+    fn default() -> Self {
+        Self {
+            applied: None,
+            claims: Claims::default(),
+            budgets: Budgets::default(),
+            holds: Holds::default(),
+            restrictions: Restrictions::default(),
+            forgotten: WallTime::from_unix_ns(0),
+            open: OrdMap::default(),
+            unknown: OrdMap::default(),
+        }
+    }
 }
 
 /// What a PERMIT took.
@@ -127,7 +147,7 @@ impl Fold {
     pub fn new(versions: Versions) -> Arc<Self> {
         versions.set(FREEZES, NEVER);
         let shared = Shared { inner: Mutex::default(), hold_changes: watch::Sender::new(0) };
-        Arc::new(Self { shared: Arc::new(shared), versions })
+        Arc::new(Self { shared: Arc::new(shared), versions, telling: Mutex::default() })
     }
 
     /// All holds that are open, refused, in use, or past their time without a leaf that says so; oldest first.
@@ -140,14 +160,23 @@ impl Fold {
         self.shared.lock().folded.holds.status(id, now)
     }
 
-    /// Holds past their time whose expiry is not recorded.
+    /// Holds past their time whose expiry is not recorded, and that nothing uses: also no PERMIT that is about to be
+    /// recorded.
     pub fn expired_holds(&self, now: WallTime) -> Vec<ReceiptId> {
-        let holds = self.shared.lock().folded.holds.clone();
-        holds.expired(now)
+        let inner = self.shared.lock();
+        inner.folded.holds.expired(now, |id| inner.overlay.is_used(id))
     }
 
-    /// Freezes, then quarantines, each in the order of what they close.
+    /// Whether this is one of [`Fold::expired_holds`].
+    pub fn has_expired(&self, hold: ReceiptId, now: WallTime) -> bool {
+        let inner = self.shared.lock();
+        inner.folded.holds.is_expired(hold, now, |id| inner.overlay.is_used(id))
+    }
+
+    /// Freezes, then quarantines, each in the order of what they close. Nothing that was permitted before one of them
+    /// starts after this has returned: waits for a version that is about to move.
     pub fn restrictions(&self) -> Vec<RestrictionStatus> {
+        let _told = self.tell();
         let restrictions = self.shared.lock().folded.restrictions.clone();
         restrictions.statuses()
     }
@@ -198,6 +227,10 @@ impl Fold {
         Ticket::new(id, reserves, Box::new(give_back))
     }
 
+    fn tell(&self) -> MutexGuard<'_, ()> {
+        self.telling.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Others learn of it, after the lock was given back.
     fn stir(&self, stirred: Stirred) {
         if stirred.restrictions {
@@ -211,6 +244,7 @@ impl Fold {
     }
 
     fn replace(&self, folded: Folded) {
+        let _telling = self.tell();
         *self.shared.lock() = Inner { folded, ..Inner::default() };
         self.stir(Stirred { holds: true, restrictions: true });
     }
@@ -256,6 +290,7 @@ impl State for Fold {
 impl Follower for Fold {
     fn apply(&self, changes: Vec<(LeafIndex, Change)>, _: TreeSize) {
         let mut stirred = Stirred::default();
+        let _telling = self.tell();
         let mut inner = self.shared.lock();
         for (index, change) in changes {
             inner.apply(index, change, &mut stirred);
@@ -376,6 +411,9 @@ impl Inner {
 
     fn reserve(&mut self, id: ReceiptId, intent: &Intent<'_>) -> Result<Vec<Reserve>, NotReserved> {
         let Intent { asked, read, claim_until, approved_hold } = intent;
+        if asked.now < self.folded.forgotten {
+            return Err(NotReserved::Forgotten);
+        }
         let view = self.view(asked);
         compare(&view.read, read)?;
         if view.restriction.is_some() {
@@ -391,7 +429,9 @@ impl Inner {
             };
             view.hold.as_ref().filter(|hold| is_approved(hold)).ok_or_else(|| moved(APPROVALS))?;
         }
-        if claim.is_some() && !self.folded.claims.has_room(asked.now, self.overlay.claims()) {
+        if claim.is_some()
+            && !self.folded.claims.has_room(self.folded.forgotten_at(asked.now), self.overlay.claims())
+        {
             return Err(NotReserved::Full);
         }
         let reserves = self.take(asked)?;
@@ -427,7 +467,8 @@ impl Inner {
         let is_new = |key: &&BudgetKey| !self.folded.budgets.has(key);
         let pending = self.overlay.budget_keys().filter(is_new).count();
         let more = totals.keys().filter(is_new).filter(|key| !self.overlay.has_budget(key)).count();
-        let has_room = more == 0 || self.folded.budgets.has_room(asked.now, pending + more);
+        let has_room =
+            more == 0 || self.folded.budgets.has_room(self.folded.forgotten_at(asked.now), pending + more);
         if has_room { Ok(reserves) } else { Err(NotReserved::Full) }
     }
 
@@ -518,9 +559,17 @@ impl Seen {
 }
 
 impl Folded {
+    /// How far a decision of this time lets the state forget. Never back: what is gone is gone.
+    fn forgotten_at(&self, at: WallTime) -> WallTime {
+        let kept_ns = limits::ENDED_KEPT_MS * 1_000_000;
+        self.forgotten.max(WallTime::from_unix_ns(at.unix_ns().saturating_sub(kept_ns)))
+    }
+
+    /// At a decision: only those are made by a clock that was looked at (`pep`), and only those make the state larger.
     fn prune(&mut self, at: WallTime) {
-        self.claims.prune(at);
-        self.budgets.prune(at);
+        self.forgotten = self.forgotten_at(at);
+        self.claims.prune(self.forgotten);
+        self.budgets.prune(self.forgotten);
         self.holds.prune(at);
     }
 
@@ -540,7 +589,7 @@ impl Folded {
         for reserved in reserves {
             let key = BudgetKey { surface: surface.clone(), budget: reserved.budget, key: reserved.key };
             let reserve = Taken { key, amount: reserved.amount, until: reserved.until };
-            if self.budgets.reserve(&reserve, at) {
+            if self.budgets.reserve(&reserve, self.forgotten) {
                 taken.push(reserve);
             }
         }
@@ -563,7 +612,6 @@ impl Folded {
     /// Whether a hold was changed by it.
     fn settle(&mut self, index: LeafIndex, settlement: Settlement) -> bool {
         let Settlement { decision_id: id, decision_index, status, attestation: _, answer, at } = settlement;
-        self.prune(at);
         let open = self.open.get(&decision_index).filter(|open| open.id == id).cloned();
         if status == OutcomeStatus::Indeterminate {
             // All that was taken stays taken, until someone knows.
@@ -603,7 +651,6 @@ impl Folded {
     /// Whether a hold was changed by it.
     fn administer(&mut self, index: LeafIndex, administered: Administered) -> bool {
         let Administered { action, by, surface, actor, hold, reason, at } = administered;
-        self.prune(at);
         match action {
             AdminAction::Freeze => {
                 let freeze = Freeze { by: by.id, reason, at, index };
@@ -643,7 +690,13 @@ impl Folded {
                 self.restrictions.changed = Some(index);
                 self.holds.refuse(hold, word, index)
             }
-            AdminAction::Expire => self.holds.remove(hold),
+            AdminAction::Expire => {
+                if self.holds.is_approved(hold) {
+                    // As above: a decision may have read them just before.
+                    self.restrictions.changed = Some(index);
+                }
+                self.holds.remove(hold)
+            }
             AdminAction::Freeze | AdminAction::Unfreeze | AdminAction::Quarantine | AdminAction::Release => {
                 false
             }
@@ -725,12 +778,134 @@ mod tests {
             world.administer(AdminAction::Refuse, "ann", hold(held), 0);
         }
         assert_eq!(counts(&world), (100, 100, 100));
-        let unrelated = Of { actor: Some(name("nobody")), ..Of::default() };
-        for _ in 0..100_usize.div_ceil(limits::ENDED_PER_CHANGE_MAX) {
-            world.administer(AdminAction::Unfreeze, "ann", unrelated.clone(), 2_000);
+        // Each is a decision, and keeps nothing itself.
+        let later = 1_000 + limits::ENDED_KEPT_MS / 1_000;
+        for n in 0..100_u64.div_ceil(limits::ENDED_PER_CHANGE_MAX as u64) {
+            world.settle(world.permit(10_000 + n, &request("bare"), later), OutcomeStatus::NotSent, later);
         }
         assert_eq!(counts(&world), (0, 0, 0));
         assert_eq!(world.harness.fold.population(), Population::default());
+    }
+
+    #[test]
+    fn holds_that_wait_for_their_leaf_do_not_keep_refused_ones_in_memory() {
+        let world = Log::new();
+        for n in 0..20 {
+            world.hold(n, &request(&format!("open {n}")), 10, 0);
+        }
+        let refused = world.hold(100, &request("refused"), 11, 0);
+        world.administer(AdminAction::Refuse, "ann", hold(refused), 0);
+        world.permit(200, &request("bare"), 12);
+        assert_eq!(world.harness.fold.hold(refused, at(12)), None);
+        assert_eq!(world.harness.fold.expired_holds(at(12)).len(), 20);
+    }
+
+    /// Of leaves alone: the same after a restart.
+    #[test]
+    fn a_clock_that_was_ahead_and_is_set_back_frees_no_key_and_no_budget() {
+        let kept = limits::ENDED_KEPT_MS / 1_000;
+        let mut world = Log::new();
+        let pay = request("10").keyed("k").drawing("4", 100);
+        world.settle(world.permit(1, &pay, 0), OutcomeStatus::Confirmed, 0);
+        // Ahead, by less than what is kept: both have ended, and are there again when it is set back.
+        let ahead = world.read(&pay, 1_001);
+        assert_eq!((ahead.claim, ahead.budgets[0].spent), (None, Decimal::ZERO));
+        world.permit(2, &request("bare"), 100 + kept - 1);
+        for _ in 0..2 {
+            let back = world.read(&pay, 99);
+            assert!(back.claim.is_some());
+            assert_eq!(back.budgets[0].spent, decimal("4"));
+            let moved = world.reserve(3, &pay, &back, 99);
+            assert!(matches!(moved, Err(NotReserved::Moved(_))), "{moved:?}");
+            world = world.restart();
+        }
+        // Ahead by more: it is gone from memory, and nothing is taken at a time that it counted in.
+        for n in 0..2 {
+            world.permit(10 + n, &request("bare"), 1_000 + kept);
+        }
+        for _ in 0..2 {
+            for now in [50, 999] {
+                let back = world.read(&pay, now);
+                assert_eq!(back.claim, None);
+                let refused = world.reserve(4, &pay, &back, now);
+                assert!(matches!(refused, Err(NotReserved::Forgotten)), "{now}: {refused:?}");
+            }
+            world = world.restart();
+        }
+        let later = pay.clone().drawing("4", 5_000);
+        drop(world.reserve(5, &later, &world.read(&later, 1_000), 1_000).expect("time has come there"));
+    }
+
+    #[test]
+    fn outcomes_and_operators_let_nothing_be_forgotten() {
+        let world = Log::new();
+        let pay = request("10").keyed("k").drawing("4", 100);
+        let permit = world.permit(1, &pay, 0);
+        let other = world.permit(2, &pay.clone().keyed("l"), 0);
+        world.settle(permit, OutcomeStatus::Confirmed, 0);
+        // By a clock that nobody looked at.
+        world.settle(other, OutcomeStatus::Confirmed, 1_000_000);
+        world.administer(AdminAction::Freeze, "ann", Of::default(), 1_000_000);
+        let back = world.read(&pay, 50);
+        assert!(back.claim.is_some());
+        assert_eq!(back.budgets[0].spent, decimal("8"));
+    }
+
+    #[test]
+    fn a_hold_that_a_permit_is_about_to_use_has_not_expired() {
+        let world = Log::new();
+        let pay = request("10");
+        let held = world.hold(1, &pay, 100, 0);
+        world.administer(AdminAction::Approve, "ann", hold(held), 0);
+        let fold = &world.harness.fold;
+        let ticket = world.reserve(2, &pay, &world.read(&pay, 99), 99).expect("approved");
+        assert_eq!((fold.expired_holds(at(100)), fold.has_expired(held, at(100))), (vec![], false));
+        drop(ticket);
+        assert_eq!((fold.expired_holds(at(100)), fold.has_expired(held, at(100))), (vec![held], true));
+        world.administer(AdminAction::Refuse, "ann", hold(held), 100);
+        assert!(!fold.has_expired(held, at(100)), "refused since it was listed");
+    }
+
+    #[test]
+    fn the_expiry_of_approvals_moves_what_rests_on_them() {
+        let world = Log::new();
+        let (one, two) = (world.hold(1, &request("10"), 100, 0), world.hold(2, &request("11"), 100, 0));
+        world.administer(AdminAction::Approve, "ann", hold(two), 0);
+        let version = || world.harness.versions.version(FREEZES);
+        let before = version();
+        world.administer(AdminAction::Expire, "gateway", hold(one), 100);
+        assert_eq!(version(), before, "nothing rested on it");
+        world.administer(AdminAction::Expire, "gateway", hold(two), 100);
+        assert_ne!(version(), before);
+    }
+
+    #[test]
+    fn who_is_told_of_a_quarantine_is_told_after_its_version_moved() {
+        use std::sync::mpsc;
+        use std::time::Duration;
+        let world = Log::new();
+        let fold = Arc::clone(&world.harness.fold);
+        let clock = crate::clock::Clock::system();
+        let read = fold.versions.capture(&clock, &[FREEZES.into()]);
+        let (told, telling) = mpsc::channel();
+        let by_policy =
+            Change::Quarantined { surface: name("payments"), actor: name("agent"), by: id(1), at: at(0) };
+        std::thread::scope(|scope| {
+            let started = fold.versions.start(&read, || {
+                // A first byte is leaving: the version cannot move, and the quarantine is in the fold.
+                scope.spawn(|| fold.apply(vec![(LeafIndex(0), by_policy)], TreeSize(1)));
+                while fold.shared.lock().folded.restrictions.quarantines.is_empty() {
+                    std::thread::yield_now();
+                }
+                scope.spawn(|| {
+                    let listed = fold.restrictions().len();
+                    told.send((listed, fold.versions.version(FREEZES))).expect("somebody listens");
+                });
+                assert!(telling.recv_timeout(Duration::from_millis(100)).is_err(), "it is not told yet");
+            });
+            started.expect("nothing has moved");
+        });
+        assert_eq!(telling.recv().expect("told"), (1, Some("0".into())));
     }
 
     #[test]

@@ -167,6 +167,11 @@ impl Holds {
         true
     }
 
+    /// Whether somebody has approved it.
+    pub fn is_approved(&self, id: ReceiptId) -> bool {
+        self.by_id.get(&id).is_some_and(|hold| !hold.approvals.is_empty())
+    }
+
     pub fn approve(&mut self, id: ReceiptId, word: Approval, index: LeafIndex) -> bool {
         self.change(id, index, |hold| {
             let said = hold.approvals.iter().any(|approval| approval.by == word.by);
@@ -218,20 +223,25 @@ impl Holds {
     }
 
     /// Past their time, and neither refused nor in use: their expiry is to be recorded.
-    pub fn expired(&self, now: WallTime) -> Vec<ReceiptId> {
+    pub fn expired(&self, now: WallTime, is_used: impl Fn(ReceiptId) -> bool) -> Vec<ReceiptId> {
         let ended = self.ends.iter().take_while(|(until, _)| *until <= now);
-        let is_open =
-            |id: &ReceiptId| self.by_id.get(id).is_some_and(|h| h.refused.is_none() && h.used_by.is_none());
-        ended.map(|(_, id)| *id).filter(is_open).collect()
+        ended.map(|(_, id)| *id).filter(|id| self.is_expired(*id, now, &is_used)).collect()
+    }
+
+    /// Whether this is one of [`Holds::expired`].
+    pub fn is_expired(&self, id: ReceiptId, now: WallTime, is_used: impl Fn(ReceiptId) -> bool) -> bool {
+        let is_over =
+            |hold: &Arc<Hold>| hold.until <= now && hold.refused.is_none() && hold.used_by.is_none();
+        self.by_id.get(&id).is_some_and(is_over) && !is_used(id)
     }
 
     /// Lets go of some that were refused and have ended; the others wait for the leaf that says they expired.
     pub fn prune(&mut self, at: WallTime) {
-        let ended = self.ends.iter().take_while(|(until, _)| *until <= at).take(limits::ENDED_PER_CHANGE_MAX);
-        let over: Vec<ReceiptId> = ended
-            .map(|(_, id)| *id)
-            .filter(|id| self.by_id.get(id).is_some_and(|h| h.refused.is_some() && h.used_by.is_none()))
-            .collect();
+        let ended = self.ends.iter().take_while(|(until, _)| *until <= at).map(|(_, id)| *id);
+        let is_over =
+            |id: &ReceiptId| self.by_id.get(id).is_some_and(|h| h.refused.is_some() && h.used_by.is_none());
+        // Those that wait for their leaf do not stand in the way of the others.
+        let over: Vec<ReceiptId> = ended.filter(is_over).take(limits::ENDED_PER_CHANGE_MAX).collect();
         for id in over {
             self.remove(id);
         }

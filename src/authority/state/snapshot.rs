@@ -23,7 +23,7 @@ use crate::limits;
 use crate::model::entry::Role;
 use crate::model::{Digest, LeafIndex, OutcomeStatus, ReceiptId};
 
-const SPEC: &[u8] = b"interlock-state/1\n";
+const SPEC: &[u8] = b"interlock-state/2\n";
 
 /// The bytes are no snapshot of this version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,7 +46,7 @@ pub fn write(folded: &Folded) -> Vec<u8> {
     // Most of it are claims; their records have at most so many bytes.
     let mut out = Writer(Vec::with_capacity(4_096 + folded.claims.len() * 160));
     out.0.extend_from_slice(SPEC);
-    let Folded { applied, claims, budgets, holds, restrictions, open, unknown } = folded;
+    let Folded { applied, claims, budgets, holds, restrictions, forgotten, open, unknown } = folded;
     out.optional(*applied, |out, index| out.u64(index.0));
     out.list(claims.len(), claims.iter(), |out, (key, claim)| {
         out.digest(&key.0);
@@ -65,6 +65,7 @@ pub fn write(folded: &Folded) -> Vec<u8> {
         out.hold(hold);
     });
     out.restrictions(restrictions);
+    out.time(*forgotten);
     out.list(open.len(), open.iter(), |out, (index, open)| {
         out.u64(index.0);
         out.open(open);
@@ -88,6 +89,7 @@ pub fn read(bytes: &[u8]) -> Result<Folded, Unreadable> {
         budgets: reader.budgets()?,
         holds: reader.holds()?,
         restrictions: reader.restrictions()?,
+        forgotten: reader.time()?,
         open: reader.ascending("open", |reader| Ok((reader.index()?, reader.open()?)))?.into_iter().collect(),
         unknown: reader
             .ascending("unknown", |reader| {

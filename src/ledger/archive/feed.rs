@@ -1,7 +1,9 @@
-//! What the committer tells the archiver: the newest signed checkpoint, and when it is over.
+//! What the committer tells the archiver: the newest signed checkpoint, the leaves that it covers, and when it is over.
 //!
-//! The committer never waits here, and wakes the thread only when that is idle.
+//! The committer never waits here, and wakes the thread only when that is idle. Leaves are handed over as long as there is
+//! room for them, so that they need not be read and hashed again; the others are read from the frames.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,7 +11,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::ledger::reader::Snapshot;
-use crate::model::TreeSize;
+use crate::limits;
+use crate::model::{Digest, LeafIndex, TreeSize};
+use crate::verify::walk::Spot;
 
 /// How the archiver ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,9 +34,39 @@ pub enum Order {
     End(End),
 }
 
+/// A frame that was written, made durable and signed by this run, without its evidence.
+#[derive(Debug)]
+pub struct Written {
+    pub first: LeafIndex,
+    /// Each with its hash.
+    pub leaves: Vec<(Vec<u8>, Digest)>,
+    /// Of the tree after it.
+    pub root: Digest,
+    pub spot: Spot,
+    /// Where in its segment the next one goes.
+    pub end: u64,
+    /// Closing digest of the one before it, and its own.
+    pub previous: Digest,
+    pub chain: Digest,
+}
+
+impl Written {
+    /// Index after the last leaf.
+    pub fn next(&self) -> LeafIndex {
+        LeafIndex(self.first.0 + self.leaves.len() as u64)
+    }
+
+    fn bytes(&self) -> usize {
+        self.leaves.iter().map(|(bytes, _)| bytes.capacity() + size_of::<(Vec<u8>, Digest)>()).sum()
+    }
+}
+
 #[derive(Debug, Default)]
 struct Slot {
     newest: Option<Arc<str>>,
+    /// In the order of the log; some may be missing in between.
+    frames: VecDeque<Written>,
+    frames_bytes: usize,
     unseen: bool,
     /// The thread waits for a checkpoint, and not for the time to follow it.
     idle: bool,
@@ -64,7 +98,23 @@ impl Feed {
     }
 
     pub fn offer(&self, checkpoint: Arc<str>) {
+        self.offer_with(checkpoint, None);
+    }
+
+    /// A checkpoint, and the frame that it was signed for.
+    pub fn offer_frame(&self, checkpoint: Arc<str>, frame: Written) {
+        self.offer_with(checkpoint, Some(frame));
+    }
+
+    fn offer_with(&self, checkpoint: Arc<str>, frame: Option<Written>) {
+        let frame = frame.map(|frame| (frame.bytes(), frame));
         let mut slot = self.lock();
+        if let Some((bytes, frame)) = frame
+            && slot.frames_bytes + bytes <= limits::ARCHIVE_HANDED_BYTES_MAX
+        {
+            slot.frames_bytes += bytes;
+            slot.frames.push_back(frame);
+        }
         slot.newest = Some(checkpoint);
         slot.unseen = true;
         if slot.idle {
@@ -73,6 +123,19 @@ impl Feed {
             drop(slot);
             self.changed.notify_all();
         }
+    }
+
+    /// The frame with the leaf that comes after so many, if it was handed over.
+    pub fn frame_at(&self, size: TreeSize) -> Option<Written> {
+        let mut slot = self.lock();
+        while slot.frames.front().is_some_and(|frame| frame.first.0 <= size.0) {
+            let frame = slot.frames.pop_front()?;
+            slot.frames_bytes -= frame.bytes();
+            if frame.next().0 > size.0 {
+                return Some(frame);
+            }
+        }
+        None
     }
 
     pub fn end(&self, end: End) {

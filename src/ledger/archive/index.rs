@@ -3,14 +3,14 @@
 //! | table | row | means |
 //! |---|---|---|
 //! | `terms` | term, bundle `u64be` | an entry in this bundle has the term |
-//! | `times` | bundle | the least and the greatest time in it, unix ms |
+//! | `times` | level, span | the least and the greatest time in the span, unix ms; of level 0 it is one bundle, of each higher level 64 spans of the one below |
 //! | `state` | `position` | how far the archive is durable, and what is needed to go on there |
 //!
 //! A term is a letter and bytes: `i` a receipt id's ms `u48be`, `a` an actor's id, `k` the first 16 bytes of an
 //! idempotency key's SHA-256, `o` the bundle `u64be` of the decision that an outcome is of. Candidates are read and
 //! compared entry by entry, so a term may say too much, and never too little.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
 use std::io;
 use std::ops::Range;
@@ -19,7 +19,8 @@ use std::path::Path;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use redb::{
-    Database, Durability, ReadOnlyTable, ReadableDatabase, TableDefinition, TableError, WriteTransaction,
+    Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition, TableError,
+    WriteTransaction,
 };
 use serde::{Deserialize, Serialize};
 
@@ -32,12 +33,15 @@ use crate::merkle::tree::empty_root;
 use crate::model::{Digest, LeafIndex, LogOrigin, ReceiptId, TreeSize};
 
 const TERMS: TableDefinition<'_, &[u8], ()> = TableDefinition::new("terms");
-const TIMES: TableDefinition<'_, u64, (u64, u64)> = TableDefinition::new("times");
+const TIMES: TableDefinition<'_, (u32, u64), (u64, u64)> = TableDefinition::new("times");
 const STATE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("state");
 const POSITION: &str = "position";
 /// Another number, another form of the rows: the index is made again.
-const FORM: u32 = 1;
+const FORM: u32 = 2;
 const FILE_MODE: u32 = 0o640;
+/// 64 spans make one of the next level. One of the highest level is 4 billion leaves.
+const SPAN_BITS: u32 = 6;
+const SPAN_LEVEL_MAX: u32 = 4;
 
 /// The index cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -131,6 +135,18 @@ impl Rows {
     pub fn add_bundle(&mut self, bundle: u64, times: Option<(u64, u64)>) {
         self.times.extend(times.map(|range| (bundle, range)));
         self.bundles += 1;
+    }
+
+    /// The times of these bundles, and of every span that they are in.
+    fn spans(&self) -> BTreeMap<(u32, u64), (u64, u64)> {
+        let mut spans = BTreeMap::new();
+        for &(bundle, (least, greatest)) in &self.times {
+            for level in 0..=SPAN_LEVEL_MAX {
+                let (l, g) = spans.entry((level, bundle >> (level * SPAN_BITS))).or_insert((least, greatest));
+                (*l, *g) = ((*l).min(least), (*g).max(greatest));
+            }
+        }
+        spans
     }
 }
 
@@ -242,8 +258,11 @@ impl Index {
                 terms.insert(row.as_slice(), ()).map_err(failed)?;
             }
             let mut times = write.open_table(TIMES).map_err(failed)?;
-            for (bundle, range) in &rows.times {
-                times.insert(bundle, range).map_err(failed)?;
+            for ((level, span), (least, greatest)) in rows.spans() {
+                let row = times.get((level, span)).map_err(failed)?.map(|row| row.value());
+                // A bundle that is added again is in its spans already.
+                let (l, g) = row.unwrap_or((least, greatest));
+                times.insert((level, span), (l.min(least), g.max(greatest))).map_err(failed)?;
             }
         }
         more(&write)?;
@@ -265,7 +284,7 @@ impl Index {
 /// One state of the index.
 pub struct View<'i> {
     terms: ReadOnlyTable<&'static [u8], ()>,
-    times: ReadOnlyTable<u64, (u64, u64)>,
+    times: ReadOnlyTable<(u32, u64), (u64, u64)>,
     _open: RwLockReadGuard<'i, Option<Database>>,
 }
 
@@ -295,16 +314,85 @@ impl View<'_> {
         (since, until): (u64, u64),
         bundles: Range<u64>,
     ) -> Result<Option<u64>, IndexError> {
-        if bundles.is_empty() {
-            return Ok(None);
-        }
-        for row in self.times.range(bundles).map_err(failed)? {
-            let (bundle, range) = row.map_err(failed)?;
-            let (least, greatest) = range.value();
-            if least <= until && greatest >= since {
-                return Ok(Some(bundle.value()));
+        // A clock may go back, so times are in no order: a span is passed over if nothing in it can fit, and looked into
+        // a level lower if something can.
+        let (mut at, mut level) = (bundles.start, SPAN_LEVEL_MAX);
+        while at < bundles.end {
+            level = level.min(at.trailing_zeros() / SPAN_BITS);
+            match (self.may_fit((since, until), level, at)?, level) {
+                (true, 0) => return Ok(Some(at)),
+                (true, _) => level -= 1,
+                (false, _) => {
+                    at += 1 << (level * SPAN_BITS);
+                    level = SPAN_LEVEL_MAX;
+                }
             }
         }
         Ok(None)
+    }
+
+    /// Whether a lookup of this time finds the bundle: no span that it is in is passed over.
+    pub fn has_time(&self, ms: u64, bundle: u64) -> Result<bool, IndexError> {
+        for level in 0..=SPAN_LEVEL_MAX {
+            if !self.may_fit((ms, ms), level, bundle)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether the span of this level that the bundle is in may have such a time.
+    fn may_fit(&self, (since, until): (u64, u64), level: u32, bundle: u64) -> Result<bool, IndexError> {
+        let row = self.times.get((level, bundle >> (level * SPAN_BITS))).map_err(failed)?;
+        Ok(row.map(|row| row.value()).is_some_and(|(least, greatest)| least <= until && greatest >= since))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// An index with these times, one a bundle, added in steps of so many.
+    fn index_of(times: &[Option<(u64, u64)>], step: usize) -> (tempfile::TempDir, Index) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let index = Index::open(&dir.path().join("index.redb")).expect("opens");
+        let mut rows = Rows::default();
+        for (bundle, range) in times.iter().enumerate() {
+            rows.add_bundle(bundle as u64, *range);
+            if rows.bundles == step {
+                index.add(&mut rows).expect("added");
+            }
+        }
+        index.add(&mut rows).expect("added");
+        (dir, index)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn a_lookup_by_time_finds_what_reading_every_row_would(
+            times in prop::collection::vec(prop::option::of((0..500u64, 0..40u64)), 1..400),
+            step in 1..90usize,
+            asked in prop::collection::vec((0..540u64, 0..60u64, 0..400u64, 0..400u64), 40),
+        ) {
+            let times: Vec<_> =
+                times.into_iter().map(|range| range.map(|(least, more)| (least, least + more))).collect();
+            let (_dir, index) = index_of(&times, step);
+            let view = index.view().expect("readable");
+            for (since, more, from, to) in asked {
+                let until = since + more;
+                let fits = |bundle: &u64| {
+                    let range = times.get(*bundle as usize).copied().flatten();
+                    range.is_some_and(|(least, greatest)| least <= until && greatest >= since)
+                };
+                prop_assert_eq!(
+                    view.with_time((since, until), from..to).expect("readable"),
+                    (from..to).find(fits)
+                );
+            }
+        }
     }
 }

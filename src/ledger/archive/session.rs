@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::feed::{End, Order};
+use super::feed::{End, Order, Written};
 use super::index::{Index, Position, Rows};
 use super::seen::Seen;
 use super::tiles::{TileError, Tiles, Unsynced};
@@ -109,15 +109,11 @@ impl Session {
     }
 
     /// The frames from the position on.
-    pub fn walk<'s, S: Source + ?Sized>(&self, source: &'s S) -> Result<Walk<'s, S>, Halt> {
+    pub fn walk<'s, S: Source + ?Sized>(&self, source: &'s S) -> Result<Frames<'s, S>, Halt> {
         let Position { segment, offset, first, chain, .. } = self.position;
-        Walk::resume(source, Spot { segment, offset, form: Form::Raw }, first, chain).map_err(|error| {
-            match error.kind() {
-                // The index is of a longer log, or of another.
-                io::ErrorKind::NotFound => Halt::Unfit(error.to_string()),
-                _ => Halt::io("the frames cannot be read")(error),
-            }
-        })
+        let mut frames = Frames { source, walk: None, next: Next { segment, offset, first, chain } };
+        frames.on_disk()?;
+        Ok(frames)
     }
 
     /// Follows the log until the feed ends.
@@ -142,7 +138,7 @@ impl Session {
     }
 
     /// The last checkpoint, as far as there is time, and what no full tile holds.
-    fn finish<S: Source + ?Sized>(&mut self, walk: &mut Walk<'_, S>) -> Result<(), Halt> {
+    fn finish<S: Source + ?Sized>(&mut self, walk: &mut Frames<'_, S>) -> Result<(), Halt> {
         let shared = Arc::clone(&self.shared);
         let Some(checkpoint) = shared.archive.newest() else { return Ok(()) };
         if self.follow_to(walk, checkpoint)? {
@@ -154,7 +150,7 @@ impl Session {
     /// Archives the frames up to this checkpoint and publishes it. False if the end came first.
     pub fn follow_to<S: Source + ?Sized>(
         &mut self,
-        walk: &mut Walk<'_, S>,
+        walk: &mut Frames<'_, S>,
         note: Arc<str>,
     ) -> Result<bool, Halt> {
         let Ok(checkpoint) = parse_checkpoint_unverified(note.as_bytes()) else {
@@ -186,8 +182,13 @@ impl Session {
     }
 
     /// Archives the next frame, which is there: it was signed.
-    fn step<S: Source + ?Sized>(&mut self, walk: &mut Walk<'_, S>, signed: TreeSize) -> Result<(), Halt> {
+    fn step<S: Source + ?Sized>(&mut self, frames: &mut Frames<'_, S>, signed: TreeSize) -> Result<(), Halt> {
+        if let Some(written) = self.shared.archive.frame_at(self.fringe.size()) {
+            frames.pass(&written);
+            return self.add_written(written);
+        }
         let unreadable = || Halt::io("the frames cannot be read");
+        let walk = frames.on_disk()?;
         let chain = walk.chain();
         if let Step::Frame(frame, spot) = walk.step().map_err(unreadable())? {
             return self.add_frame(&frame, spot, chain);
@@ -201,41 +202,69 @@ impl Session {
         }
     }
 
-    fn add_frame(&mut self, frame: &Frame<'_>, spot: Spot, chain: Digest) -> Result<(), Halt> {
+    /// A frame as it was written, with the hashes that were signed.
+    fn add_written(&mut self, frame: Written) -> Result<(), Halt> {
+        let Written { first, leaves, root, spot, end: _, previous, chain: _ } = frame;
+        self.begin_frame(first, spot, previous)?;
+        let archived = self.archived_of(first);
+        for (entry, hash) in leaves.into_iter().skip(archived) {
+            self.add_entry(entry.into(), hash, &Place { spot, first, previous })?;
+        }
+        self.end_frame(spot, root)
+    }
+
+    fn add_frame(&mut self, frame: &Frame<'_>, spot: Spot, previous: Digest) -> Result<(), Halt> {
         if let Some(full) = &self.full {
             full.frame(frame);
         }
+        let first = frame.first;
+        self.begin_frame(first, spot, previous)?;
+        let archived = self.archived_of(first);
+        for entry in frame.entries.iter().skip(archived) {
+            let hash = leaf_hash(entry);
+            self.add_entry(Bytes::copy_from_slice(entry), hash, &Place { spot, first, previous })?;
+        }
+        self.end_frame(spot, frame.root)
+    }
+
+    fn begin_frame(&mut self, first: LeafIndex, spot: Spot, previous: Digest) -> Result<(), Halt> {
         if spot.segment != self.segment {
-            self.passed_segment(&self.boundary(frame.first, chain)?);
+            self.passed_segment(&self.boundary(first, previous)?);
             self.segment = spot.segment;
         }
-        let archived = self.fringe.size().0.saturating_sub(frame.first.0) as usize;
-        for entry in frame.entries.iter().skip(archived) {
-            let full = self.add_entry(entry)?;
-            if !full.is_empty() {
-                self.add_tiles(&full)?;
-                self.position.segment = spot.segment;
-                self.position.offset = spot.offset;
-                self.position.first = frame.first;
-                self.position.chain = chain;
-            }
-        }
-        if self.fringe.root() == frame.root {
+        Ok(())
+    }
+
+    /// How many leaves of the frame are archived already.
+    fn archived_of(&self, first: LeafIndex) -> usize {
+        self.fringe.size().0.saturating_sub(first.0) as usize
+    }
+
+    fn end_frame(&self, spot: Spot, root: Digest) -> Result<(), Halt> {
+        if self.fringe.root() == root {
             Ok(())
         } else {
             Err(Halt::Unfit(format!("{spot}: the archive has another root than the frame")))
         }
     }
 
-    fn add_entry(&mut self, entry: &[u8]) -> Result<Vec<FullTile>, Halt> {
+    fn add_entry(&mut self, entry: Bytes, hash: Digest, place: &Place) -> Result<(), Halt> {
         let index = self.fringe.size();
-        let seen = Seen::of(entry).map_err(|e| Halt::Unfit(format!("entry {index} cannot be read: {e}")))?;
+        let seen = Seen::of(&entry).map_err(|e| Halt::Unfit(format!("entry {index} cannot be read: {e}")))?;
         if let Some(full) = &self.full {
             full.entry(LeafIndex(index.0), &seen.glance);
         }
-        self.entries.push(Bytes::copy_from_slice(entry));
+        self.entries.push(entry);
         self.seen.push(seen);
-        Ok(self.fringe.append(leaf_hash(entry)))
+        let full = self.fringe.append(hash);
+        if !full.is_empty() {
+            self.add_tiles(&full)?;
+            self.position.segment = place.spot.segment;
+            self.position.offset = place.spot.offset;
+            self.position.first = place.first;
+            self.position.chain = place.previous;
+        }
+        Ok(())
     }
 
     /// Writes what became full, and moves the position behind it.
@@ -330,6 +359,54 @@ impl Session {
             self.put(&path, &bytes)?;
         }
         Ok(())
+    }
+}
+
+/// The frame that an entry stands in.
+struct Place {
+    spot: Spot,
+    first: LeafIndex,
+    /// Closing digest of the frame before it.
+    previous: Digest,
+}
+
+/// The frames on disk. Those that were handed over are passed by without being read.
+pub struct Frames<'s, S: Source + ?Sized> {
+    source: &'s S,
+    /// `None` if frames were passed by since it was used.
+    walk: Option<Walk<'s, S>>,
+    next: Next,
+}
+
+/// Where to go on after what was passed by.
+struct Next {
+    segment: LeafIndex,
+    offset: u64,
+    first: LeafIndex,
+    chain: Digest,
+}
+
+impl<'s, S: Source + ?Sized> Frames<'s, S> {
+    fn pass(&mut self, frame: &Written) {
+        let Written { spot, end, chain, .. } = *frame;
+        self.walk = None;
+        self.next = Next { segment: spot.segment, offset: end, first: frame.next(), chain };
+    }
+
+    pub fn on_disk(&mut self) -> Result<&mut Walk<'s, S>, Halt> {
+        let walk = match self.walk.take() {
+            Some(walk) => walk,
+            None => {
+                let Next { segment, offset, first, chain } = self.next;
+                let spot = Spot { segment, offset, form: Form::Raw };
+                Walk::resume(self.source, spot, first, chain).map_err(|error| match error.kind() {
+                    // The index is of a longer log, or of another.
+                    io::ErrorKind::NotFound => Halt::Unfit(error.to_string()),
+                    _ => Halt::io("the frames cannot be read")(error),
+                })?
+            }
+        };
+        Ok(self.walk.insert(walk))
     }
 }
 

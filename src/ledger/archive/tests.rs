@@ -8,10 +8,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
+use redb::{ReadableTable, TableDefinition};
 use serde_json::Value;
 
 use super::session::Session;
-use super::{Archiver, End, Feed, Halt, Index};
+use super::{Archiver, End, Feed, Halt, Index, Written};
 use crate::clock::WallTime;
 use crate::ledger::full::FullSegments;
 use crate::ledger::queue::Shared;
@@ -19,8 +21,11 @@ use crate::ledger::reader::{ReadError, Reader, Search, Snapshot};
 use crate::ledger::recovery::Fold;
 use crate::ledger::seal::SealerThread;
 use crate::ledger::simulated::Simulated;
-use crate::ledger::tests::{ORIGIN, clock, confirmed, decision_entry, open, rejection, signer};
-use crate::ledger::{Closed, Ledger};
+use crate::ledger::tests::{
+    ORIGIN, clock, confirmed, decision_entry, open, rejection, settings, signer, start,
+};
+use crate::ledger::{Closed, Ledger, Settings};
+use crate::limits::{self, ARCHIVE_HANDED_BYTES_MAX};
 use crate::merkle::checkpoint::{Checkpoint, parse_checkpoint};
 use crate::merkle::note::Signer;
 use crate::merkle::proof::verify_inclusion;
@@ -29,8 +34,8 @@ use crate::merkle::tile::{TILE_WIDTH, TileKind, TilePath, hash_bytes, partial_ti
 use crate::merkle::tree::{RightEdge, leaf_hash};
 use crate::model::entry::Entry;
 use crate::model::{Decision, Digest, Epoch, LeafIndex, ReceiptId, TreeSize};
-use crate::verify::Directory;
-use crate::verify::walk::{Step, Walk};
+use crate::verify::walk::{Spot, Step, Walk};
+use crate::verify::{Directory, Form};
 
 /// xorshift64*: the same on every run.
 struct Random(u64);
@@ -502,13 +507,16 @@ fn answers_like_a_scan(frames: &Frames, reader: &Reader, random: &mut Random) {
         let mut page = query.clone();
         loop {
             let more = reader.search(&at, &page).expect("searched");
-            assert!(more.len() <= page.max);
-            let Some((last, _)) = more.last() else { break };
-            page.from = LeafIndex(last.0 + 1);
-            for (index, bytes) in more {
+            assert!(more.leaves.len() <= page.max && more.next >= page.from);
+            for (index, bytes) in more.leaves {
+                assert!(index < more.next);
                 assert_eq!(bytes[..], leaves[index.0 as usize][..]);
                 found.push(index.0 as usize);
             }
+            if more.next >= LeafIndex(at.size().0) {
+                break;
+            }
+            page.from = more.next;
         }
         hits += found.len();
         assert_eq!(found, expected, "{query:?}");
@@ -537,11 +545,33 @@ async fn lookups_in_an_older_snapshot_see_nothing_newer() {
     }
     assert!(compared > 50);
     let found = reader.search(&old, &Search::from(LeafIndex(0), usize::MAX)).expect("searched");
-    assert_eq!(found.len() as u64, old.size().0);
+    assert_eq!((found.leaves.len() as u64, found.next.0), (old.size().0, old.size().0));
     let entries = reader.entries(&old, LeafIndex(old.size().0 - 3), 10).expect("read");
     assert_eq!(entries, frames.leaves[old.size().0 as usize - 3..][..3]);
     assert!(reader.entries(&old, LeafIndex(old.size().0), 10).expect("read").is_empty());
     assert!(reader.entries(&old, LeafIndex(u64::MAX), 10).expect("read").is_empty());
+}
+
+#[tokio::test]
+async fn one_search_reads_some_bundles_and_says_where_to_go_on() {
+    let bound = (limits::SEARCH_BUNDLES_MAX * TILE_WIDTH) as u64;
+    let frames = Frames::written(bound + 300, 12).await;
+    let (shared, _session) = archived(&frames, frames.path());
+    let reader = Reader::new(shared, frames.path());
+    let at = reader.snapshot();
+    let actor = "agent-7".parse().expect("an id");
+    let query = Search { actor: Some(actor), ..Search::from(LeafIndex(0), usize::MAX) };
+    let first = reader.search(&at, &query).expect("searched");
+    assert_eq!(first.next, LeafIndex(bound), "it is in every bundle");
+    assert!(!first.leaves.is_empty() && first.leaves.len() < limits::READ_ENTRIES_MAX);
+    let rest = reader.search(&at, &Search { from: first.next, ..query.clone() }).expect("searched");
+    assert_eq!(rest.next.0, at.size().0);
+    let found: Vec<usize> =
+        [first.leaves, rest.leaves].concat().iter().map(|(at, _)| at.0 as usize).collect();
+    let is_of = |leaf: &Vec<u8>| scanned(leaf).actor.as_deref() == Some("agent-7");
+    let expected: Vec<usize> =
+        frames.leaves.iter().enumerate().filter(|(_, leaf)| is_of(leaf)).map(|(at, _)| at).collect();
+    assert_eq!(found, expected);
 }
 
 #[tokio::test]
@@ -558,7 +588,7 @@ async fn the_fold_at_each_segment_boundary_is_that_of_all_entries_before_it() {
         let before =
             frames.checkpoints.iter().find(|(size, _)| size.0 == first.0).expect("a frame ends here");
         assert!(session.follow_to(&mut walk, Arc::clone(&before.1)).expect("archived"));
-        let boundary = session.boundary(*first, walk.chain()).expect("a boundary");
+        let boundary = session.boundary(*first, walk.on_disk().expect("a walk").chain()).expect("a boundary");
         assert_eq!((boundary.chain, &boundary.fold), (*chain, fold));
         let mut edge = RightEdge::empty();
         frames.leaves[..first.0 as usize].iter().for_each(|leaf| edge.append(leaf_hash(leaf)));
@@ -567,6 +597,99 @@ async fn the_fold_at_each_segment_boundary_is_that_of_all_entries_before_it() {
         session.sync().expect("durable");
     }
     assert!(open_permits > 0, "some permit is open across a boundary");
+}
+
+/// What the committer hands over of each frame.
+fn handed_over(frames: &Frames) -> Vec<Written> {
+    let source = Directory::open(frames.path()).expect("a log");
+    let mut walk = Walk::new(&source, &ORIGIN.parse().expect("a name")).expect("readable");
+    let mut handed = Vec::new();
+    loop {
+        let previous = walk.chain();
+        let Step::Frame(frame, spot) = walk.step().expect("readable") else { return handed };
+        let leaves = frame.entries.iter().map(|entry| (entry.to_vec(), leaf_hash(entry))).collect();
+        let (first, root, chain) = (frame.first, frame.root, frame.digest);
+        let end = spot.offset + frame.padded_bytes as u64;
+        handed.push(Written { first, leaves, root, spot, end, previous, chain });
+    }
+}
+
+#[tokio::test]
+async fn tiles_are_the_same_whichever_frames_were_handed_over() {
+    let frames = Frames::written_in_batches(3_000, 11, 30).await;
+    assert!(frames.boundaries.len() > 2, "{}", frames.boundaries.len());
+    let mut random = Random(5);
+    for _ in 0..6 {
+        let dir = frames.again();
+        let source = Directory::open(dir.path()).expect("a log");
+        let half = random.below(frames.checkpoints.len() as u64) as usize;
+        // The second session begins again in the midst of a frame, as a rule.
+        for (_, target) in [&frames.checkpoints[half], frames.checkpoints.last().expect("a frame")] {
+            let shared = shared();
+            let mut session = resume(&shared, dir.path()).expect("resumes");
+            let mut walk = session.walk(&source).expect("walks");
+            for (written, (_, checkpoint)) in handed_over(&frames).into_iter().zip(&frames.checkpoints) {
+                if random.below(3) > 0 {
+                    shared.archive.offer_frame(Arc::clone(checkpoint), written);
+                }
+            }
+            assert!(session.follow_to(&mut walk, Arc::clone(target)).expect("archived"));
+            session.sync().expect("durable");
+        }
+        assert_eq!(tiles_in(dir.path()), full_tiles(&frames.leaves));
+    }
+}
+
+#[tokio::test]
+async fn a_frame_that_was_handed_over_is_not_read() {
+    let frames = Frames::written(1_000, 12).await;
+    let dir = frames.again();
+    let shared = shared();
+    let mut session = resume(&shared, dir.path()).expect("resumes");
+    let source = Directory::open(dir.path()).expect("a log");
+    let mut walk = session.walk(&source).expect("walks");
+    for (written, (_, checkpoint)) in handed_over(&frames).into_iter().zip(&frames.checkpoints) {
+        shared.archive.offer_frame(Arc::clone(checkpoint), written);
+    }
+    fs::remove_dir_all(dir.path().join("frames")).expect("removed");
+    assert!(session.follow_to(&mut walk, frames.last()).expect("archived"));
+    assert_eq!(tiles_in(dir.path()), full_tiles(&frames.leaves));
+}
+
+#[tokio::test]
+async fn a_leaf_that_is_not_what_was_signed_is_not_archived() {
+    let frames = Frames::written(1_000, 13).await;
+    let dir = frames.again();
+    let shared = shared();
+    let mut session = resume(&shared, dir.path()).expect("resumes");
+    let source = Directory::open(dir.path()).expect("a log");
+    let mut walk = session.walk(&source).expect("walks");
+    let mut written = handed_over(&frames).remove(0);
+    written.leaves[0].1 = Digest::of(b"another leaf");
+    shared.archive.offer_frame(frames.last(), written);
+    let halted = session.follow_to(&mut walk, frames.last());
+    assert!(matches!(halted, Err(Halt::Unfit(_))), "{halted:?}");
+}
+
+#[test]
+fn what_is_handed_over_is_bounded_and_the_rest_is_read_from_the_frames() {
+    let feed = Feed::new("nothing".into());
+    let frame = |first: u64| Written {
+        first: LeafIndex(first),
+        leaves: vec![(Vec::with_capacity(ARCHIVE_HANDED_BYTES_MAX / 3), Digest::of(b"a leaf"))],
+        root: Digest::of(b"a root"),
+        spot: Spot { segment: LeafIndex(0), offset: 0, form: Form::Raw },
+        end: 0,
+        previous: Digest::of(b"before"),
+        chain: Digest::of(b"this one"),
+    };
+    (0..4).for_each(|first| feed.offer_frame("signed".into(), frame(first)));
+    let taken = |size| feed.frame_at(TreeSize(size)).map(|frame| frame.first.0);
+    assert_eq!(taken(0), Some(0));
+    feed.offer_frame("signed".into(), frame(4));
+    assert_eq!(taken(1), Some(1));
+    // Those that had no room, until one that had.
+    assert_eq!((taken(2), taken(3), taken(4), taken(5)), (None, None, Some(4), None));
 }
 
 /// Runs the archiver's thread until it has caught up, as a start does; the directory as a stop leaves it.
@@ -589,6 +712,26 @@ fn run_to(frames: &Frames, dir: &Path) -> Arc<Shared> {
     shared
 }
 
+/// Form 1 of the index: a row of times for each bundle, and none for more than one.
+fn make_older(index: &Path) {
+    const TIMES: TableDefinition<'_, (u32, u64), (u64, u64)> = TableDefinition::new("times");
+    const TIMES_BEFORE: TableDefinition<'_, u64, (u64, u64)> = TableDefinition::new("times");
+    const STATE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("state");
+    let database = redb::Database::open(index).expect("an index");
+    let write = database.begin_write().expect("writable");
+    assert!(write.delete_table(TIMES).expect("deleted"));
+    write.open_table(TIMES_BEFORE).expect("made").insert(0, (1, 2)).expect("written");
+    {
+        let mut state = write.open_table(STATE).expect("there");
+        let position = state.get("position").expect("read").expect("there").value().to_vec();
+        let position = String::from_utf8(position).expect("JSON");
+        let older = position.replace("\"form\":2,", "\"form\":1,");
+        assert_ne!(older, position);
+        state.insert("position", older.as_bytes()).expect("written");
+    }
+    write.commit().expect("durable");
+}
+
 #[tokio::test]
 async fn what_is_lost_or_changed_or_of_another_log_is_made_again_the_same() {
     let frames = Frames::written(700, 7).await;
@@ -598,7 +741,7 @@ async fn what_is_lost_or_changed_or_of_another_log_is_made_again_the_same() {
     let expected = tiles_in(frames.path());
     assert!(expected.len() > 6);
     type Change = fn(&Path, &Path);
-    let changes: [(&str, Change); 11] = [
+    let changes: [(&str, Change); 12] = [
         ("nothing", |_, _| {}),
         ("no index", |dir, _| fs::remove_file(dir.join("index.redb")).expect("removed")),
         ("no tiles", |dir, _| fs::remove_dir_all(dir.join("tile")).expect("removed")),
@@ -610,6 +753,7 @@ async fn what_is_lost_or_changed_or_of_another_log_is_made_again_the_same() {
             let bytes = fs::read(dir.join("index.redb")).expect("readable");
             write(&dir.join("index.redb"), &bytes[..bytes.len() / 2]);
         }),
+        ("an index of the form before", |dir, _| make_older(&dir.join("index.redb"))),
         ("one tile gone", |dir, _| fs::remove_file(dir.join("tile/0/001")).expect("removed")),
         ("one tile cut", |dir, _| {
             fs::remove_file(dir.join("tile/0/000")).expect("removed");
@@ -873,4 +1017,39 @@ async fn entries_that_were_forged_with_all_tiles_above_them_are_never_given_out(
     }
     let later = reader.entries(&at, LeafIndex(256), 1).expect("the other bundles stand");
     assert_eq!(later[0], frames.leaves[256]);
+}
+
+/// Resident memory of this process that belongs to no file.
+fn resident_kib() -> usize {
+    let status = fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = status.lines().find(|line| line.starts_with("RssAnon:")).expect("a line");
+    line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number")
+}
+
+/// Each test runs in a process of its own, so the memory is the ledger's.
+#[tokio::test]
+async fn memory_does_not_grow_with_the_log() {
+    const FIRST: usize = 10_000;
+    const MORE: usize = 50_000;
+    /// A sixth of the bytes of the leaves that came after.
+    const GROWTH_KIB_MAX: usize = 4 * 1024;
+    let dir = tempfile::tempdir().expect("a directory");
+    let settings = Settings { segment_bytes: 4 * 1024 * 1024, ..settings(dir.path()) };
+    let (ledger, _) = Ledger::open(settings, signer(), clock(), start()).expect("opens");
+    let append = async |leaves: usize| {
+        for _ in 0..leaves / 500 {
+            for done in join_all((0..500).map(|_| ledger.decide(Decision::Deny))).await {
+                done.expect("recorded");
+            }
+        }
+        caught_up(&ledger).await;
+        resident_kib()
+    };
+    let before = append(FIRST).await;
+    let after = append(MORE).await;
+    let reader = ledger.reader();
+    let leaf = reader.entries(&reader.snapshot(), LeafIndex(FIRST as u64), 1).expect("read").remove(0);
+    assert!(leaf.len() * MORE > 6 * 1024 * GROWTH_KIB_MAX, "{}", leaf.len());
+    assert!(after < before + GROWTH_KIB_MAX, "{before} KiB, and {after} KiB after {MORE} leaves more");
+    assert_eq!(ledger.close(Duration::ZERO).await, Closed::Clean);
 }
