@@ -206,5 +206,7 @@ fn activation(n: usize) -> PolicyActivation {
         engine: "regorus/0.14.1 strict".into(),
         files: Vec::new(),
         revision: Digest::of(&n.to_be_bytes()),
+        ordered: None,
+        version: None,
     }
 }

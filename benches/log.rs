@@ -187,6 +187,8 @@ async fn activate(ledger: &Ledger, pdp: &Pdp) {
         engine: pdp.engine().into(),
         files: pdp.files(),
         revision: pdp.revision(),
+        ordered: None,
+        version: None,
     };
     ledger.record_policy(activation).await.expect("recorded");
 }

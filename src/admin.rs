@@ -13,6 +13,7 @@ mod endpoint;
 mod listing;
 mod log;
 mod operators;
+mod policy;
 mod problem;
 mod query;
 mod rate;
@@ -41,9 +42,12 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 pub use control::Control;
+pub use control::Done;
 pub use door::Door;
 pub use log::LogApi;
 pub use operators::{CertificateOf, NotAnOperator, Operator, Operators, SharedOperators, TOKEN_START, Token};
+pub use policy::{PolicyAsk, PolicyAsks, PolicyHealth, PolicyOrder, PolicyOrders};
+pub use problem::Refusal;
 pub use rate::{Rate, Whence};
 
 use crate::authority::{Restricted, fault_of_handshake};
@@ -60,7 +64,6 @@ use crate::upstream::Upstream;
 use endpoint::{Change, Endpoint, takes_reads};
 use listing::Page;
 use operators::{Presented, Unproved, role_name};
-use problem::Refusal;
 
 /// What the admin listener can see and do.
 pub struct Admin {
@@ -78,6 +81,7 @@ pub struct Admin {
     pub door: Door,
     pub rate: Rate<Arc<str>>,
     pub peers: Rate<Whence>,
+    pub policy: PolicyHealth,
 }
 
 /// Where connections come from.
@@ -127,6 +131,8 @@ struct Readiness {
     draining: bool,
     ledger: &'static str,
     policy: String,
+    /// `failing`: what it is read from cannot be used, and this revision is an older one.
+    policy_source: &'static str,
     ready: bool,
 }
 
@@ -414,6 +420,7 @@ impl Admin {
             draining,
             ledger: health_name(health),
             policy: self.pdp.revision().to_string(),
+            policy_source: self.policy.word(),
             ready,
         };
         let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

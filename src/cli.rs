@@ -31,7 +31,7 @@ enum Command {
     Run(run::RunArgs),
     /// Checks a config and everything it names, without starting.
     Check(check::CheckArgs),
-    /// Checks policy as its authors need it.
+    /// Checks, builds, signs, inspects and reloads policy.
     Policy(policy::PolicyArgs),
     /// Makes and shows signing keys, trust files and API keys.
     Keys(keys::KeysArgs),

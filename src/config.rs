@@ -25,6 +25,7 @@ mod secret;
 mod sections;
 mod sinks;
 mod surface;
+mod surroundings;
 mod tls;
 mod upstream;
 mod yaml;
@@ -45,6 +46,7 @@ use crate::model::{Digest, LogOrigin};
 pub use facts::{FactConfig, FactFrom, Form};
 pub use identity::KeySetFetch;
 pub use keys::EXAMPLE_KEY;
+pub use policy::{FoundPolicy, PolicySource};
 pub use problem::{Invalid, Problem};
 pub use reload::{Files, IdentityPart};
 pub use route::RouteConfig;
@@ -93,7 +95,7 @@ pub struct LedgerConfig {
 
 #[derive(Clone, Debug)]
 pub struct PolicyConfig {
-    pub dir: PathBuf,
+    pub source: PolicySource,
 }
 
 #[derive(Clone, Debug)]

@@ -7,6 +7,8 @@
 mod admin_socket;
 mod identity;
 mod observe;
+mod policy;
+mod policy_source;
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,7 +25,7 @@ use tokio::time::{interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::{self, Admin, Control, Door, LogApi, Rate};
+use crate::admin::{self, Admin, Control, Door, LogApi, PolicyAsks, PolicyHealth, Rate};
 use crate::authority::{FactSpec, Facts, Fold, Versions};
 use crate::clock::Clock;
 use crate::config::{AdminListen, Config, IdentityPart, LedgerConfig, ListenerName, SurfaceConfig};
@@ -36,12 +38,13 @@ use crate::limits;
 use crate::merkle::note::Signer;
 use crate::model::{Digest, Digester, SurfaceName};
 use crate::pep::{self, Authority, Gate, Route, Routes, Surface, Turns};
-use crate::policy::{self, Bundle, BundleError, Pdp};
+use crate::policy::{BundleError, Pdp, Settings};
 use crate::sinks::{self, Sinks};
 use crate::telemetry::{Alarm, Metrics};
 use crate::upstream::{InvalidRoots, Upstream};
 use identity::{Epoch, Fetches};
 use observe::Observed;
+use policy_source::Policy;
 
 /// A running gateway.
 pub struct Gateway {
@@ -117,18 +120,24 @@ impl Gateway {
         let versions = Versions::new();
         // Before the log is opened, which tells it what the leaves have left behind.
         let fold = Fold::new(versions.clone());
-        let (pdp, ledger) = open(&config, &clock, &metrics, fold.clone()).await?;
-        if let Err(error) = record_policy(&pdp, &ledger).await {
-            ledger.close(ABANDON_MAX).await;
-            return Err(error.into());
-        }
+        let packages = config.surfaces.iter().map(|s| s.package.clone()).collect();
+        let policy = Policy { source: config.policy.source.clone(), packages };
+        let (pdp, ledger, (content, version)) =
+            open(&config, policy.clone(), &clock, &metrics, fold.clone()).await?;
+        let activation = match record_policy(&pdp, version, &ledger).await {
+            Ok(receipt) => receipt,
+            Err(error) => {
+                ledger.close(ABANDON_MAX).await;
+                return Err(error.into());
+            }
+        };
         let mut surfaces = Vec::new();
         for (declared, part) in config.surfaces.iter().zip(parts) {
             surfaces.push(surface(declared, part, &clock, &versions, &metrics).await);
         }
         // Nothing below fails, so no part of a gateway is left running.
-        metrics.policy_activated_at.set(clock.wall().unix_ms() as f64 / 1_000.0);
-        versions.set("policy", &pdp.revision().to_string());
+        metrics.policy_activated(&pdp.revision().to_string(), clock.wall().unix_ms() as f64 / 1_000.0);
+        versions.set(policy::POLICY, &policy::version(activation.index));
         let parts = std::mem::take(&mut config.identity_parts);
         let epoch = Epoch::new(
             config.digest,
@@ -139,14 +148,14 @@ impl Gateway {
         let gate = Gate {
             pdp: pdp.clone(),
             ledger: ledger.clone(),
-            versions,
+            versions: versions.clone(),
             state: fold.clone(),
             hold_changes: fold.hold_changes(),
             turns: Turns::default(),
             answers: Arc::default(),
             waiters: pep::waiters(),
             drain: CancellationToken::new(),
-            watched: ["freezes", "identity", "policy"].map(Arc::from).into(),
+            watched: ["freezes", "identity", policy::POLICY].map(Arc::from).into(),
             credentials: Arc::new(config.credentials),
             clock: clock.clone(),
             anchor,
@@ -174,6 +183,8 @@ impl Gateway {
         let log = LogApi::new(ledger.clone());
         let surface_names = pools.iter().map(|(name, _)| name.clone()).collect();
         let operators = config.admin.operators.clone();
+        let (asks, orders) = PolicyAsks::new();
+        let policy_health = PolicyHealth::default();
         let control = Arc::new(Control::new(
             fold.clone(),
             ledger.clone(),
@@ -181,6 +192,7 @@ impl Gateway {
             surface_names,
             operators,
             clock.clone(),
+            asks,
         ));
         let door = Door {
             address: match &admin_address {
@@ -193,7 +205,7 @@ impl Gateway {
             anchor,
             metrics: metrics.clone(),
             ledger: ledger.clone(),
-            pdp,
+            pdp: pdp.clone(),
             pools: pools.clone(),
             sinks: sinks.progress(),
             log: log.clone(),
@@ -203,11 +215,25 @@ impl Gateway {
             door,
             rate: Rate::of_operators(clock.clone()),
             peers: Rate::of_peers(clock.clone()),
+            policy: policy_health.clone(),
         };
         tokio::spawn(control.keep_expiring(shared.drain.clone()));
         tokio::spawn(admin::serve(Arc::new(admin), admin_socket, end.clone()));
         tokio::spawn(close_aged(pools.into_iter().map(|(_, upstream)| upstream).collect(), end.clone()));
         let (reload, asked) = watch::channel(());
+        let watched = policy::Watched {
+            policy,
+            pdp,
+            ledger: ledger.clone(),
+            versions,
+            metrics: metrics.clone(),
+            clock: clock.clone(),
+            health: policy_health,
+            asked: asked.clone(),
+            orders,
+            end: end.clone(),
+        };
+        watched.start((content, version));
         let watched = identity::Watched { clock, metrics: metrics.clone(), epoch, asked, end: end.clone() };
         watched.start(parts, fetches);
         let mut listeners = Vec::new();
@@ -252,7 +278,7 @@ impl Gateway {
         &self.ledger
     }
 
-    /// Looks now at everything that identity rests on, and fetches key sets as soon as their bounds allow.
+    /// Looks now at policy and everything that identity rests on, and fetches key sets as soon as their bounds allow.
     pub fn reload(&self) {
         self.reload.send_replace(());
     }
@@ -325,29 +351,34 @@ impl Shared {
 }
 
 /// The first leaf after the run's own.
-async fn record_policy(pdp: &Pdp, ledger: &Ledger) -> Result<ledger::Receipt, Unrecorded> {
+async fn record_policy(
+    pdp: &Pdp,
+    version: Option<u64>,
+    ledger: &Ledger,
+) -> Result<ledger::Receipt, Unrecorded> {
     let activation = PolicyActivation {
         activated_by: "start".into(),
         engine: pdp.engine().into(),
         files: pdp.files(),
+        ordered: None,
         revision: pdp.revision(),
+        version,
     };
     ledger.record_policy(activation).await
 }
 
-/// Policy and log, off the async threads: compiling and recovering take their time.
+/// Policy, log, and digest and version of what policy was read from; off the async threads: compiling and recovering take their time.
 async fn open(
     config: &Config,
+    policy: Policy,
     clock: &Clock,
     metrics: &Arc<Metrics>,
     fold: Arc<Fold>,
-) -> Result<(Pdp, Ledger), StartError> {
-    let packages: Vec<_> = config.surfaces.iter().map(|s| s.package.clone()).collect();
-    let policy_dir = config.policy.dir.clone();
-    let policy_settings = policy::Settings {
+) -> Result<(Pdp, Ledger, (Digest, Option<u64>)), StartError> {
+    let policy_settings = Settings {
         workers: NonZeroUsize::new(config.limits.evaluation_threads).unwrap_or(NonZeroUsize::MIN),
         evaluation_max: config.limits.evaluation_max,
-        ..policy::Settings::default()
+        ..Settings::default()
     };
     let log_settings = ledger::Settings {
         dir: config.ledger.dir.clone(),
@@ -360,7 +391,9 @@ async fn open(
     let (clock, observer) = (clock.clone(), Arc::new(Observed(metrics.clone())));
     let opening = tokio::task::spawn_blocking(move || {
         // Policy first: a bundle that does not load leaves the log untouched.
-        let bundle = Bundle::load(&policy_dir, &packages)?;
+        let found = policy.source.read()?;
+        let content = (found.digest, found.version);
+        let bundle = policy.load_here(found)?;
         let pdp = Pdp::start(bundle, policy_settings, clock.clone(), Some(observer.clone()))?;
         let signers = load_signers(&ledger_config)?;
         let binary_digest = binary_digest().map_err(StartError::Binary)?;
@@ -374,7 +407,7 @@ async fn open(
             recovered_permits = opened.recovered_permits,
             "log opened"
         );
-        Ok((pdp, ledger))
+        Ok((pdp, ledger, content))
     });
     opening.await.map_err(|_panicked| StartError::Panicked)?
 }

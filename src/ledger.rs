@@ -65,7 +65,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 pub use committer::Closed;
-pub use entries::PolicyActivation;
+pub use entries::{Ordered, PolicyActivation};
 pub use export::{ExportError, Exported, export};
 pub use follow::Follower;
 pub use fsck::{Checked, Uncheckable, Unfit, fsck};

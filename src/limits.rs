@@ -410,6 +410,28 @@ pub const POLICY_OPERATORS_MAX: usize = 512;
 pub const POLICY_DIRECTORY_DEPTH_MAX: usize = 16;
 /// Rules that may stand on each other: a longer chain is stack.
 pub const POLICY_RULE_CHAIN_MAX: usize = 64;
+/// A bundle as one file, packed.
+pub const POLICY_ARCHIVE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Files and directories in it.
+pub const POLICY_ARCHIVE_ENTRIES_MAX: usize = 1_024;
+/// Unpacked bytes for each packed one, beyond the least that any may unpack to.
+pub const POLICY_ARCHIVE_RATIO_MAX: usize = 200;
+pub const POLICY_UNPACKED_BYTES_MIN: usize = 1024 * 1024;
+pub const POLICY_UNPACKED_BYTES_MAX: usize = 24 * 1024 * 1024;
+/// Keys that may sign a bundle.
+pub const POLICY_KEYS_MAX: usize = 16;
+/// `.manifest`, `.signatures.json` and what is signed.
+pub const POLICY_SIGNATURE_BYTES_MAX: usize = 1024 * 1024;
+/// How often what policy is read from is looked at.
+pub const POLICY_POLL_MS: u64 = 1_000;
+/// What has changed is read again after this long, and used when it is the same: nobody activates half of a change.
+pub const POLICY_SETTLE_MS: u64 = 150;
+/// From one activation to the next: a request that one has overtaken is judged again before the next can.
+pub const POLICY_ACTIVATION_MS_MIN: u64 = 250;
+/// Operators who wait for a reload at once.
+pub const POLICY_ASKS_MAX: usize = 16;
+/// What an operator is told of a bundle that was not activated.
+pub const POLICY_FAULTS_SHOWN_BYTES_MAX: usize = 8 * 1024;
 /// How long reading, checking and compiling one bundle may take.
 pub const POLICY_LOAD_MAX_MS: u64 = 20_000;
 /// Type check of policy: a larger object is known by the kinds of its members, not by their names.

@@ -4,6 +4,7 @@
 //! [`Judgment`], always: whatever the engine does (error, panic, time-out) ends as a refusal with
 //! SILENCE. Only this module can make an [`Evaluated`].
 
+mod archive;
 mod bundle;
 mod check;
 mod convert;
@@ -14,9 +15,11 @@ mod fault;
 mod input;
 mod lexical;
 mod offline;
+mod opa;
 mod pdp;
 mod problem;
 mod schema;
+mod signature;
 mod source;
 mod surroundings;
 mod syntax;
@@ -33,9 +36,11 @@ pub use examine::{Examined, examine};
 pub use fault::{BundleError, Fault};
 pub use input::subject;
 pub use offline::{Offline, read_input};
-pub use pdp::{Bare, Context, Counts, Observer, Pdp, Question, Settings};
+pub use opa::{Packaged, Signatures, read_archive};
+pub use pdp::{Bare, Context, Counts, Observer, Pdp, Prepared, Question, Settings};
 pub use problem::{Problem, Severity};
 pub use schema::input_schema;
+pub use signature::{BundleKey, SigningKey};
 pub use source::{BundleFile, DataFile, RegoFile, Sources};
 pub use surroundings::{BodyShape, BudgetShape, RouteShape, SurfaceShape, Surroundings};
 pub use verdict::{Evaluated, Evaluation, Judgment, Permit, Refusal};

@@ -44,6 +44,11 @@ pub struct Metrics {
     ledger_archive_failures: IntCounter,
     pub pool: IntGaugeVec,
     pub policy_activated_at: Gauge,
+    /// 1 for the revision that judges.
+    pub policy_active: IntGaugeVec,
+    /// 1 while what policy is read from cannot be used, and an older revision judges.
+    pub policy_failing: IntGauge,
+    policy_reloads: IntCounterVec,
     pub sink_lag: IntGaugeVec,
     pub sink_failures: IntCounterVec,
     /// When the read that brought the value began, unix seconds; absent before the first. Its age is the time since.
@@ -202,6 +207,16 @@ impl Metrics {
             },
             pool: gauges("upstream_connections", "Connections to upstreams.", &["surface", "state"])?,
             policy_activated_at: activated,
+            policy_active: gauges("policy_active", "1 for the revision that judges.", &["revision"])?,
+            policy_failing: gauge(
+                "policy_failing",
+                "1 while the newest policy cannot be used, and the last good one judges.",
+            )?,
+            policy_reloads: counters(
+                "policy_reloads_total",
+                "Policy bundles that were found while running.",
+                &["result"],
+            )?,
             sink_lag: gauges("sink_lag_leaves", "Leaves that a sink does not have yet.", &["sink"])?,
             admin_requests: counters(
                 "admin_requests_total",
@@ -230,6 +245,9 @@ impl Metrics {
         // Alarms exist from the start, so that `increase()` sees the first one.
         for alarm in Alarm::ALL {
             metrics.alarms.with_label_values(&[alarm.as_str()]).inc_by(0);
+        }
+        for result in ["in_force", "failed"] {
+            metrics.policy_reloads.with_label_values(&[result]).inc_by(0);
         }
         for role in ["none", "viewer", "approver", "operator", "administrator"] {
             metrics.admin_requests.with_label_values(&[role, "denied"]).inc_by(0);
@@ -276,6 +294,19 @@ impl Metrics {
     pub fn identity_reloaded(&self, part: &'static str, is_in_force: bool) {
         let result = if is_in_force { "in_force" } else { "failed" };
         self.identity_reloads.with_label_values(&[part, result]).inc();
+    }
+
+    /// The label is the digest of a bundle that an operator put there; only the active one has a sample.
+    pub fn policy_activated(&self, revision: &str, unix_seconds: f64) {
+        self.policy_active.reset();
+        self.policy_active.with_label_values(&[revision]).set(1);
+        self.policy_activated_at.set(unix_seconds);
+    }
+
+    pub fn policy_reloaded(&self, is_in_force: bool) {
+        self.policy_failing.set(i64::from(!is_in_force));
+        let result = if is_in_force { "in_force" } else { "failed" };
+        self.policy_reloads.with_label_values(&[result]).inc();
     }
 
     pub fn settled(&self, surface: &SurfaceName, status: OutcomeStatus) {

@@ -230,7 +230,10 @@ fn an_unknown_field_is_refused_with_the_name_that_was_meant() {
         )
     );
     let far = place.problem("policy: { dir: ./policies }", "policy: { dir: ./policies, zzz: 1 }");
-    assert_eq!(far, "3:28 unknown field `zzz` in `policy`; expected `dir`");
+    assert_eq!(
+        far,
+        "3:28 unknown field `zzz` in `policy`; expected one of `dir`, `bundle`, `keys`, `require_signature`"
+    );
 }
 
 #[test]
@@ -276,7 +279,19 @@ const REFUSALS: &[(&str, &str, &str, &str)] = &[
         "./policies",
         "must be a mapping with the fields `dir`",
     ),
-    ("policy: { dir: ./policies }", "policy: {}", "{}\n", "`policy` needs the field `dir`"),
+    ("policy: { dir: ./policies }", "policy: {}", "{}\n", "exactly one of `dir` and `bundle`"),
+    (
+        "policy: { dir: ./policies }",
+        "policy: { bundle: ./b.tar.gz }",
+        "./b.tar.gz",
+        "pin the keys that may sign it",
+    ),
+    (
+        "policy: { dir: ./policies }",
+        "policy: { bundle: ./b.tar.gz, keys: [{ id: a, public_key: ./nowhere.pem }] }",
+        "./nowhere.pem",
+        "nowhere.pem",
+    ),
     (
         "body: json,",
         "body: jsn,",

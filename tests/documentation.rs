@@ -182,6 +182,7 @@ fn rendered() -> BTreeSet<String> {
     metrics.sink_lag.with_label_values(&["siem"]).set(1);
     metrics.unproved(None, CredentialFault::CertificateRevoked);
     metrics.identity_reloaded("tls", true);
+    metrics.policy_activated("sha-256:00", 1.0);
     metrics.sink_failures.with_label_values(&["siem"]).inc();
     metrics.fact_read_at.with_label_values(&["payments", "rates"]).set(1.0);
     metrics.fact_available.with_label_values(&["payments", "rates"]).set(1);

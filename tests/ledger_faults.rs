@@ -134,7 +134,14 @@ pub(super) fn verify(dir: &Path, key: &VerifierKey) -> Report {
 pub(super) fn activation(n: usize) -> PolicyActivation {
     let engine: Arc<str> = "regorus/0.14.1 strict".into();
     let revision = policy_revision(&engine, &[]);
-    PolicyActivation { activated_by: format!("operator-{n}").into(), engine, files: Vec::new(), revision }
+    PolicyActivation {
+        activated_by: format!("operator-{n}").into(),
+        engine,
+        files: Vec::new(),
+        revision,
+        ordered: None,
+        version: None,
+    }
 }
 
 fn rejection() -> Rejection {

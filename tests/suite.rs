@@ -34,6 +34,7 @@ mod overload;
 mod path;
 mod policy_check;
 mod policy_packages;
+mod policy_reload;
 mod redaction;
 mod reading;
 mod receipts;

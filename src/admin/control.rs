@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::endpoint::Asked;
 use super::log::LogApi;
 use super::operators::{Operator, SharedOperators};
+use super::policy::{PolicyAsk, PolicyAsks};
 use super::problem::Refusal;
 use crate::authority::{Fold, HoldStatus, Restricted, RestrictionStatus, Scope};
 use crate::clock::Clock;
@@ -31,6 +32,7 @@ pub struct Control {
     /// Those of the config.
     pub surfaces: Vec<SurfaceName>,
     pub clock: Clock,
+    policy: PolicyAsks,
     operators: SharedOperators,
     turn: Arc<Mutex<()>>,
 }
@@ -55,9 +57,9 @@ pub struct DoneReceipt {
 }
 
 impl Done {
-    const UNCHANGED: Self = Self { changed: false, receipt: None };
+    pub const UNCHANGED: Self = Self { changed: false, receipt: None };
 
-    fn recorded(receipt: &Receipt) -> Self {
+    pub fn recorded(receipt: &Receipt) -> Self {
         let receipt = DoneReceipt {
             entry: receipt.index.0,
             leaf_hash: receipt.leaf_hash.to_string(),
@@ -76,12 +78,17 @@ impl Control {
         surfaces: Vec<SurfaceName>,
         operators: SharedOperators,
         clock: Clock,
+        policy: PolicyAsks,
     ) -> Self {
-        Self { fold, ledger, log, surfaces, clock, operators, turn: Arc::default() }
+        Self { fold, ledger, log, surfaces, clock, policy, operators, turn: Arc::default() }
     }
 
     /// In turn, and to its end.
     pub async fn carry_out(self: Arc<Self>, operator: Arc<Operator>, asked: Asked) -> Result<Done, Refusal> {
+        if let Asked::ReloadPolicy { reason } = asked {
+            // Its own turn: nobody who freezes waits for a bundle to be compiled.
+            return self.policy.ask(PolicyAsk { by: operator.entry(), reason }).await;
+        }
         let turn = self.turn.clone().lock_owned().await;
         let doing = tokio::spawn(async move {
             let _turn = turn;
@@ -152,6 +159,9 @@ impl Control {
                 }
                 self.is_of_another(operator, &actor)?;
                 self.record(of_actor(AdminAction::Release, operator.entry(), surface, actor, reason)).await
+            }
+            Asked::ReloadPolicy { reason } => {
+                self.policy.ask(PolicyAsk { by: operator.entry(), reason }).await
             }
             Asked::Resolve { decision, status, evidence, reason } => {
                 // An id that is none is told from one whose outcome is known.
@@ -280,6 +290,7 @@ impl Asked {
             Self::Quarantine { .. } => AdminAction::Quarantine.as_str(),
             Self::Release { .. } => AdminAction::Release.as_str(),
             Self::Resolve { .. } => "resolve",
+            Self::ReloadPolicy { .. } => "reload_policy",
         }
     }
 }

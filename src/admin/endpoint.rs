@@ -33,6 +33,7 @@ pub enum Change {
     Quarantine,
     Release,
     Resolve(ReceiptId),
+    ReloadPolicy,
 }
 
 impl Endpoint {
@@ -46,6 +47,7 @@ impl Endpoint {
             "/unfreeze" => Self::Change(Change::Unfreeze),
             "/quarantine" => Self::Change(Change::Quarantine),
             "/release" => Self::Change(Change::Release),
+            "/policy/reload" => Self::Change(Change::ReloadPolicy),
             _ => return Self::with_id(path),
         };
         Some(Ok(known))
@@ -80,6 +82,7 @@ impl Endpoint {
             Self::Change(
                 Change::Freeze | Change::Unfreeze | Change::Quarantine | Change::Release | Change::Resolve(_),
             ) => Role::Operator,
+            Self::Change(Change::ReloadPolicy) => Role::Administrator,
         }
     }
 }
@@ -102,6 +105,7 @@ pub enum Asked {
     Quarantine { surface: SurfaceName, actor: ActorId, reason: Arc<str> },
     Release { surface: SurfaceName, actor: ActorId, reason: Arc<str> },
     Resolve { decision: ReceiptId, status: Attested, evidence: Arc<str>, reason: Arc<str> },
+    ReloadPolicy { reason: Arc<str> },
 }
 
 #[derive(Deserialize)]
@@ -164,6 +168,7 @@ impl Change {
                 let (surface, actor, reason) = actor(body)?;
                 Asked::Release { surface, actor, reason }
             }
+            Self::ReloadPolicy => Asked::ReloadPolicy { reason: reason(body)? },
             Self::Resolve(decision) => {
                 let ResolveBody { status, evidence, reason } = parse(body)?;
                 let status = match status {
@@ -244,6 +249,7 @@ mod tests {
             ("/quarantine".into(), Endpoint::Change(Quarantine), Role::Operator),
             ("/release".into(), Endpoint::Change(Release), Role::Operator),
             (format!("/outcomes/{ID}/resolve"), Endpoint::Change(Resolve(id())), Role::Operator),
+            ("/policy/reload".into(), Endpoint::Change(ReloadPolicy), Role::Administrator),
         ];
         for (path, expected, role) in cases {
             let endpoint = Endpoint::of(&path).expect(&path).expect(&path);

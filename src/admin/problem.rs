@@ -71,6 +71,10 @@ pub enum Refusal {
     NotIndeterminate,
     /// What the decision was made on is not in the log's files.
     EvidenceMissing,
+    /// What policy is read from cannot be used; the last good one judges on.
+    PolicyNotActivated {
+        detail: String,
+    },
     Unrecorded(Unrecorded),
 }
 
@@ -181,6 +185,11 @@ impl Refusal {
                 "not_indeterminate",
                 "Only an outcome that is indeterminate can be resolved, and only once.",
             ),
+            Self::PolicyNotActivated { .. } => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "policy_not_activated",
+                "The bundle cannot be used, and the one before it judges on.",
+            ),
             Self::Unrecorded(_) => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "not_recorded",
@@ -225,7 +234,9 @@ impl Refusal {
             Self::Parameter { name, detail } => {
                 Details { parameter: Some(name), detail: Some(detail.clone()), header: None }
             }
-            Self::NoTileName(why) | Self::Body { detail: why } => detail(why.clone()),
+            Self::NoTileName(why) | Self::Body { detail: why } | Self::PolicyNotActivated { detail: why } => {
+                detail(why.clone())
+            }
             Self::RoleInsufficient { needed } => {
                 detail(format!("It needs the role `{}`.", role_name(*needed)))
             }

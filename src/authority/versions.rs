@@ -48,8 +48,15 @@ impl Versions {
     /// that was permitted by one of them starts. Waits for the starts that are under way: a write to a socket each,
     /// none of which waits. Not to be called from within [`Versions::start`].
     pub fn set(&self, name: &str, version: &str) {
+        self.set_after(name, version, || ());
+    }
+
+    /// [`Versions::set`] of what `change` changes, and nothing starts between the two: a request that read the earlier
+    /// version and was judged after the change does not start either.
+    pub fn set_after(&self, name: &str, version: &str, change: impl FnOnce()) {
         // A start that panicked has changed nothing here.
         let _no_start = self.0.gate.write().unwrap_or_else(PoisonError::into_inner);
+        change();
         self.0.current.rcu(|current| {
             let mut next = BTreeMap::clone(current);
             next.insert(name.into(), version.into());

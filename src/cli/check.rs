@@ -8,7 +8,7 @@ use interlock::canonical::{BodyRules, Forward};
 use interlock::clock::Clock;
 use interlock::config::{Config, FactConfig, FactFrom, RouteConfig, SecretsAre, SurfaceConfig, Surroundings};
 use interlock::gateway::load_signers;
-use interlock::policy::{Problem, Severity, Sources, examine};
+use interlock::policy::{Bundle, Problem, Severity, examine};
 use interlock::upstream::{Roots, Scheme};
 
 use super::policy::show;
@@ -47,7 +47,7 @@ pub fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
     }
     let problems = check_policies(&config);
     for problem in &problems {
-        eprint!("{}", show(problem, &config.policy.dir.join(&*problem.file), None));
+        eprint!("{}", show(problem, &config.policy.source.path().join(&*problem.file), None));
     }
     let mut is_valid = problems.iter().all(|problem| problem.severity != Severity::Error);
     if !args.without_secrets
@@ -63,15 +63,21 @@ pub fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What is wrong with the policies in view of what this config says about routes.
+/// What is wrong with the policies in view of what this config says about routes, and with their own tests.
 fn check_policies(config: &Config) -> Vec<Problem> {
-    match Sources::read(&config.policy.dir) {
-        Ok(sources) => {
-            let surroundings = config.policy_surroundings();
-            examine(sources, &config.policy_packages(), Some(&surroundings)).problems
-        }
-        Err(error) => error.faults().iter().map(Problem::from).collect(),
+    let packages = config.policy_packages();
+    let found = match config.policy.source.read() {
+        Ok(found) => found,
+        Err(error) => return error.faults().iter().map(Problem::from).collect(),
+    };
+    let mut problems =
+        examine(found.sources.clone(), &packages, Some(&config.policy_surroundings())).problems;
+    if !problems.iter().any(|problem| problem.severity == Severity::Error)
+        && let Err(error) = Bundle::tested(found.sources, &packages)
+    {
+        problems.extend(error.faults().iter().map(Problem::from));
     }
+    problems
 }
 
 /// What the config says, surface by surface, for people.
@@ -79,7 +85,7 @@ pub fn report(config: &Config) -> String {
     let mut lines = vec![
         format!("{}: valid ({})", config.file.display(), config.digest),
         format!("log {} in {}", config.log_origin, config.ledger.dir.display()),
-        format!("policies in {}", config.policy.dir.display()),
+        format!("policies in {}", config.policy.source.path().display()),
         format!("admin on {}", config.admin.listen),
         format!(
             "{} API keys, {} credentials",

@@ -193,6 +193,19 @@ impl FreezeArgs {
     }
 }
 
+#[derive(Debug, Args)]
+pub struct PolicyReloadArgs {
+    /// Why; it stands in the log
+    #[arg(long)]
+    reason: String,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+pub fn reload_policy(args: &PolicyReloadArgs) -> Result<ExitCode> {
+    change(&args.admin, "/policy/reload", &Json::object([("reason", Json::string(&args.reason))]))
+}
+
 pub fn quarantines(args: &QuarantinesArgs) -> Result<ExitCode> {
     match &args.command {
         QuarantinesCommand::List { admin } => {

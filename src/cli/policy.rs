@@ -1,10 +1,13 @@
 //! `interlock policy`: what the people who write policy work with.
 
+mod bundle;
 mod check;
 
 use std::process::ExitCode;
 
 use clap::Subcommand;
+
+use super::operate::{self, PolicyReloadArgs};
 
 pub use check::show;
 
@@ -18,10 +21,22 @@ pub struct PolicyArgs {
 enum Command {
     /// Says what is wrong with bundles of policy, before a gateway would.
     Check(check::CheckArgs),
+    /// Checks a directory and makes one file of it, an OPA bundle: the same bytes for the same files
+    Build(bundle::BuildArgs),
+    /// Signs a bundle again, with another key or version
+    Sign(bundle::SignArgs),
+    /// Shows what a directory or a bundle holds: revision, files, packages, version, signature
+    Inspect(bundle::InspectArgs),
+    /// Makes a running gateway look now at what it reads policy from, and activate it if it can be used
+    Reload(PolicyReloadArgs),
 }
 
 pub fn run(args: PolicyArgs) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Check(args) => check::run(&args),
+        Command::Build(args) => bundle::build(&args),
+        Command::Sign(args) => bundle::sign(&args),
+        Command::Inspect(args) => bundle::inspect(&args),
+        Command::Reload(args) => operate::reload_policy(&args),
     }
 }

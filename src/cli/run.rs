@@ -2,8 +2,8 @@
 //!
 //! Exit codes: 0 stopped clean; 2 the config is not valid; 3 stopped, but requests were given up or the log could
 //! not be closed; 4 the log was poisoned; 5 the gateway could not start. After a second signal the process ends at
-//! once, as in a crash: recovery settles what was open at the next start. SIGHUP reads again what identity rests on:
-//! certificates, lists of revoked certificates, keys.
+//! once, as in a crash: recovery settles what was open at the next start. SIGHUP reads again policy and what identity
+//! rests on: certificates, lists of revoked certificates, keys.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal, Write};

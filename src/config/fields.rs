@@ -84,7 +84,17 @@ pub const LEDGER: Section = Section {
     ],
 };
 
-pub const POLICY: Section = Section { path: "policy", called: "`policy`", fields: &[required("dir")] };
+pub const POLICY: Section = Section {
+    path: "policy",
+    called: "`policy`",
+    fields: &[optional("dir"), optional("bundle"), optional("keys"), default("require_signature", "true")],
+};
+
+pub const POLICY_KEY: Section = Section {
+    path: "policy.keys[]",
+    called: "the key",
+    fields: &[required("id"), optional("public_key"), optional("secret"), optional("scope")],
+};
 
 pub const ADMIN: Section = Section {
     path: "admin",
@@ -454,6 +464,7 @@ pub const SECTIONS: &[&Section] = &[
     &FILE,
     &LEDGER,
     &POLICY,
+    &POLICY_KEY,
     &ADMIN,
     &ADMIN_TLS,
     &OPERATORS,

@@ -1,58 +1,143 @@
-//! What policy can know of this config: the shape of the requests its rules will judge.
+//! Where policy is read from, and whose word a bundle needs.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Config, RouteConfig, SurfaceConfig};
-use crate::canonical::{BodyRules, Required};
-use crate::model::{Json, PackageName};
-use crate::policy::{BodyShape, BudgetShape, RouteShape, SurfaceShape, Surroundings};
+use super::reader::{Reader, read_bounded};
+use super::yaml::Node;
+use super::{PolicyConfig, SecretsAre, fields, secret};
+use crate::limits;
+use crate::model::{Digest, Digester};
+use crate::policy::{BundleError, BundleKey, Packaged, Signatures, Sources};
 
-impl Config {
-    /// Surfaces and routes, for the type check of policy.
-    pub fn policy_surroundings(&self) -> Surroundings {
-        Surroundings { surfaces: self.surfaces.iter().map(surface).collect() }
+/// What is looked at again while the gateway runs.
+#[derive(Clone, Debug)]
+pub enum PolicySource {
+    Dir(PathBuf),
+    /// An OPA bundle in one file.
+    Bundle {
+        path: PathBuf,
+        keys: Arc<[BundleKey]>,
+        signatures: Signatures,
+    },
+}
+
+/// What was found there.
+#[derive(Debug)]
+pub struct FoundPolicy {
+    pub sources: Sources,
+    /// Of all of it, tests included.
+    pub digest: Digest,
+    /// Of a bundle whose signature was checked.
+    pub version: Option<u64>,
+}
+
+impl PolicySource {
+    /// Reads it whole; blocks.
+    pub fn read(&self) -> Result<FoundPolicy, BundleError> {
+        match self {
+            Self::Dir(dir) => {
+                let sources = Sources::read(dir)?;
+                Ok(FoundPolicy { digest: sources.digest(), sources, version: None })
+            }
+            Self::Bundle { path, keys, signatures } => {
+                let bytes = crate::policy::read_archive(path)?;
+                let packaged = Packaged::read(&bytes, keys, *signatures)?;
+                // A version that nobody vouches for is none.
+                let version = packaged.version.filter(|_| packaged.signed_by.is_some());
+                let mut digester = Digester::new();
+                digester.update(packaged.sources.digest().as_bytes());
+                digester.update(version.map(u64::to_be_bytes).as_ref().map_or(&[][..], |bytes| &bytes[..]));
+                Ok(FoundPolicy { digest: digester.finish(), sources: packaged.sources, version })
+            }
+        }
     }
 
-    /// The packages that surfaces name.
-    pub fn policy_packages(&self) -> Vec<PackageName> {
-        self.surfaces.iter().map(|surface| surface.package.clone()).collect()
+    /// For people.
+    pub fn path(&self) -> &PathBuf {
+        match self {
+            Self::Dir(path) | Self::Bundle { path, .. } => path,
+        }
     }
 }
 
-fn surface(surface: &SurfaceConfig) -> SurfaceShape {
-    let budgets = surface.budgets.iter().map(|rule| BudgetShape {
-        name: rule.name.as_str().into(),
-        actions: rule.actions.as_ref().map(|names| names.iter().map(|name| name.as_str().into()).collect()),
-    });
-    SurfaceShape {
-        name: surface.name.as_str().into(),
-        package: surface.package.clone(),
-        facts: surface.facts.iter().map(|fact| fact.name.as_str().into()).collect(),
-        budgets: budgets.collect(),
-        routes: surface.routes.iter().map(route).collect(),
-    }
+pub fn read(reader: &mut Reader<'_>, node: &Node, secrets: SecretsAre) -> Option<PolicyConfig> {
+    let fields = reader.fields(node, &fields::POLICY)?;
+    let required = reader.flag(&fields, "require_signature")?;
+    let has_keys = fields.optional("keys").is_some();
+    let keys = match fields.optional("keys") {
+        Some(keys) => read_keys(reader, keys, secrets)?,
+        None => Vec::new(),
+    };
+    let source = match (fields.optional("dir"), fields.optional("bundle")) {
+        (Some(node), None) => {
+            if fields.optional("keys").is_some() {
+                reader.error(fields.place("keys"), "a directory has no signature; `keys` are for a `bundle`");
+            }
+            let dir = reader.path(node)?;
+            if !dir.is_dir() {
+                reader.error(node.at, format!("{} is not a directory that can be read", dir.display()));
+            }
+            PolicySource::Dir(dir)
+        }
+        (None, Some(node)) => {
+            let path = reader.path(node)?;
+            if required && !has_keys {
+                let message = "pin the keys that may sign it in `keys`, or say `require_signature: false`";
+                reader.error(node.at, message);
+            }
+            let signatures = if required { Signatures::Required } else { Signatures::Checked };
+            PolicySource::Bundle { path, keys: keys.into(), signatures }
+        }
+        (Some(_), Some(_)) | (None, None) => {
+            reader.error(node.at, "exactly one of `dir` and `bundle`");
+            return None;
+        }
+    };
+    Some(PolicyConfig { source })
 }
 
-fn route(route: &RouteConfig) -> RouteShape {
-    let rules = &route.rules;
-    RouteShape {
-        action: route.action.as_str().into(),
-        method: route.method.as_str().into(),
-        path: route.path_text.clone(),
-        params: route.path.parameters().map(Arc::from).collect(),
-        query_lists: rules.query_lists.clone(),
-        forward_headers: rules.forward_headers.clone(),
-        body: body(&rules.body, rules.schema.as_ref().map(|schema| schema.document().clone())),
-        idempotency_key_required: rules.idempotency_key == Required::Required,
+fn read_keys(reader: &mut Reader<'_>, node: &Node, secrets: SecretsAre) -> Option<Vec<BundleKey>> {
+    let mut keys: Vec<BundleKey> = Vec::new();
+    for item in reader.items(node, "keys")? {
+        let fields = reader.fields(item, &fields::POLICY_KEY)?;
+        let id = reader.text(fields.optional("id")?, "the key's id")?;
+        if keys.iter().any(|key| key.id() == id) {
+            reader.error(item.at, format!("two keys have the id `{id}`"));
+        }
+        let scope = match fields.optional("scope") {
+            Some(scope) => reader.text(scope, "a scope")?,
+            None => "",
+        };
+        let key = match (fields.optional("public_key"), fields.optional("secret")) {
+            (Some(node), None) => {
+                let path = reader.path(node)?;
+                let read = read_bounded(&path).and_then(|pem| BundleKey::public(id, &pem, scope));
+                read.map_err(|why| reader.error(node.at, format!("{}: {why}", path.display()))).ok()
+            }
+            (None, Some(node)) => {
+                let path = reader.path(node)?;
+                match secret::read_private(&path).and_then(|bytes| BundleKey::secret(id, &bytes, scope)) {
+                    Ok(key) => Some(key),
+                    Err(why) if secrets == SecretsAre::Optional => {
+                        reader.warn(node.at, format!("{}: {why}", path.display()));
+                        None
+                    }
+                    Err(why) => {
+                        reader.error(node.at, format!("{}: {why}", path.display()));
+                        None
+                    }
+                }
+            }
+            (Some(_), Some(_)) | (None, None) => {
+                reader.error(item.at, "exactly one of `public_key` and `secret`");
+                None
+            }
+        };
+        keys.extend(key);
+        if keys.len() > limits::POLICY_KEYS_MAX {
+            reader.error(node.at, format!("at most {} keys", limits::POLICY_KEYS_MAX));
+        }
     }
-}
-
-fn body(rules: &BodyRules, schema: Option<Json>) -> BodyShape {
-    let is = |required: Required| required == Required::Required;
-    match rules {
-        BodyRules::None => BodyShape::None,
-        BodyRules::Opaque { required, .. } => BodyShape::Opaque { required: is(*required) },
-        BodyRules::Form { required } => BodyShape::Form { required: is(*required), schema },
-        BodyRules::Json { required, .. } => BodyShape::Json { required: is(*required), schema },
-    }
+    Some(keys)
 }

@@ -15,8 +15,8 @@ use super::surface::{self, Draft, Secrets, Source};
 use super::yaml::{At, Node, Value};
 use super::{
     AdminConfig, Config, KeySetFetch, LedgerConfig, LimitsConfig, ListenerConfig, ListenerName, LogFormat,
-    PolicyConfig, SecretsAre, SurfaceConfig, Surroundings, TelemetryConfig, Warnings, admin, keys, secret,
-    sinks, tls, yaml,
+    PolicyConfig, SecretsAre, SurfaceConfig, Surroundings, TelemetryConfig, Warnings, admin, keys, policy,
+    secret, sinks, tls, yaml,
 };
 use crate::authority::{ApiKeyIdentity, ApiKeys, Credentials, Identities, SharedApiKeys, Taken, TrustDomain};
 use crate::clock::{Clock, WallTime};
@@ -74,7 +74,7 @@ pub fn read(reader: &mut Reader<'_>, tree: &Node, surroundings: Surroundings<'_>
     let ledger = file
         .optional("ledger")
         .and_then(|n| read_ledger(reader, n, log_origin.as_ref(), surroundings.secrets));
-    let policy = file.optional("policy").and_then(|n| read_policy(reader, n));
+    let policy = file.optional("policy").and_then(|n| policy::read(reader, n, surroundings.secrets));
     let mut admin = admin::read(reader, &file, surroundings);
     let telemetry = read_telemetry(reader, &file);
     let limits = read_limits(reader, &file);
@@ -229,16 +229,6 @@ pub fn secret_problem(reader: &mut Reader<'_>, at: At, message: String, secrets:
         SecretsAre::Needed => reader.error(at, message),
         SecretsAre::Optional => reader.warn(at, message),
     }
-}
-
-fn read_policy(reader: &mut Reader<'_>, node: &Node) -> Option<PolicyConfig> {
-    let fields = reader.fields(node, &fields::POLICY)?;
-    let node = fields.optional("dir")?;
-    let dir = reader.path(node)?;
-    if !dir.is_dir() {
-        reader.error(node.at, format!("{} is not a directory that can be read", dir.display()));
-    }
-    Some(PolicyConfig { dir })
 }
 
 /// A section that may be absent: its defaults then, as if it were there and empty.

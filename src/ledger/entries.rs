@@ -14,9 +14,9 @@ use crate::clock::WallTime;
 use crate::merkle::tree::RightEdge;
 use crate::model::entry::{
     ActorEntry, AdminEntry, ClaimEntry, DecisionEntry, Entry, EntryType, EpochEntry, EpochEvent,
-    EvaluationEntry, EvaluationStatus, KeyEntry, KeyEvent, Mode, OutcomeEntry, PolicyEntry, PolicyFile,
-    PolicyReference, PreviousTree, RefusalEntry, RequestEntry, ResponseEntry, SPEC, SentEntry, Settle,
-    SettledAs,
+    EvaluationEntry, EvaluationStatus, KeyEntry, KeyEvent, Mode, OperatorEntry, OutcomeEntry, PolicyEntry,
+    PolicyFile, PolicyReference, PreviousTree, RefusalEntry, RequestEntry, ResponseEntry, SPEC, SentEntry,
+    Settle, SettledAs,
 };
 use crate::model::{Actor, BudgetName, Digest, Epoch, LeafIndex, OutcomeStatus, ReceiptId, Settled};
 use crate::policy::{BundleFile, Evaluated};
@@ -212,30 +212,45 @@ pub fn refusal_bytes(entry: RefusalEntry) -> Vec<u8> {
 /// What became the active policy.
 #[derive(Clone, Debug)]
 pub struct PolicyActivation {
-    /// `start`, or an operator's id.
+    /// What caused it; see [`PolicyEntry::activated_by`].
     pub activated_by: Arc<str>,
     pub engine: Arc<str>,
     /// Every file that decides, whole.
     pub files: Vec<BundleFile>,
+    /// An operator asked for it.
+    pub ordered: Option<Ordered>,
     pub revision: Digest,
+    /// Of a signed bundle.
+    pub version: Option<u64>,
+}
+
+/// An operator's word on an activation.
+#[derive(Clone, Debug)]
+pub struct Ordered {
+    pub by: OperatorEntry,
+    pub reason: Arc<str>,
 }
 
 /// The leaf, and its evidence: the files in the order in which the leaf names them.
 pub fn policy(activation: PolicyActivation, epoch: Epoch, now: WallTime) -> (Vec<u8>, Vec<(Digest, Bytes)>) {
-    let PolicyActivation { activated_by, engine, mut files, revision } = activation;
+    let PolicyActivation { activated_by, engine, mut files, ordered, revision, version } = activation;
+    let (by, reason) = ordered.map(|ordered| (ordered.by, ordered.reason)).unzip();
     files.sort_by(|a, b| a.name.cmp(&b.name));
     let evidence: Vec<_> = files.iter().map(|f| (Digest::of(&f.bytes), f.bytes.clone())).collect();
     let named = files.into_iter().zip(&evidence);
     let files = named.map(|(file, &(sha256, _))| PolicyFile { name: file.name, sha256 }).collect();
     let leaf = bytes(&Entry::Policy(Box::new(PolicyEntry {
         activated_by,
+        by,
         engine,
         epoch,
         files,
+        reason,
         revision,
         spec: SPEC.into(),
         time: now.rfc3339().into(),
         entry_type: EntryType::Policy,
+        version,
     })));
     (leaf, evidence)
 }

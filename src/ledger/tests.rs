@@ -105,7 +105,14 @@ pub(super) fn decision_entry(id: ReceiptId, decision: Decision, epoch: Epoch, in
 pub(super) fn activation() -> PolicyActivation {
     let engine: Arc<str> = "regorus/0.14.1 strict".into();
     let revision = crate::model::entry::policy_revision(&engine, &[]);
-    PolicyActivation { activated_by: "start".into(), engine, files: Vec::new(), revision }
+    PolicyActivation {
+        activated_by: "start".into(),
+        engine,
+        files: Vec::new(),
+        revision,
+        ordered: None,
+        version: None,
+    }
 }
 
 impl Ledger {
@@ -306,6 +313,8 @@ async fn what_is_too_large_is_refused_before_anything_is_written() {
             .map(|n| BundleFile { name: format!("{n:04}.rego").into(), bytes: Bytes::new() })
             .collect(),
         revision: Digest::of(b"bundle"),
+        ordered: None,
+        version: None,
     };
     assert_eq!(ledger.record_policy(files(1_000)).await.err(), Some(Unrecorded::TooLarge));
     assert_eq!(ledger.statistics().leaves, leaves);
@@ -507,6 +516,8 @@ fn golden_entries() -> Vec<(&'static str, Entry)> {
         engine: "regorus/0.14.1 strict".into(),
         files: vec![file("b.rego"), file("a.rego")],
         revision: Digest::of(b"bundle"),
+        ordered: None,
+        version: None,
     };
     let vkey: Arc<str> = SeedSigner::new(ORIGIN, 2).verifier().to_string().into();
     let key = |event| parsed(entries::key_bytes(event, vkey.clone(), Epoch(3), now));

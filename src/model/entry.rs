@@ -400,17 +400,25 @@ pub fn policy_revision(engine: &str, files: &[PolicyFile]) -> Digest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PolicyEntry {
-    /// Who activated it: `start`, or an operator's id.
+    /// What caused it: `start`, `change` of what it is read from, `signal`, or `operator`, who is named in `by`.
     pub activated_by: Arc<str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<OperatorEntry>,
     pub engine: Arc<str>,
     pub epoch: Epoch,
     /// Sorted by name.
     pub files: Vec<PolicyFile>,
+    /// Of the operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Arc<str>>,
     pub revision: Digest,
     pub spec: Arc<str>,
     pub time: Arc<str>,
     #[serde(rename = "type")]
     pub entry_type: EntryType,
+    /// Of a signed bundle, as its signature covers it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u64>,
 }
 
 /// What an operator may do in that role, each role including those before it.

@@ -19,7 +19,7 @@ use regorus::Engine;
 use super::fault::{BundleError, Fault};
 use super::source::{RegoFile, Sources};
 use super::syntax::{self, Parsed};
-use super::{check, convert, engine, lexical};
+use super::{check, convert, engine, lexical, testing};
 use crate::limits;
 use crate::model::entry::{PolicyFile, policy_revision};
 use crate::model::{Digest, PackageName};
@@ -73,6 +73,20 @@ impl Bundle {
         Self::checked(sources, packages, Checks::All)
     }
 
+    /// [`Bundle::from_sources`], and its own tests pass, if it has any: what a gateway activates. Blocks.
+    pub fn tested(sources: Sources, packages: &[PackageName]) -> Result<Self, BundleError> {
+        let bundle = Self::from_sources(sources, packages)?;
+        if bundle.sources.tests.is_empty() {
+            return Ok(bundle);
+        }
+        let failed = testing::run(&bundle.sources)?.failed.into_iter();
+        let faults = failed.map(|(test, why)| {
+            Fault::of_bundle("test_failed", format!("its own test {test} does not pass: {why}"))
+        });
+        BundleError::unless_none(faults.collect())?;
+        Ok(bundle)
+    }
+
     /// Without the static checks, so that a test can show what they keep out.
     #[cfg(test)]
     pub(in crate::policy) fn unchecked(
@@ -87,9 +101,7 @@ impl Bundle {
         let (send, receive) = sync_channel(1);
         let worker = move || {
             let made = catch_unwind(AssertUnwindSafe(|| build(sources, &wanted, checks)));
-            let made = made.unwrap_or_else(|_| {
-                Err(Fault::of_bundle("engine_panicked", "the engine panicked on this bundle".into()).into())
-            });
+            let made = made.unwrap_or_else(|_| Err(BundleError::engine_panicked()));
             // Nobody waits any more after the deadline; then the bundle is dropped here.
             let _ = send.send(made);
         };
@@ -161,6 +173,7 @@ fn build(sources: Sources, wanted: &[PackageName], checks: Checks) -> Result<Bun
     faults.extend(sources.tests.iter().filter_map(|file| Parsed::parse(file).err()));
     BundleError::unless_none(std::mem::take(&mut faults))?;
 
+    faults.extend(outside_roots(&sources, &modules));
     let data = sources.data_document();
     let (packages, contract) = check::contract(&modules, wanted);
     faults.extend(contract);
@@ -175,6 +188,25 @@ fn build(sources: Sources, wanted: &[PackageName], checks: Checks) -> Result<Bun
     fits_a_leaf(&files)?;
     let revision = policy_revision(ENGINE, &files);
     Ok(Bundle { sources, revision, files, packages })
+}
+
+/// What a bundle holds beside the roots it declares: another bundle's place, where OPA would refuse it as well.
+fn outside_roots(sources: &Sources, modules: &[Parsed]) -> Vec<Fault> {
+    let Some(roots) = &sources.roots else { return Vec::new() };
+    let is_owned = |path: &str| {
+        let below = |root: &str| path.strip_prefix(root).is_some_and(|rest| rest.starts_with('/'));
+        roots.iter().any(|root| root.is_empty() || **root == *path || below(root))
+    };
+    let fault = |file: &Arc<str>, path: &str| {
+        let message = format!("stands at `{path}`, outside of the roots that the manifest declares");
+        (!is_owned(path)).then(|| Fault::of_file(file, "roots", message))
+    };
+    let packages = modules.iter().zip(&sources.policies).filter_map(|(parsed, file)| {
+        // One that has no plain name is in no root but the whole.
+        fault(&file.name, &check::package_of(parsed).unwrap_or_default().replace('.', "/"))
+    });
+    let documents = sources.data.iter().filter_map(|file| fault(&file.name, &file.mount.join("/")));
+    packages.chain(documents).collect()
 }
 
 /// Adds every deciding file and document to a new engine and compiles each entry point.

@@ -55,6 +55,11 @@ impl BundleError {
         Err(Self { faults })
     }
 
+    /// The engine, or what reads for it, has panicked outside of a thread that says more.
+    pub fn engine_panicked() -> Self {
+        Fault::of_bundle("engine_panicked", "the engine panicked on this bundle".into()).into()
+    }
+
     pub fn faults(&self) -> &[Fault] {
         &self.faults
     }

@@ -212,12 +212,14 @@ impl Pdp {
         Some(Bare { active, package: package.clone(), steps_max })
     }
 
-    /// Makes `bundle` the active one. Evaluations that run keep the bundle they began with. Blocks for
-    /// as long as compiling takes.
-    pub fn activate(&self, bundle: Bundle) -> Result<(), BundleError> {
-        let next = Arc::new(Active::new(bundle, &self.0.settings)?);
-        self.0.active.store(next);
-        Ok(())
+    /// Compiles `bundle` for every thread, so that nothing is left that could fail. Blocks.
+    pub fn prepare(&self, bundle: Bundle) -> Result<Prepared, BundleError> {
+        Ok(Prepared(Arc::new(Active::new(bundle, &self.0.settings)?)))
+    }
+
+    /// Makes it the active one; never waits. Evaluations that run keep the bundle they began with.
+    pub fn activate(&self, prepared: Prepared) {
+        self.0.active.store(prepared.0);
     }
 
     /// Digest of the active bundle (RECEIPTS.md).
@@ -290,6 +292,15 @@ impl Pdp {
         if let Some(observer) = &inner.observer {
             observer.evaluated(package, took, finding.decision, finding.not_evaluated);
         }
+    }
+}
+
+/// A bundle that can be activated at once.
+pub struct Prepared(Arc<Active>);
+
+impl Prepared {
+    pub fn bundle(&self) -> &Bundle {
+        &self.0.bundle
     }
 }
 

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use super::fault::{BundleError, Fault};
 use crate::canonical::json::{self, Bounds};
 use crate::limits;
-use crate::model::{Digest, Json};
+use crate::model::{Digest, Digester, Json};
 
 /// A Rego file.
 #[derive(Clone, Debug)]
@@ -51,6 +51,8 @@ pub struct Sources {
     pub policies: Vec<RegoFile>,
     pub tests: Vec<RegoFile>,
     pub data: Vec<DataFile>,
+    /// Paths under `data` that a bundle says it owns; `None`: it does not say.
+    pub roots: Option<Vec<Arc<str>>>,
 }
 
 impl Sources {
@@ -68,7 +70,7 @@ impl Sources {
     /// The same from memory: names relative to the root, with `/`.
     pub fn from_files(files: impl IntoIterator<Item = (String, Vec<u8>)>) -> Result<Self, BundleError> {
         let mut faults = Vec::new();
-        let mut sources = Self { policies: Vec::new(), tests: Vec::new(), data: Vec::new() };
+        let mut sources = Self { policies: Vec::new(), tests: Vec::new(), data: Vec::new(), roots: None };
         let mut bytes_total = 0;
         let files: BTreeMap<String, Vec<u8>> = files.into_iter().collect();
         if files.len() > limits::POLICY_FILES_MAX {
@@ -101,6 +103,19 @@ impl Sources {
         faults.extend(nested_documents(&sources.data));
         BundleError::unless_none(faults)?;
         Ok(sources)
+    }
+
+    /// Of every name and byte, tests included: whether anything changed.
+    pub fn digest(&self) -> Digest {
+        let rego = self.policies.iter().chain(&self.tests).map(|f| (&f.name, f.sha256));
+        let data = self.data.iter().map(|f| (&f.name, f.sha256));
+        let mut digester = Digester::new();
+        for (name, sha256) in rego.chain(data) {
+            // Digests of a fixed length, so that no byte can move from one to the next.
+            digester.update(Digest::of(name.as_bytes()).as_bytes());
+            digester.update(sha256.as_bytes());
+        }
+        digester.finish()
     }
 
     /// Every file that decides, sorted by name: Rego and data, no tests.

@@ -202,7 +202,7 @@ async fn activation_swaps_the_bundle_and_its_revision() {
     let before = pdp.revision();
     let next = Bundle::from_sources(sources("permit contains \"two\""), &[package()]).expect("bundle");
     let expected = next.revision();
-    pdp.activate(next).expect("activated");
+    pdp.activate(pdp.prepare(next).expect("compiles"));
     assert_eq!(pdp.revision(), expected);
     assert_ne!(pdp.revision(), before);
     assert_eq!(codes(&pdp.find_on(&package(), Json::object([])).await), ["two"]);
@@ -335,7 +335,7 @@ async fn an_evaluation_keeps_the_bundle_it_began_with() {
     });
     tokio::task::yield_now().await;
     let next = Bundle::from_sources(sources("permit contains \"two\""), &[package()]).expect("bundle");
-    pdp.activate(next).expect("activated");
+    pdp.activate(pdp.prepare(next).expect("compiles"));
     assert_eq!(codes(&slow.await.expect("no panic")), ["one"]);
     assert_eq!(codes(&pdp.find_on(&package(), Json::object([])).await), ["two"]);
 }

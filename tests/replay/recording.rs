@@ -219,7 +219,7 @@ impl Recorder {
     }
 
     pub async fn activate(&self, bundle: Bundle) {
-        self.pdp.activate(bundle).expect("compiles");
+        self.pdp.activate(self.pdp.prepare(bundle).expect("compiles"));
         self.record_policy().await;
     }
 
@@ -229,6 +229,8 @@ impl Recorder {
             engine: self.pdp.engine().into(),
             files: self.pdp.files(),
             revision: self.pdp.revision(),
+            ordered: None,
+            version: None,
         };
         self.ledger.record_policy(activation).await.expect("recorded");
     }

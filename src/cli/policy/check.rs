@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use interlock::clock::Clock;
 use interlock::config::{Config, SecretsAre, Surroundings};
 use interlock::limits;
-use interlock::policy::{self, Problem, Severity, Sources};
+use interlock::policy::{self, BundleError, Problem, Severity, Sources};
 use serde::Serialize;
 
 /// There are errors, or warnings that are denied.
@@ -55,13 +55,15 @@ struct Found {
 
 pub fn run(args: &CheckArgs) -> Result<ExitCode> {
     let config = args.config.as_deref().map(read_config).transpose()?;
-    let paths = match (&args.paths[..], &config) {
-        ([], Some(config)) => vec![config.policy.dir.clone()],
-        (paths, _) => paths.to_vec(),
-    };
     let mut found = Vec::new();
-    for path in &paths {
-        found.extend(check(path, config.as_ref())?);
+    if let ([], Some(config)) = (&args.paths[..], &config) {
+        let source = &config.policy.source;
+        found.extend(check(source.path(), source.read().map(|found| found.sources), Some(config), true)?);
+    }
+    for path in &args.paths {
+        let is_dir = path.is_dir();
+        let read = if is_dir { Sources::read(path) } else { Sources::from_files([single(path)?]) };
+        found.extend(check(path, read, config.as_ref(), is_dir)?);
     }
     let text = match args.format {
         Format::Human => human(&found),
@@ -80,8 +82,12 @@ fn read_config(file: &Path) -> Result<Config> {
     Config::load(file, surroundings).map_err(|invalid| anyhow::anyhow!("{invalid}"))
 }
 
-fn check(path: &Path, config: Option<&Config>) -> Result<Vec<Found>> {
-    let read = if path.is_dir() { Sources::read(path) } else { Sources::from_files([single(path)?]) };
+fn check(
+    path: &Path,
+    read: Result<Sources, BundleError>,
+    config: Option<&Config>,
+    is_whole: bool,
+) -> Result<Vec<Found>> {
     let problems = match read {
         Ok(sources) => {
             ensure!(
@@ -90,9 +96,7 @@ fn check(path: &Path, config: Option<&Config>) -> Result<Vec<Found>> {
                 path.display()
             );
             let (surroundings, packages) = match config {
-                Some(config) if path.is_dir() => {
-                    (Some(config.policy_surroundings()), config.policy_packages())
-                }
+                Some(config) if is_whole => (Some(config.policy_surroundings()), config.policy_packages()),
                 // One file of a bundle need not hold every package.
                 Some(config) => (Some(config.policy_surroundings()), Vec::new()),
                 None => (None, Vec::new()),
