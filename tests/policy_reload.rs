@@ -281,7 +281,7 @@ fn two_hundred_swaps_under_load_refuse_nobody_and_every_receipt_names_who_judged
         assert_eq!(json!(decision.reasons), json!([{ "code": name }]), "its receipt names who judged");
     }
     let replayer = Replayer {
-        key: world.key.clone(),
+        trust: world.key.clone().into(),
         selection: Selection::All,
         under: Under::Recorded,
         disclosures: Disclosures::default(),
