@@ -77,9 +77,10 @@ impl Answer {
         let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")?;
         let head = std::str::from_utf8(&bytes[..end]).expect("the gateway's own heads are text");
         let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().expect("a status");
-        let receipt =
-            head.lines().find_map(|line| line.strip_prefix("interlock-receipt: ")).map(Receipt::parse);
-        Some(Self { status, receipt })
+        // What was no decision, as when there was no connection, has a leaf and no id.
+        let header = head.lines().find_map(|line| line.strip_prefix("interlock-receipt: "));
+        let of_decision = header.filter(|header| header.starts_with("id=") || [200, 403].contains(&status));
+        Some(Self { status, receipt: of_decision.map(Receipt::parse) })
     }
 }
 

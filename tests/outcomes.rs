@@ -182,6 +182,8 @@ fn connections_are_used_again() {
     for _ in 0..10 {
         client.send(request("GET", "/v1/things", &[("x-api-key", KEY), ("x-want", "permit")], ""));
         assert_eq!(client.response().status, 200);
+        // The agent has the whole answer a moment before the connection is given back.
+        world.wait_for_metric("interlock_ledger_open_permits", 0.0);
     }
     assert_eq!(world.upstream.connections(), 1);
     world.finish();
