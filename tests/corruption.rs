@@ -25,6 +25,8 @@ const RUNS: usize = 3;
 const LEAVES_EACH: usize = 190;
 
 type Files = BTreeMap<String, Vec<u8>>;
+/// A file that is gone has no bytes.
+type Changed = BTreeMap<String, Option<Vec<u8>>>;
 
 /// Several runs, every full segment sealed.
 async fn lived() -> Log {
@@ -124,7 +126,7 @@ impl Chance {
 }
 
 /// What a change did, and the files it did it to; a file that is gone has no bytes.
-fn change(chance: &mut Chance, sound: &Files) -> Option<(&'static str, BTreeMap<String, Option<Vec<u8>>>)> {
+fn change(chance: &mut Chance, sound: &Files) -> Option<(&'static str, Changed)> {
     // Kinds are equally likely, so that the one checkpoint is met as often as the many tiles.
     let mut kinds: BTreeMap<&str, Vec<&String>> = BTreeMap::new();
     sound
@@ -215,7 +217,7 @@ fn changes(sound: &Files, key: &VerifierKey, seed: u64, wanted: u64) -> Counts {
         let of =
             evidence.first().map_or_else(|| kind(changed.keys().next().expect("one")), |name| kind(name));
         *counts.entry((of, what, found)).or_default() += 1;
-        for (name, _) in &changed {
+        for name in changed.keys() {
             put(dir, name, &sound[name]);
         }
     }

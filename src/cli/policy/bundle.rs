@@ -101,13 +101,16 @@ impl OutputArgs {
 
     fn signing_key(&self) -> Result<Option<SigningKey>> {
         let id = self.key_id.as_deref().unwrap_or_default();
-        let (path, make): (_, fn(&str, &[u8], Option<&str>) -> Result<SigningKey, String>) =
-            match (&self.key, &self.secret) {
-                (Some(path), _) => (path, SigningKey::private),
-                (None, Some(path)) => (path, SigningKey::secret),
-                (None, None) => return Ok(None),
-            };
-        let key = read_private(path).and_then(|bytes| make(id, &bytes, self.scope.as_deref()));
+        let scope = self.scope.as_deref();
+        let (path, key) = match (&self.key, &self.secret) {
+            (Some(path), _) => {
+                (path, read_private(path).and_then(|bytes| SigningKey::private(id, &bytes, scope)))
+            }
+            (None, Some(path)) => {
+                (path, read_private(path).and_then(|bytes| SigningKey::secret(id, &bytes, scope)))
+            }
+            (None, None) => return Ok(None),
+        };
         key.map(Some).map_err(|why| anyhow::anyhow!("{} {why}", path.display()))
     }
 }
