@@ -320,7 +320,7 @@ fn a_log_that_was_changed_is_not_continued() {
 }
 
 /// Leaves after the last frame what a write leaves of which one sector arrived, and not the first one.
-pub fn tear(world: &World) {
+fn tear(world: &World) {
     let segment = world.path("ledger/frames/00000000000000000000.frames");
     let file = std::fs::File::options().read(true).write(true).open(&segment).expect("a segment");
     let bytes = std::fs::read(&segment).expect("readable");

@@ -81,7 +81,7 @@ fn activations(entries: &[Entry]) -> Vec<(usize, &PolicyEntry)> {
         .collect()
 }
 
-/// Each decision names a bundle that the log holds before it, and none that was replaced before it was asked.
+/// Each decision names a bundle that the log holds before it.
 #[track_caller]
 fn each_names_a_bundle_before_it(entries: &[Entry]) {
     let mut held = BTreeMap::new();

@@ -73,18 +73,10 @@ impl Bundle {
         Self::checked(sources, packages, Checks::All)
     }
 
-    /// [`Bundle::from_sources`], and its own tests pass, if it has any: what a gateway activates. Blocks.
+    /// [`Bundle::from_sources`], and its own tests pass, if it has any: what a gateway activates. Blocks. The tests have
+    /// the same deadline.
     pub fn tested(sources: Sources, packages: &[PackageName]) -> Result<Self, BundleError> {
-        let bundle = Self::from_sources(sources, packages)?;
-        if bundle.sources.tests.is_empty() {
-            return Ok(bundle);
-        }
-        let failed = testing::run(&bundle.sources)?.failed.into_iter();
-        let faults = failed.map(|(test, why)| {
-            Fault::of_bundle("test_failed", format!("its own test {test} does not pass: {why}"))
-        });
-        BundleError::unless_none(faults.collect())?;
-        Ok(bundle)
+        Self::checked(sources, packages, Checks::AllAndTests)
     }
 
     /// Without the static checks, so that a test can show what they keep out.
@@ -154,8 +146,19 @@ impl Bundle {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Checks {
     All,
+    AllAndTests,
     #[cfg(test)]
     Compile,
+}
+
+impl Checks {
+    const fn are_static(self) -> bool {
+        match self {
+            Self::All | Self::AllAndTests => true,
+            #[cfg(test)]
+            Self::Compile => false,
+        }
+    }
 }
 
 fn build(sources: Sources, wanted: &[PackageName], checks: Checks) -> Result<Bundle, BundleError> {
@@ -177,7 +180,7 @@ fn build(sources: Sources, wanted: &[PackageName], checks: Checks) -> Result<Bun
     let data = sources.data_document();
     let (packages, contract) = check::contract(&modules, wanted);
     faults.extend(contract);
-    if checks == Checks::All {
+    if checks.are_static() {
         faults.extend(check::faults(&modules, &sources.data, &data));
     }
     BundleError::unless_none(faults)?;
@@ -187,6 +190,9 @@ fn build(sources: Sources, wanted: &[PackageName], checks: Checks) -> Result<Bun
     let files = files(&sources);
     fits_a_leaf(&files)?;
     let revision = policy_revision(ENGINE, &files);
+    if checks == Checks::AllAndTests {
+        passes_its_tests(&sources)?;
+    }
     Ok(Bundle { sources, revision, files, packages })
 }
 
@@ -248,6 +254,17 @@ fn trial(engine: &Engine, packages: &BTreeMap<PackageName, Sets>) -> Result<(), 
         return Err(Fault::of_bundle("trial_failed", format!("{path} {message}")).into());
     }
     Ok(())
+}
+
+fn passes_its_tests(sources: &Sources) -> Result<(), BundleError> {
+    if sources.tests.is_empty() {
+        return Ok(());
+    }
+    let failed = testing::run(sources)?.failed.into_iter();
+    let faults = failed.map(|(test, why)| {
+        Fault::of_bundle("test_failed", format!("its own test {test} does not pass: {why}"))
+    });
+    BundleError::unless_none(faults.collect())
 }
 
 fn files(sources: &Sources) -> Vec<PolicyFile> {

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::fault::Fault;
+use super::problem::{Problem, Severity};
 use super::source::RegoFile;
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -204,6 +205,19 @@ impl Parsed {
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX - 2);
         let column = count(line.chars().count()) + 1;
         (column, column.saturating_add(count(width.max(1))))
+    }
+
+    pub(super) fn problem(
+        &self,
+        span: Span,
+        severity: Severity,
+        rule: &'static str,
+        message: String,
+        help: Option<String>,
+    ) -> Problem {
+        let (column, end_column) = self.columns(span);
+        let file = self.file.name.clone();
+        Problem { file, line: span.line, column, end_column, severity, rule, message, help }
     }
 
     pub(super) fn fault(&self, span: Span, rule: &'static str, message: String) -> Fault {

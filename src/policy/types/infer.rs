@@ -96,18 +96,7 @@ impl<'a> Checker<'a> {
         message: String,
         help: Option<String>,
     ) -> Problem {
-        let parsed = self.module().parsed;
-        let (column, end_column) = parsed.columns(span);
-        Problem {
-            file: parsed.file.name.clone(),
-            line: span.line,
-            column,
-            end_column,
-            severity,
-            rule,
-            message,
-            help,
-        }
+        self.module().parsed.problem(span, severity, rule, message, help)
     }
 
     pub(super) fn report(

@@ -34,17 +34,7 @@ impl Lint {
         message: String,
         help: Option<&str>,
     ) {
-        let (column, end_column) = module.parsed.columns(span);
-        self.found.push(Problem {
-            file: module.parsed.file.name.clone(),
-            line: span.line,
-            column,
-            end_column,
-            severity,
-            rule,
-            message,
-            help: help.map(str::to_string),
-        });
+        self.found.push(module.parsed.problem(span, severity, rule, message, help.map(str::to_string)));
     }
 
     fn imports(&mut self, world: &World<'_>, module: &Named<'_>) {
