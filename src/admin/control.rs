@@ -85,11 +85,11 @@ impl Control {
 
     /// In turn, and to its end.
     pub async fn carry_out(self: Arc<Self>, operator: Arc<Operator>, asked: Asked) -> Result<Done, Refusal> {
-        if let Asked::ReloadPolicy { reason } = asked {
-            // Its own turn: nobody who freezes waits for a bundle to be compiled.
-            return self.policy.ask(PolicyAsk { by: operator.entry(), reason }).await;
-        }
-        let turn = self.turn.clone().lock_owned().await;
+        // A reload has a turn of its own: nobody who freezes waits for a bundle to be compiled.
+        let turn = match matches!(asked, Asked::ReloadPolicy { .. }) {
+            true => None,
+            false => Some(self.turn.clone().lock_owned().await),
+        };
         let doing = tokio::spawn(async move {
             let _turn = turn;
             let what = asked.name();

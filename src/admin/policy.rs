@@ -64,8 +64,12 @@ impl PolicyHealth {
         self.0.store(is_failing, Ordering::Relaxed);
     }
 
+    pub fn is_failing(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
     /// For readiness: a closed list.
     pub fn word(&self) -> &'static str {
-        if self.0.load(Ordering::Relaxed) { "failing" } else { "in_force" }
+        if self.is_failing() { "failing" } else { "in_force" }
     }
 }

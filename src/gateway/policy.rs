@@ -30,7 +30,7 @@ use crate::config::FoundPolicy;
 use crate::ledger::{Ledger, Ordered, PolicyActivation, Receipt, Unrecorded};
 use crate::limits;
 use crate::model::{Digest, LeafIndex};
-use crate::policy::{BundleError, ENGINE, Pdp, Prepared};
+use crate::policy::{Bundle, BundleError, ENGINE, Pdp, Prepared};
 use crate::telemetry::Metrics;
 
 /// As read sets name it.
@@ -117,7 +117,7 @@ impl Watched {
         let known_failure = state.failed.take().filter(|_| activated_by == "change");
         let read = match self.policy.read().await {
             Ok(read) if read.digest == state.active => {
-                if self.health.word() == "failing" {
+                if self.health.is_failing() {
                     tracing::info!(revision = %self.pdp.revision(), "what policy is read from is what judges again");
                 }
                 self.in_force();
@@ -202,16 +202,14 @@ impl Watched {
         Ok(Some(receipt))
     }
 
-    async fn prepared(&self, bundle: crate::policy::Bundle) -> Result<Prepared, BundleError> {
+    async fn prepared(&self, bundle: Bundle) -> Result<Prepared, BundleError> {
         let pdp = self.pdp.clone();
         let preparing = tokio::task::spawn_blocking(move || pdp.prepare(bundle));
         preparing.await.unwrap_or_else(|_panicked| Err(BundleError::engine_panicked()))
     }
 
     fn in_force(&self) {
-        if self.health.word() == "failing" {
-            self.health.set_failing(false);
-        }
+        self.health.set_failing(false);
         self.metrics.policy_failing.set(0);
     }
 
