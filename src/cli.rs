@@ -3,6 +3,7 @@
 mod check;
 mod demo;
 mod disclose;
+mod explain;
 mod keys;
 mod log;
 mod operate;
@@ -31,7 +32,7 @@ enum Command {
     Run(run::RunArgs),
     /// Checks a config and everything it names, without starting.
     Check(check::CheckArgs),
-    /// Checks, builds, signs, inspects and reloads policy.
+    /// Checks, tests, tries, builds, signs, inspects and reloads policy.
     Policy(policy::PolicyArgs),
     /// Makes and shows signing keys, trust files and API keys.
     Keys(keys::KeysArgs),
@@ -39,6 +40,8 @@ enum Command {
     Verify(VerifyAndReplayArgs),
     /// Evaluates the recorded decisions of a log again, and compares.
     Replay(replay::ReplayArgs),
+    /// Says which rules made a recorded decision, and what kept the others from it, with values.
+    Explain(explain::ExplainArgs),
     /// Counts, checks and copies a log's directory.
     Log(log::LogArgs),
     /// Reads the receipts of a log, without verifying them.
@@ -81,6 +84,7 @@ impl Cli {
             Command::Keys(args) => keys::run(args),
             Command::Verify(args) => verify::run(args.verify, args.replay.then_some(replay::fill_in)),
             Command::Replay(args) => replay::run(&args),
+            Command::Explain(args) => explain::run(&args),
             Command::Log(args) => log::run(args),
             Command::Receipts(args) => receipts::run(args),
             Command::Approvals(args) => operate::approvals(&args),

@@ -37,7 +37,7 @@ use crate::ledger::{
 use crate::limits;
 use crate::merkle::note::Signer;
 use crate::model::{Digest, Digester, SurfaceName};
-use crate::pep::{self, Authority, Gate, Route, Routes, Surface, Turns};
+use crate::pep::{self, Authority, Gate, Surface, Turns};
 use crate::policy::{BundleError, Pdp, Settings};
 use crate::sinks::{self, Sinks};
 use crate::telemetry::{Alarm, Metrics};
@@ -455,18 +455,12 @@ async fn surface(
     versions: &Versions,
     metrics: &Arc<Metrics>,
 ) -> (ListenerName, Arc<Surface>) {
-    let routes = config.routes.iter().map(|route| Route {
-        action: route.action.clone(),
-        method: route.method.clone(),
-        template: route.path.clone(),
-        rules: route.rules.clone(),
-    });
     let surface = Surface {
         name: config.name.clone(),
         hosts: config.hosts.clone(),
         package: config.package.clone(),
         identities: config.identities.clone(),
-        routes: Routes::new(routes.collect()),
+        routes: config.enforced_routes(),
         upstream: part.upstream,
         permit_age_max: config.permit_age_max,
         authority: Authority {

@@ -8,8 +8,10 @@ mod guard;
 mod head;
 mod patience;
 mod peer;
+mod rehearsal;
 mod request;
 
 pub use connection::{Bounds, Listener, serve};
 pub use patience::Impatient;
 pub use peer::{Peer, ServerTls, SharedTls};
+pub use rehearsal::{Door, NotTaken, Taken, rehearse};

@@ -49,3 +49,6 @@ pub mod ingress;
 pub mod admin;
 pub mod config;
 pub mod gateway;
+
+// One request, put to a config and its policy without a gateway.
+pub mod trial;

@@ -452,6 +452,18 @@ pub const EVALUATION_MAX_MS_DEFAULT: u64 = 100;
 pub const EVALUATION_STEPS_MAX_DEFAULT: u32 = 1_000_000;
 /// Questions that wait for an evaluation thread.
 pub const EVALUATION_QUEUE_MAX_DEFAULT: usize = 1_024;
+/// Of one message that is put to a config without a gateway, or of what is given with it.
+pub const REHEARSAL_BYTES_MAX: usize = BODY_BYTES_MAX_HARD + HEAD_BYTES_MAX;
+/// Of an explanation: ways in which everything before a failing expression holds, that are shown.
+pub const EXPLAIN_ROWS_MAX: usize = 5;
+/// Values that are shown of one expression.
+pub const EXPLAIN_OPERANDS_MAX: usize = 12;
+/// Rules that are followed into each other.
+pub const EXPLAIN_DEPTH_MAX: usize = 8;
+/// Rules that are followed at all.
+pub const EXPLAIN_RULES_MAX: usize = 64;
+/// Characters of a value that people are shown.
+pub const EXPLAIN_VALUE_CHARS_MAX: usize = 300;
 pub const POLICY_REASONS_MAX: usize = 32;
 pub const POLICY_REASON_CODE_BYTES_MAX: usize = 128;
 /// All reasons of one verdict as they stand in the leaf.

@@ -8,6 +8,7 @@
 
 mod disclose;
 mod disclosure;
+mod marked;
 mod reasons;
 mod redact;
 mod restore;
@@ -15,6 +16,7 @@ mod salt;
 
 pub use disclose::disclose;
 pub use disclosure::{Disclosure, NoDisclosure};
+pub use marked::{Masked, REDACTED, marked, mask};
 pub use reasons::reasons_as_written;
 pub use redact::{NotRedactable, Redacted, redact};
 pub use restore::{Disclosures, InvalidDisclosure, Restored, Unrestored};

@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 pub use crate::redaction::{Disclosures, InvalidDisclosure};
-pub use report::{About, Change, Difference, Left, Report, Said, WhyNot};
+pub use report::{About, Change, Difference, Explanation, Left, Report, Said, WhyNot};
 
 use crate::limits;
 use crate::merkle::trust::Trust;
@@ -96,7 +96,22 @@ impl Replayer {
     pub fn run<S: Source + ?Sized>(
         self,
         source: &S,
+        progress: impl FnMut(Progress),
+    ) -> Result<Report, ReplayError> {
+        self.each(source, progress, false)
+    }
+
+    /// The same, and says of every decision which rules made it and what kept the others from it. For one receipt: it
+    /// asks the engine many times about each.
+    pub fn explain<S: Source + ?Sized>(self, source: &S) -> Result<Report, ReplayError> {
+        self.each(source, |_| {}, true)
+    }
+
+    fn each<S: Source + ?Sized>(
+        self,
+        source: &S,
         mut progress: impl FnMut(Progress),
+        explains: bool,
     ) -> Result<Report, ReplayError> {
         let Self { trust, selection, under, disclosures, accept_engine, threads } = self;
         let threads = threads.min(THREADS_MAX);
@@ -114,7 +129,7 @@ impl Replayer {
                 let worker = thread::Builder::new()
                     .name(format!("replay-{copy}"))
                     .stack_size(limits::EVALUATION_STACK_BYTES)
-                    .spawn_scoped(scope, move || serve(copy, &waiting, disclosures));
+                    .spawn_scoped(scope, move || serve(copy, &waiting, disclosures, explains));
                 match worker {
                     Ok(worker) => workers.push(worker),
                     // The threads there are end with their channel.
@@ -140,13 +155,21 @@ const THREADS_MAX: NonZeroUsize =
     NonZeroUsize::new(limits::REPLAY_THREADS_MAX).expect("the bound is not zero");
 
 /// A thread: evaluates batches until no more come.
-fn serve(copy: usize, waiting: &Mutex<Receiver<Vec<Job>>>, disclosures: &Disclosures) -> Tally {
+fn serve(
+    copy: usize,
+    waiting: &Mutex<Receiver<Vec<Job>>>,
+    disclosures: &Disclosures,
+    explains: bool,
+) -> Tally {
     let mut tally = Tally::default();
     loop {
         // The lock is held while waiting: the others wait for it instead of for a batch.
         let batch = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(batch) = batch else { return tally };
         for job in batch {
+            if explains {
+                tally.explanations.extend(job.explain(copy, disclosures));
+            }
             tally.add(job.run(copy, disclosures));
         }
     }

@@ -2,6 +2,9 @@
 
 mod bundle;
 mod check;
+mod eval;
+mod test;
+pub mod trace;
 
 use std::process::ExitCode;
 
@@ -21,6 +24,10 @@ pub struct PolicyArgs {
 enum Command {
     /// Says what is wrong with bundles of policy, before a gateway would.
     Check(check::CheckArgs),
+    /// Runs the tests of policy: `test_...` rules, as `opa test` does
+    Test(test::TestArgs),
+    /// Says what policy says to one request, and why, without a gateway
+    Eval(eval::EvalArgs),
     /// Checks a directory and makes one file of it, an OPA bundle: the same bytes for the same files
     Build(bundle::BuildArgs),
     /// Signs a bundle again, with another key or version
@@ -34,6 +41,8 @@ enum Command {
 pub fn run(args: PolicyArgs) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Check(args) => check::run(&args),
+        Command::Test(args) => test::run(&args),
+        Command::Eval(args) => eval::run(&args),
         Command::Build(args) => bundle::build(&args),
         Command::Sign(args) => bundle::sign(&args),
         Command::Inspect(args) => bundle::inspect(&args),

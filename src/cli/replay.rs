@@ -130,7 +130,7 @@ impl ReplayArgs {
     }
 }
 
-fn disclosures(path: &Path) -> Result<Disclosures> {
+pub fn disclosures(path: &Path) -> Result<Disclosures> {
     let cannot = || format!("cannot read {}", path.display());
     let mut text = String::new();
     let file = File::open(path).with_context(cannot)?;

@@ -24,7 +24,7 @@ use crate::authority::{BudgetRule, Credential};
 use crate::canonical::{CredentialSlot, WhenSent};
 use crate::clock::Clock;
 use crate::model::{PackageName, SecretName, SurfaceName};
-use crate::pep::{Holds, Hosts, Idempotency};
+use crate::pep::{Holds, Hosts, Idempotency, Route, Routes};
 use crate::upstream::Settings;
 
 /// One surface. Its credential's secret is in [`super::Config::credentials`], by the slot's name.
@@ -47,6 +47,19 @@ pub struct SurfaceConfig {
     pub idempotency: Option<Idempotency>,
     pub holds: Holds,
     pub routes: Vec<RouteConfig>,
+}
+
+impl SurfaceConfig {
+    /// The routes as they are enforced.
+    pub fn enforced_routes(&self) -> Routes {
+        let routes = self.routes.iter().map(|route| Route {
+            action: route.action.clone(),
+            method: route.method.clone(),
+            template: route.path.clone(),
+            rules: route.rules.clone(),
+        });
+        Routes::new(routes.collect())
+    }
 }
 
 /// A surface as read, before identities are made from keys that may name surfaces declared after it.

@@ -185,25 +185,31 @@ async fn is_over(listener: &Listener) {
     }
 }
 
+/// How HTTP/1.1 is read behind the guard.
+pub(super) fn http1_builder(head_max: Duration) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(head_max)
+        .max_headers(limits::HEADERS_MAX + 1)
+        // A client that half-closes still gets its answer.
+        .half_close(true);
+    builder
+}
+
 async fn http1<T>(listener: &Arc<Listener>, io: T, peer: Option<Arc<Peer>>) -> io::Result<()>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (guard, heads) = Guard::new(Impatient::new(io, listener.bounds.client_stall_max));
-    let serving = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(listener.bounds.head_max)
-        .max_headers(limits::HEADERS_MAX + 1)
-        // A client that half-closes still gets its answer.
-        .half_close(true)
-        .serve_connection(
-            TokioIo::new(guard),
-            // Whatever happens is an answer: the service itself never fails.
-            service_fn(|incoming| {
-                request::answer(listener.clone(), Some(heads.clone()), None, peer.clone(), incoming)
-                    .map(Ok::<_, Infallible>)
-            }),
-        );
+    let serving = http1_builder(listener.bounds.head_max).serve_connection(
+        TokioIo::new(guard),
+        // Whatever happens is an answer: the service itself never fails.
+        service_fn(|incoming| {
+            request::answer(listener.clone(), Some(heads.clone()), None, peer.clone(), incoming)
+                .map(Ok::<_, Infallible>)
+        }),
+    );
     let mut serving = pin!(serving);
     tokio::select! {
         ended = serving.as_mut() => return ended.map_err(io::Error::other),

@@ -11,7 +11,7 @@ use http::{HeaderMap, Request, Response, header};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -23,12 +23,13 @@ use crate::authority::{Presented, ProvedUnder, Unauthenticated};
 use crate::canonical::headers;
 use crate::canonical::target::CanonicalTarget;
 use crate::canonical::{
-    BodyRules, ExecutionRequest, Malformed, Received, ReceivedHead, Rules, Version, canonicalize,
+    BodyRules, CanonicalRequest, ExecutionRequest, Malformed, Received, ReceivedHead, Rules, Version,
+    canonicalize,
 };
 use crate::ledger::Rejection;
 use crate::limits;
-use crate::model::{Actor, Digest, ReasonCode};
-use crate::pep::{self, Admitted, NoRoute, Patience, Surface};
+use crate::model::{ActionName, Actor, Digest, ReasonCode};
+use crate::pep::{self, Admitted, NoRoute, Patience, Routes, Surface};
 use crate::respond::{self, Piece, Rejected, ResponseBody, WantReceipt};
 use crate::telemetry::{Alarm, Metrics};
 use crate::upstream::{Answer, Concluded, Cut, passed_trailers};
@@ -43,7 +44,8 @@ pub(super) async fn answer(
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     // First of all, and for every head: a verdict left behind would be taken for the next head's.
-    let head = received_head(&listener, heads.as_ref(), &request);
+    let alarm = || listener.gate.metrics.alarm(Alarm::FramingDisagreement);
+    let head = received_head(heads.as_ref(), &request, alarm);
     // Before anything more is read or allocated for it.
     let Ok(slot) = listener.in_flight.clone().try_acquire_owned() else {
         listener.gate.metrics.refused(None, ReasonCode::Overloaded);
@@ -93,11 +95,11 @@ struct Admissible {
     memory: OwnedSemaphorePermit,
 }
 
-/// The head as it came, after the guard's verdict on it.
-fn received_head(
-    listener: &Listener,
+/// The head as it came, after the guard's verdict on it. `disagreement` hears of a head that the guard has not seen.
+pub(super) fn received_head(
     heads: Option<&Heads>,
     request: &Request<Incoming>,
+    disagreement: impl FnOnce(),
 ) -> Result<ReceivedHead, Malformed> {
     let uri = request.uri();
     let (version, target, authority) = match heads {
@@ -105,7 +107,7 @@ fn received_head(
             Some(verdict) => (Version::Http11, verdict?.target, None),
             None => {
                 // hyper has read a request that the guard has not. Nobody knows where it came from.
-                listener.gate.metrics.alarm(Alarm::FramingDisagreement);
+                disagreement();
                 return Err(Malformed { code: ReasonCode::HeadMalformed, place: None, detail: None });
             }
         },
@@ -148,9 +150,10 @@ async fn admissible(
         unattributed(listener, Some(surface), malformed)
     })?;
     let mut received = Seen::default();
-    let checked = check(listener, heads, surface, target, head, body, &mut received).await;
+    let reading = Reading { heads, bodies: &listener.bodies, body_max: listener.bounds.body_max };
+    let checked = check(reading, &surface.routes, target, head, body, &mut received).await;
     match checked {
-        Ok((action, request, trace, memory)) => Ok(Admissible {
+        Ok(Checked { action, request, trace, memory }) => Ok(Admissible {
             surface: surface.clone(),
             execution: ExecutionRequest { surface: surface.name.clone(), action, actor, trace, request },
             proved,
@@ -178,36 +181,51 @@ fn authenticate(
 
 /// What was known of a request when it was refused.
 #[derive(Default)]
-struct Seen {
+pub(super) struct Seen {
     body: Option<Bytes>,
     redacts: bool,
 }
 
+/// How a body is read.
+#[derive(Clone, Copy)]
+pub(super) struct Reading<'a> {
+    /// The guard's word on HTTP/1.1.
+    pub heads: Option<&'a Heads>,
+    /// Bytes of bodies held in memory.
+    pub bodies: &'a Arc<Semaphore>,
+    /// From the head to the last byte.
+    pub body_max: Duration,
+}
+
+/// A request in its one form, and the action that its route stands for.
+pub(super) struct Checked {
+    pub action: ActionName,
+    pub request: CanonicalRequest,
+    pub trace: Option<Arc<str>>,
+    memory: OwnedSemaphorePermit,
+}
+
 /// Route, body, canonical form: what remains after the actor is known.
-async fn check(
-    listener: &Listener,
-    heads: Option<&Heads>,
-    surface: &Surface,
+pub(super) async fn check(
+    reading: Reading<'_>,
+    routes: &Routes,
     target: Result<CanonicalTarget, Malformed>,
     head: ReceivedHead,
     body: Incoming,
     received: &mut Seen,
-) -> Result<
-    (crate::model::ActionName, crate::canonical::CanonicalRequest, Option<Arc<str>>, OwnedSemaphorePermit),
-    Rejected,
-> {
+) -> Result<Checked, Rejected> {
     let target = target?;
-    let matched = surface.routes.find(&head.method, &target).map_err(|no_route| match no_route {
+    let matched = routes.find(&head.method, &target).map_err(|no_route| match no_route {
         NoRoute::Path => Rejected::from(ReasonCode::RouteNotDeclared),
         NoRoute::Method(allow) => Rejected { allow, ..ReasonCode::RouteMethodNotDeclared.into() },
     })?;
     let rules = &matched.route.rules;
     received.redacts = rules.redaction.is_some();
-    let (body, memory) = read_body(listener, heads, rules, body).await?;
+    let (body, memory) = read_body(reading, rules, body).await?;
     received.body = Some(body.clone());
     let trace = traceparent(&head.headers);
     let request = canonicalize(Received { head, body }, target, matched.params, rules)?;
-    Ok((matched.route.action.clone(), request, trace, memory))
+    Ok(Checked { action: matched.route.action.clone(), request, trace, memory })
 }
 
 impl From<Malformed> for Rejected {
@@ -229,8 +247,7 @@ fn claimed_host(head: &ReceivedHead) -> String {
 
 /// Reads the body whole, within the route's bound, the time and the memory there is.
 async fn read_body(
-    listener: &Listener,
-    heads: Option<&Heads>,
+    reading: Reading<'_>,
     rules: &Rules,
     body: Incoming,
 ) -> Result<(Bytes, OwnedSemaphorePermit), Rejected> {
@@ -244,13 +261,13 @@ async fn read_body(
     }
     // A chunked body may become as large as the route allows.
     let reserved = u32::try_from(announced.unwrap_or(bytes_max)).unwrap_or(u32::MAX);
-    let memory = listener.bodies.clone().try_acquire_many_owned(reserved);
+    let memory = reading.bodies.clone().try_acquire_many_owned(reserved);
     let memory = memory.map_err(|_| Rejected::from(ReasonCode::Overloaded))?;
     if announced == Some(0) {
         return Ok((Bytes::new(), memory));
     }
-    let reading = Limited::new(body, bytes_max).collect();
-    let error = match timeout(listener.bounds.body_max, reading).await {
+    let whole = Limited::new(body, bytes_max).collect();
+    let error = match timeout(reading.body_max, whole).await {
         Ok(Ok(whole)) if whole.trailers().is_some() => return Err(ReasonCode::TrailersRefused.into()),
         Ok(Ok(whole)) => return Ok((whole.to_bytes(), memory)),
         Ok(Err(error)) => error,
@@ -259,7 +276,7 @@ async fn read_body(
     if error.is::<LengthLimitError>() {
         return Err(too_large(bytes_max));
     }
-    match heads.and_then(Heads::body_refusal) {
+    match reading.heads.and_then(Heads::body_refusal) {
         Some(malformed) => Err(malformed.into()),
         None => Err(ReasonCode::BodyIncomplete.into()),
     }

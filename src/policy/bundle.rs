@@ -19,6 +19,7 @@ use regorus::Engine;
 use super::fault::{BundleError, Fault};
 use super::source::{RegoFile, Sources};
 use super::syntax::{self, Parsed};
+use super::testing::{Options, TestsIn};
 use super::{check, convert, engine, lexical, testing};
 use crate::limits;
 use crate::model::entry::{PolicyFile, policy_revision};
@@ -173,7 +174,13 @@ fn build(sources: Sources, wanted: &[PackageName], checks: Checks) -> Result<Bun
             Err(fault) => faults.push(fault),
         }
     }
-    faults.extend(sources.tests.iter().filter_map(|file| Parsed::parse(file).err()));
+    let mut tests = Vec::new();
+    for file in &sources.tests {
+        match Parsed::parse(file) {
+            Ok(parsed) => tests.push(parsed),
+            Err(fault) => faults.push(fault),
+        }
+    }
     BundleError::unless_none(std::mem::take(&mut faults))?;
 
     faults.extend(outside_roots(&sources, &modules));
@@ -182,6 +189,11 @@ fn build(sources: Sources, wanted: &[PackageName], checks: Checks) -> Result<Bun
     faults.extend(contract);
     if checks.are_static() {
         faults.extend(check::faults(&modules, &sources.data, &data));
+        let held = |name: &str| sources.tests.iter().any(|file| *file.name == *name);
+        let count = modules.len();
+        modules.append(&mut tests);
+        faults.extend(testing::test_faults(&modules, &sources, held));
+        modules.truncate(count);
     }
     BundleError::unless_none(faults)?;
 
@@ -260,8 +272,8 @@ fn passes_its_tests(sources: &Sources) -> Result<(), BundleError> {
     if sources.tests.is_empty() {
         return Ok(());
     }
-    let failed = testing::run(sources)?.failed.into_iter();
-    let faults = failed.map(|(test, why)| {
+    let report = testing::run(sources, TestsIn::TestFiles, &Options::plain())?;
+    let faults = report.failures().map(|(test, why)| {
         Fault::of_bundle("test_failed", format!("its own test {test} does not pass: {why}"))
     });
     BundleError::unless_none(faults.collect())

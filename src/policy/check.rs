@@ -3,6 +3,7 @@
 //! They keep out what the engine cannot bound or contain, what a replay could not repeat, and what means
 //! something else here than in OPA in the direction of a permit. docs/POLICY.md is the author's side of it.
 
+pub(super) mod bounds;
 pub(super) mod builtins;
 mod graph;
 pub(super) mod names;

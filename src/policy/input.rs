@@ -26,16 +26,21 @@ pub(super) struct Input {
 impl Input {
     pub(super) fn of(question: &Question) -> Self {
         let Question { execution, context, now, .. } = question;
-        let mut members = subject_members(execution);
-        members.push(member("context", context_of(context)));
-        members.push(member("time", time_of(*now)));
-        Self::from_tree(object(members))
+        Self::from_tree(input_of(execution, context, *now))
     }
 
     pub(super) fn from_tree(tree: Json) -> Self {
         let bytes = Bytes::from(canonical_bytes(&tree));
         Self { tree, bytes }
     }
+}
+
+/// The whole input: what the request determines, what is true, and when it is asked.
+pub fn input_of(execution: &ExecutionRequest, context: &Context, now: WallTime) -> Json {
+    let mut members = subject_members(execution);
+    members.push(member("context", context_of(context)));
+    members.push(member("time", time_of(now)));
+    object(members)
 }
 
 /// What the request alone determines of the input: everything but `context` and `time`.

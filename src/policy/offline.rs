@@ -6,9 +6,13 @@
 use std::num::NonZeroUsize;
 
 use super::bundle::Bundle;
+use super::check::names::World;
+use super::convert;
 use super::evaluate::{Finding, evaluate};
+use super::explain::{Explainer, SetTrace, Values};
 use super::fault::BundleError;
 use super::pdp::{Active, Settings, no_package};
+use super::syntax::Parsed;
 use crate::canonical::json::{self, Bounds};
 use crate::limits;
 use crate::model::{Json, PackageName};
@@ -39,6 +43,26 @@ impl Offline {
             Some(sets) => evaluate(engine, sets, input, self.steps_max),
             None => no_package(package),
         }
+    }
+
+    /// Why each set of the package holds what it holds, and nothing else: all its rules, in precedence. On the caller's
+    /// stack, as [`Self::find`]. Empty if the bundle has no such package.
+    pub fn explain(&self, copy: usize, package: &PackageName, input: &Json, values: Values) -> Vec<SetTrace> {
+        let engine = self.active.engines.get(copy).expect("the caller has no more threads than copies");
+        let Some(sets) = self.active.bundle.sets(package) else { return Vec::new() };
+        let sources = self.active.bundle.sources();
+        // What was loaded parses.
+        let modules: Vec<Parsed> =
+            sources.policies.iter().filter_map(|file| Parsed::parse(file).ok()).collect();
+        let data = sources.data_document();
+        let world = World::new(&modules, &sources.data, &data);
+        let input = convert::value_of(input);
+        let explainer = Explainer::new(&modules, world, engine, input, values, self.steps_max);
+        let each = sets.iter().map(|(set, path)| SetTrace {
+            set: set.name(),
+            trace: explainer.rule(path.strip_prefix("data.").unwrap_or(path)),
+        });
+        each.collect()
     }
 }
 

@@ -165,7 +165,7 @@ fn directory(files: Files) -> Result<Vec<(String, Vec<u8>)>, BundleError> {
 }
 
 /// Of a `data.json` at the root: one document each.
-fn members(bytes: &[u8]) -> Result<Vec<(String, Vec<u8>)>, String> {
+pub(super) fn members(bytes: &[u8]) -> Result<Vec<(String, Vec<u8>)>, String> {
     let document = object(bytes, limits::POLICY_DATA_VALUES_MAX)?;
     let members = document.members().iter();
     Ok(members.map(|(name, value)| (format!("{name}.json"), json::write(value))).collect())

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::fault::{BundleError, Fault};
+use super::opa;
 use crate::canonical::json::{self, Bounds};
 use crate::limits;
 use crate::model::{Digest, Digester, Json};
@@ -58,13 +59,80 @@ pub struct Sources {
 impl Sources {
     /// Reads a directory and everything below it.
     pub fn read(root: &Path) -> Result<Self, BundleError> {
-        let mut found = Found::default();
-        match fs::canonicalize(root) {
-            Ok(real) => found.directory(&real, &real, 0),
-            Err(e) => found.fault("", "unreadable", format!("{} cannot be read: {e}", root.display())),
+        Self::from_files(Found::all(root)?)
+    }
+
+    /// What a person names, to be tested together: directories, bundles (`.tar.gz`, whoever signed them) and single Rego
+    /// files. `data.json` of a directory is the document of its place, as OPA has it. Of several paths, a file's name
+    /// begins with its path.
+    pub fn read_all(paths: &[PathBuf]) -> Result<Self, BundleError> {
+        let mut all = Self { policies: Vec::new(), tests: Vec::new(), data: Vec::new(), roots: None };
+        let mut faults = Vec::new();
+        for path in paths {
+            let read = match (path.is_dir(), path.extension().is_some_and(|e| e == "rego")) {
+                (true, _) => Self::read_as_opa(path),
+                (false, true) => single(path).and_then(|file| Self::from_files([file])),
+                (false, false) => opa::read_archive(path)
+                    .and_then(|bytes| opa::Packaged::read(&bytes, &[], opa::Signatures::Shown))
+                    .map(|packaged| packaged.sources),
+            };
+            let mut read = match read {
+                Ok(read) => read,
+                Err(error) => {
+                    faults.extend_from_slice(error.faults());
+                    continue;
+                }
+            };
+            if paths.len() > 1 && path.is_dir() {
+                let parts = path.components().filter_map(|part| match part {
+                    std::path::Component::Normal(part) => part.to_str(),
+                    _ => None,
+                });
+                let before = parts.collect::<Vec<_>>().join("/");
+                for file in read.policies.iter_mut().chain(&mut read.tests) {
+                    file.name = format!("{before}/{}", file.name).into();
+                }
+            }
+            all.policies.append(&mut read.policies);
+            all.tests.append(&mut read.tests);
+            all.data.append(&mut read.data);
         }
-        BundleError::unless_none(found.faults)?;
-        Self::from_files(found.files)
+        for files in [&mut all.policies, &mut all.tests] {
+            files.sort_by(|a, b| a.name.cmp(&b.name));
+            if let Some(pair) = files.windows(2).find(|pair| pair[0].name == pair[1].name) {
+                faults.push(Fault::of_file(&pair[0].name, "named_twice", "is among the files twice".into()));
+            }
+        }
+        faults.extend(nested_documents(&all.data));
+        BundleError::unless_none(faults)?;
+        Ok(all)
+    }
+
+    /// One directory or bundle, as a gateway reads it.
+    pub fn read_bundle(path: &Path) -> Result<Self, BundleError> {
+        if path.is_dir() {
+            return Self::read(path);
+        }
+        let bytes = opa::read_archive(path)?;
+        Ok(opa::Packaged::read(&bytes, &[], opa::Signatures::Shown)?.sources)
+    }
+
+    fn read_as_opa(root: &Path) -> Result<Self, BundleError> {
+        let found = Found::all(root)?;
+        let mut files = Vec::new();
+        for (name, bytes) in found {
+            match name.strip_suffix("data.json") {
+                Some("") => match opa::members(&bytes) {
+                    Ok(members) => files.extend(members),
+                    Err(why) => return Err(Fault::of_file(&name.into(), "data_invalid", why).into()),
+                },
+                Some(place) if place.ends_with('/') => {
+                    files.push((format!("{}.json", place.trim_end_matches('/')), bytes));
+                }
+                Some(_) | None => files.push((name, bytes)),
+            }
+        }
+        Self::from_files(files)
     }
 
     /// The same from memory: names relative to the root, with `/`.
@@ -169,6 +237,16 @@ struct Found {
 }
 
 impl Found {
+    fn all(root: &Path) -> Result<Vec<(String, Vec<u8>)>, BundleError> {
+        let mut found = Self::default();
+        match fs::canonicalize(root) {
+            Ok(real) => found.directory(&real, &real, 0),
+            Err(e) => found.fault("", "unreadable", format!("{} cannot be read: {e}", root.display())),
+        }
+        BundleError::unless_none(found.faults)?;
+        Ok(found.files)
+    }
+
     fn fault(&mut self, name: &str, rule: &'static str, message: String) {
         self.faults.push(Fault::of_file(&name.into(), rule, message));
     }
@@ -236,6 +314,16 @@ fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(limits::POLICY_FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+/// A file that stands alone, by its own name.
+fn single(path: &Path) -> Result<(String, Vec<u8>), BundleError> {
+    let unreadable =
+        |why: String| BundleError::from(Fault::of_bundle("unreadable", format!("{} {why}", path.display())));
+    let name = path.file_name().and_then(|name| name.to_str());
+    let name = name.ok_or_else(|| unreadable("has no name that is UTF-8".into()))?;
+    let bytes = read_bounded(path).map_err(|e| unreadable(format!("cannot be read: {e}")))?;
+    Ok((name.to_owned(), bytes))
 }
 
 fn name_of(root: &Path, path: &Path) -> Option<String> {

@@ -197,6 +197,27 @@ impl Parsed {
         self.file.text.get(span.start as usize..span.end as usize).unwrap_or_default()
     }
 
+    /// From where to where a statement or a rule stands, in bytes. The engine's spans leave the quotes of a text out, also
+    /// where it is the first or the last of a statement; nothing else can stand directly beside one.
+    pub(super) fn extent(&self, span: Span) -> (usize, usize) {
+        let text = self.file.text.as_bytes();
+        let (mut start, mut end) = (span.start as usize, span.end as usize);
+        let is_quote = |at: usize| matches!(text.get(at), Some(b'"' | b'`'));
+        if start > 0 && is_quote(start - 1) {
+            start -= 1;
+        }
+        if is_quote(end) {
+            end += 1;
+        }
+        (start, end)
+    }
+
+    /// The text of a statement or a rule.
+    pub(super) fn whole(&self, span: Span) -> &str {
+        let (start, end) = self.extent(span);
+        self.file.text.get(start..end).unwrap_or_default()
+    }
+
     /// Where a span begins and ends on its line, in characters from 1; the engine counts a tab as four.
     pub(super) fn columns(&self, span: Span) -> (u32, u32) {
         let before = self.file.text.get(..span.start as usize).unwrap_or_default();

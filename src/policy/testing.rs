@@ -1,124 +1,381 @@
-//! Runs the `test_*` rules of a bundle's `*_test.rego` files.
+//! Runs the `test_...` rules of Rego files, as `opa test` does.
 //!
-//! A test passes if its rule is `true`, nothing else. The engine is the one that decides (strict, bounded in
-//! steps); test files may use `with`, and add rules to packages, because they are never part of a bundle.
+//! In: sources, and which of their rules are tests. Out: a [`TestReport`]. A test passes if its rule is `true`, or, if its
+//! head has a name for each case (`test_limit[note] if { some note, tc in {...}; ... }`), if every case is. A rule
+//! `todo_test_...` is skipped. The engine is the one that decides (strict, bounded in steps), each test on a copy of its
+//! own. Loading a bundle, `policy build` and `policy test` all come here: there is no second runner.
+//!
+//! Test files may use `with`, and add rules to packages, because they are never part of a bundle; what takes the process
+//! with it is refused in them too ([`bounds`](super::check::bounds)).
 
-use std::collections::BTreeSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+mod cases;
+mod coverage;
+
+use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
+use regex::Regex;
 use regorus::{Engine, Value};
 
-use super::check::package_of;
+use super::check::names::World;
+use super::check::{bounds, package_of};
+use super::explain::{At, Explainer, Failure, RuleTrace, Values};
 use super::fault::{BundleError, Fault};
-use super::source::Sources;
-use super::syntax::{self, Parsed};
+use super::source::{RegoFile, Sources};
+use super::syntax::{self, Parsed, Rule, RuleHead};
 use super::{convert, engine, lexical};
+use crate::clock::Clock;
 use crate::limits;
 
-/// What became of each test, by name (`package.rule`).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub use coverage::{Coverage, FileCoverage, LineRange, ranges};
+
+/// Which files may hold tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TestsIn {
+    /// `*_test.rego`, as a gateway has it: in any other file a rule decides, whatever it is called.
+    TestFiles,
+    /// Every file, as `opa test` has it.
+    EveryFile,
+}
+
+/// What to run, and what to find out.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Only tests whose full name (`data.gateway.payments_test.test_limit`) it matches.
+    pub run: Option<Regex>,
+    pub threads: NonZeroUsize,
+    /// Say which expression of a failing test failed, with values.
+    pub explain: bool,
+    pub coverage: bool,
+    /// For durations; without it they are zero.
+    pub clock: Option<Clock>,
+}
+
+impl Options {
+    /// Every test, one after the other, and no more than whether they pass.
+    pub fn plain() -> Self {
+        Self { run: None, threads: NonZeroUsize::MIN, explain: false, coverage: false, clock: None }
+    }
+}
+
+/// Everything that was run, in the order of files and lines.
+#[derive(Debug, Default)]
 pub struct TestReport {
-    pub passed: Vec<String>,
+    pub results: Vec<TestResult>,
+    pub coverage: Option<Coverage>,
+}
+
+#[derive(Clone, Debug)]
+pub struct TestResult {
+    /// `gateway.payments_test`.
+    pub package: String,
+    pub name: String,
+    pub at: At,
+    pub outcome: Outcome,
+    /// Of a test with a name for each case, by name.
+    pub cases: Vec<Case>,
+    pub duration: Duration,
+    /// What it printed.
+    pub output: Vec<String>,
+    /// Why it failed.
+    pub assertion: Option<RuleTrace>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Passed,
     /// With what the rule gave instead of `true`.
-    pub failed: Vec<(String, String)>,
+    Failed(String),
+    /// Not evaluated to the end.
+    Error(String),
+    /// A `todo_test_...`.
+    Skipped,
 }
 
-/// `Err` if the files do not parse, or if there is no test: a run that proves nothing is not a success.
-pub fn run(sources: &Sources) -> Result<TestReport, BundleError> {
-    let spawned = thread::scope(|scope| {
-        thread::Builder::new()
-            .name("policy-test".into())
-            .stack_size(limits::EVALUATION_STACK_BYTES)
-            .spawn_scoped(scope, || run_here(sources))
-            .map(|thread| thread.join())
-    });
-    match spawned {
-        Ok(Ok(report)) => report,
-        Ok(Err(_)) => {
-            Err(Fault::of_bundle("engine_panicked", "the engine panicked on a test file".into()).into())
+#[derive(Clone, Debug, PartialEq)]
+pub struct Case {
+    /// As it was bound: parts are joined with `/`.
+    pub name: String,
+    pub passed: bool,
+    /// Why it does not pass.
+    pub failure: Option<Failure>,
+}
+
+/// How many came out how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub passed: usize,
+    pub failed: usize,
+    pub errors: usize,
+    pub skipped: usize,
+}
+
+impl TestReport {
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for result in &self.results {
+            match result.outcome {
+                Outcome::Passed => counts.passed += 1,
+                Outcome::Failed(_) => counts.failed += 1,
+                Outcome::Error(_) => counts.errors += 1,
+                Outcome::Skipped => counts.skipped += 1,
+            }
         }
-        Err(e) => Err(Fault::of_bundle("no_thread", format!("no thread to test on: {e}")).into()),
+        counts
+    }
+
+    /// Those that do not pass and were not skipped, by full name, with what they gave instead.
+    pub fn failures(&self) -> impl Iterator<Item = (String, &str)> {
+        self.results.iter().filter_map(|result| match &result.outcome {
+            Outcome::Failed(why) | Outcome::Error(why) => Some((result.full_name(), why.as_str())),
+            Outcome::Passed | Outcome::Skipped => None,
+        })
     }
 }
 
-fn run_here(sources: &Sources) -> Result<TestReport, BundleError> {
-    let files = || sources.policies.iter().chain(&sources.tests);
-    BundleError::unless_none(files().flat_map(lexical::faults).collect())?;
-    let mut pristine = engine::strict();
-    let mut tests = BTreeSet::new();
-    for file in files() {
-        pristine
-            .add_policy(file.name.to_string(), file.text.to_string())
-            .map_err(|e| syntax::engine_fault(&[file], "syntax", &e.to_string()))?;
+impl TestResult {
+    /// `gateway.payments_test.test_limit`.
+    pub fn full_name(&self) -> String {
+        format!("{}.{}", self.package, self.name)
     }
-    for file in &sources.tests {
-        let parsed = Parsed::parse(file)?;
-        let Some(package) = package_of(&parsed) else { continue };
-        let rules =
-            parsed.module.rules.iter().map(|rule| rule.name()).filter(|name| name.starts_with("test_"));
-        tests.extend(rules.map(|name| format!("{package}.{name}")));
-    }
-    pristine
-        .add_data(convert::value_of(&sources.data_document()))
-        .map_err(|e| Fault::of_bundle("data_invalid", e.to_string()))?;
-    if tests.is_empty() {
-        let message = "there is no `test_...` rule in any `*_test.rego` file";
-        return Err(Fault::of_bundle("no_tests", message.into()).into());
-    }
-    let mut report = TestReport::default();
-    for test in tests {
-        match outcome(&pristine, &test) {
-            Ok(()) => report.passed.push(test),
-            Err(why) => report.failed.push((test, why)),
+}
+
+/// `Err` if the files do not parse, if a test file calls what may not be called, or if there is no test: a run that
+/// proves nothing is not a success. Blocks.
+pub fn run(sources: &Sources, tests_in: TestsIn, options: &Options) -> Result<TestReport, BundleError> {
+    engine::on_a_large_stack("policy-test", || {
+        let suite = Suite::load(sources, tests_in)?;
+        let chosen = suite.chosen(options);
+        if chosen.is_empty() {
+            let message = match &options.run {
+                Some(run) => format!("no test's name matches `{run}`"),
+                None => "there is no `test_...` rule in any file that may hold tests".into(),
+            };
+            return Err(Fault::of_bundle("no_tests", message).into());
         }
-    }
-    Ok(report)
+        let results = suite.each(&chosen, options)?;
+        let coverage = match options.coverage {
+            true => Some(coverage::measure(&suite, sources, &results)?),
+            false => None,
+        };
+        Ok(TestReport { results, coverage })
+    })?
 }
 
-fn outcome(pristine: &Engine, test: &str) -> Result<(), String> {
+/// A rule that is a test.
+struct Test {
+    package: String,
+    name: String,
+    at: At,
+    is_todo: bool,
+}
+
+impl Test {
+    fn path(&self) -> String {
+        format!("data.{}.{}", self.package, self.name)
+    }
+}
+
+/// Parsed and bounded files, in an engine that is ready.
+struct Suite {
+    modules: Vec<Parsed>,
+    pristine: Engine,
+    tests: Vec<Test>,
+    sources: Sources,
+}
+
+impl Suite {
+    fn load(sources: &Sources, tests_in: TestsIn) -> Result<Self, BundleError> {
+        let files: Vec<&RegoFile> = sources.policies.iter().chain(&sources.tests).collect();
+        BundleError::unless_none(files.iter().flat_map(|file| lexical::faults(file)).collect())?;
+        let (mut modules, mut faults) = (Vec::new(), Vec::new());
+        for file in &files {
+            match Parsed::parse(file) {
+                Ok(parsed) => modules.push(parsed),
+                Err(fault) => faults.push(fault),
+            }
+        }
+        BundleError::unless_none(faults)?;
+        BundleError::unless_none(test_faults(&modules, sources, |_| true))?;
+        let pristine = prepared(files.iter().map(|file| (&*file.name, &*file.text)), sources)
+            .map_err(|e| syntax::engine_fault(&files, "syntax", &e.to_string()))?;
+        let is_held = |parsed: &&Parsed| match tests_in {
+            TestsIn::EveryFile => true,
+            TestsIn::TestFiles => sources.tests.iter().any(|file| file.name == parsed.file.name),
+        };
+        let mut tests: Vec<Test> = Vec::new();
+        for parsed in modules.iter().filter(is_held) {
+            let Some(package) = package_of(parsed) else { continue };
+            for rule in parsed.module.rules.iter().filter(|rule| is_test(rule)) {
+                let name = rule.name();
+                if tests.iter().any(|known| known.package == package && known.name == name) {
+                    continue;
+                }
+                let is_todo = name.starts_with("todo_");
+                let column = parsed.columns(rule.span()).0;
+                let at = At { file: parsed.file.name.clone(), line: rule.span().line, column };
+                tests.push(Test { package: package.clone(), name: name.to_owned(), at, is_todo });
+            }
+        }
+        tests.sort_by(|a, b| a.at.cmp(&b.at));
+        Ok(Self { modules, pristine, tests, sources: sources.clone() })
+    }
+
+    fn chosen(&self, options: &Options) -> Vec<&Test> {
+        let is_chosen = |test: &&Test| options.run.as_ref().is_none_or(|run| run.is_match(&test.path()));
+        self.tests.iter().filter(is_chosen).collect()
+    }
+
+    /// Each on a copy of the engine, in parallel; in the order of the tests.
+    fn each(&self, chosen: &[&Test], options: &Options) -> Result<Vec<TestResult>, BundleError> {
+        let next = AtomicUsize::new(0);
+        let threads = options.threads.get().min(chosen.len()).max(1);
+        let work = || {
+            // Two threads that share an engine's parts pay for it in reference counts.
+            let mut done = Vec::new();
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                let Some(test) = chosen.get(number) else { return done };
+                done.push((number, self.run(test, options)));
+            }
+        };
+        let mut results = thread::scope(|scope| {
+            let mut workers = Vec::new();
+            for number in 0..threads {
+                let builder = thread::Builder::new()
+                    .name(format!("policy-test-{number}"))
+                    .stack_size(limits::EVALUATION_STACK_BYTES);
+                let worker = builder.spawn_scoped(scope, work);
+                workers.push(
+                    worker
+                        .map_err(|e| Fault::of_bundle("no_thread", format!("no thread to test on: {e}")))?,
+                );
+            }
+            let mut results = Vec::new();
+            for worker in workers {
+                results.extend(worker.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            }
+            Ok::<_, BundleError>(results)
+        })?;
+        results.sort_by_key(|(number, _)| *number);
+        Ok(results.into_iter().map(|(_, result)| result).collect())
+    }
+
+    fn run(&self, test: &Test, options: &Options) -> TestResult {
+        let start = options.clock.as_ref().map(Clock::monotonic);
+        let mut result = TestResult {
+            package: test.package.clone(),
+            name: test.name.clone(),
+            at: test.at.clone(),
+            outcome: Outcome::Skipped,
+            cases: Vec::new(),
+            duration: Duration::ZERO,
+            output: Vec::new(),
+            assertion: None,
+        };
+        if test.is_todo {
+            return result;
+        }
+        let (given, output) = evaluated(&self.pristine, &test.path());
+        result.output = output;
+        result.outcome = match given {
+            Ok(Value::Bool(true)) => Outcome::Passed,
+            Ok(Value::Undefined) => Outcome::Failed("undefined".into()),
+            Ok(Value::Object(members)) => {
+                result.cases = self.cases(test, &Value::Object(members));
+                cases::outcome(&result.cases)
+            }
+            Ok(other) => Outcome::Failed(
+                serde_json::to_string(&other).unwrap_or_else(|_| "a value with no text".into()),
+            ),
+            Err(why) => Outcome::Error(why),
+        };
+        let is_wrong = matches!(result.outcome, Outcome::Failed(_) | Outcome::Error(_));
+        if options.explain && is_wrong && result.cases.is_empty() {
+            result.assertion = Some(self.explainer().rule(&result.full_name()));
+        }
+        if let (Some(start), Some(clock)) = (start, &options.clock) {
+            result.duration = clock.monotonic().since(start);
+        }
+        result
+    }
+
+    fn explainer(&self) -> Explainer<'_> {
+        let world = World::new(&self.modules, &self.sources.data, EMPTY);
+        let input = Value::new_object();
+        let steps = limits::EVALUATION_STEPS_MAX_DEFAULT;
+        Explainer::new(&self.modules, world, &self.pristine, input, Values::All, steps)
+    }
+}
+
+/// `test_...` and `todo_test_...`, no functions.
+fn is_test(rule: &Rule) -> bool {
+    let is_rule = match rule {
+        Rule::Spec { head: RuleHead::Func { .. }, .. } | Rule::Default { .. } => false,
+        Rule::Spec { head: RuleHead::Compr { .. } | RuleHead::Set { .. }, .. } => true,
+    };
+    is_rule && (rule.name().starts_with("test_") || rule.name().starts_with("todo_test_"))
+}
+
+/// What keeps modules from being run as tests; only of the files that `held` names.
+pub(super) fn test_faults(modules: &[Parsed], sources: &Sources, held: impl Fn(&str) -> bool) -> Vec<Fault> {
+    let unnamed = modules.iter().filter(|parsed| held(&parsed.file.name) && package_of(parsed).is_none());
+    let mut faults: Vec<Fault> = unnamed
+        .map(|parsed| {
+            let message = "a package is plain identifiers joined by dots, at most 128 bytes".into();
+            parsed.fault(parsed.module.package.span, "package_name", message)
+        })
+        .collect();
+    let world = World::new(modules, &sources.data, EMPTY);
+    faults.extend(bounds::faults(&world, held));
+    faults
+}
+
+/// Whether a document has a value is not asked here.
+const EMPTY: &crate::model::Json = &crate::model::Json::Null;
+
+fn prepared<'f>(
+    files: impl Iterator<Item = (&'f str, &'f str)>,
+    sources: &Sources,
+) -> Result<Engine, anyhow::Error> {
+    let mut engine = engine::strict();
+    for (name, text) in files {
+        engine.add_policy(name.to_owned(), text.to_owned())?;
+    }
+    engine.add_data(convert::value_of(&sources.data_document()))?;
+    Ok(engine)
+}
+
+/// What a rule gives on an empty input, and what it printed on the way.
+fn evaluated(pristine: &Engine, path: &str) -> (Result<Value, String>, Vec<String>) {
     let evaluated = catch_unwind(AssertUnwindSafe(|| {
         let mut engine = pristine.clone();
         engine::bound(&mut engine, limits::EVALUATION_STEPS_MAX_DEFAULT);
+        engine.set_gather_prints(true);
         engine.set_input(Value::new_object());
-        engine.eval_rule(format!("data.{test}"))
+        let given = engine.eval_rule(path.to_owned());
+        (given, engine.take_prints().unwrap_or_default())
     }));
     match evaluated {
-        Ok(Ok(Value::Bool(true))) => Ok(()),
-        Ok(Ok(Value::Undefined)) => Err("undefined".into()),
-        Ok(Ok(other)) => Err(serde_json::to_string(&other).unwrap_or_else(|_| "a value with no text".into())),
-        Ok(Err(e)) => Err(e.to_string()),
-        Err(_) => Err("the engine panicked".into()),
+        Ok((Ok(value), prints)) => (Ok(value), prints),
+        Ok((Err(e), prints)) if engine::is_step_limit(&e) => {
+            (Err("needs more steps than an evaluation may take".into()), prints)
+        }
+        Ok((Err(e), prints)) => (Err(e.to_string()), prints),
+        Err(_) => (Err("the engine panicked".into()), Vec::new()),
+    }
+}
+
+/// A name that a person can read: a text as it is, anything else as JSON.
+fn name_of(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.to_string(),
+        other => serde_json::to_string(other).unwrap_or_else(|_| "a value with no text".into()),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn report(test: &str) -> Result<TestReport, BundleError> {
-        let files = [("p.rego", "package p\nx := 1 if input.a\n"), ("p_test.rego", test)];
-        let files = files.map(|(name, text)| (name.to_string(), text.as_bytes().to_vec()));
-        run(&Sources::from_files(files).expect("sources"))
-    }
-
-    #[test]
-    fn only_true_passes() {
-        let text = "package p_test\nimport data.p\n\
-            test_true if p.x == 1 with input as {\"a\": 1}\n\
-            test_undefined if p.x == 2 with input as {\"a\": 1}\n\
-            test_number := 3\n\
-            test_error if to_number(\"a\")\n";
-        let report = report(text).expect("report");
-        assert_eq!(report.passed, ["p_test.test_true"]);
-        let failed: Vec<_> = report.failed.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(failed, ["p_test.test_error", "p_test.test_number", "p_test.test_undefined"]);
-        assert_eq!(report.failed[1].1, "3");
-    }
-
-    #[test]
-    fn a_run_without_tests_is_an_error() {
-        let error = report("package p_test\nnot_a_test := true\n").expect_err("no tests");
-        assert_eq!(error.faults()[0].rule, "no_tests");
-    }
-}
+mod tests;

@@ -29,6 +29,7 @@ use super::syntax::{Expr, Parsed, Rule, RuleBody, RuleHead, Span};
 use crate::limits;
 use crate::model::Json;
 use infer::{Env, State, Value};
+pub(super) use infer::{end_of, place_of};
 use input::Route;
 use lattice::{Step, Type};
 

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::report::{About, Difference, Left, Said, WhyNot};
+use super::report::{About, Difference, Explanation, Left, Said, WhyNot};
 use crate::model::entry::DecisionEntry;
-use crate::model::{LeafIndex, PackageName, ReasonCode};
-use crate::policy::{Finding, Offline, read_input};
-use crate::redaction::{Disclosures, Unrestored, reasons_as_written};
+use crate::model::{Json, LeafIndex, PackageName, ReasonCode};
+use crate::policy::{Finding, Offline, Values, read_input};
+use crate::redaction::{Disclosures, Unrestored, marked, reasons_as_written};
 
 /// Everything one evaluation needs, on its way to a thread.
 pub struct Job {
@@ -33,35 +33,60 @@ pub enum Replayed {
 impl Job {
     /// `copy` is the number of the thread.
     pub fn run(self, copy: usize, disclosures: &Disclosures) -> Replayed {
-        let not = |about, why, what| Replayed::Not(Box::new(Left { about, why, what }));
-        let recorded = match read_input(&self.input) {
-            Ok(tree) => tree,
-            Err(what) => return not(self.about, WhyNot::InputUnreadable, what),
+        let judged = match self.judged(disclosures) {
+            Ok(judged) => judged,
+            Err((why, what)) => return Replayed::Not(Box::new(Left { about: self.about, why, what })),
         };
-        let (input, withheld) = match self.is_redacted {
-            // Without redaction `_sd` is a name like any other, which a caller may have sent.
-            false => (recorded, None),
-            true => match disclosures.restore(recorded) {
-                Ok(restored) => (restored.value, Some(restored.withheld)),
-                Err(why @ Unrestored::Missing { .. }) => {
-                    return not(self.about, WhyNot::InputRedacted, why.to_string());
-                }
-                Err(why @ Unrestored::Malformed { .. }) => {
-                    return not(self.about, WhyNot::InputUnreadable, why.to_string());
-                }
-            },
-        };
-        let mut after = said(self.policy.find(copy, &self.package, &input));
-        if let Some(withheld) = withheld {
-            // As the leaf was written: without what could repeat a redacted value.
-            after.reasons = reasons_as_written(&after.reasons, &withheld);
-        }
+        let after = self.said(copy, &judged);
         let by_other_engine = self.is_other_engine;
         if after == self.before {
             return Replayed::Exact { by_other_engine };
         }
         let difference = Box::new(Difference { about: self.about, before: self.before, after });
         Replayed::Differs { difference, by_other_engine }
+    }
+}
+
+/// The input as policy saw it.
+struct Judged {
+    input: Json,
+    /// As the log has it, and what it keeps out; `None`: it keeps nothing out.
+    redacted: Option<(Json, Vec<Json>)>,
+}
+
+impl Job {
+    fn judged(&self, disclosures: &Disclosures) -> Result<Judged, (WhyNot, String)> {
+        let recorded = read_input(&self.input).map_err(|what| (WhyNot::InputUnreadable, what))?;
+        if !self.is_redacted {
+            // Without redaction `_sd` is a name like any other, which a caller may have sent.
+            return Ok(Judged { input: recorded, redacted: None });
+        }
+        let restored = disclosures.restore(recorded.clone()).map_err(|why| match why {
+            Unrestored::Missing { .. } => (WhyNot::InputRedacted, why.to_string()),
+            Unrestored::Malformed { .. } => (WhyNot::InputUnreadable, why.to_string()),
+        })?;
+        Ok(Judged { input: restored.value, redacted: Some((recorded, restored.withheld)) })
+    }
+
+    fn said(&self, copy: usize, judged: &Judged) -> Said {
+        let mut after = said(self.policy.find(copy, &self.package, &judged.input));
+        if let Some((_, withheld)) = &judged.redacted {
+            // As the leaf was written: without what could repeat a redacted value.
+            after.reasons = reasons_as_written(&after.reasons, withheld);
+        }
+        after
+    }
+
+    /// Which rules made the verdict, and what kept the others from it; `None` if it cannot be replayed.
+    pub fn explain(&self, copy: usize, disclosures: &Disclosures) -> Option<Explanation> {
+        let judged = self.judged(disclosures).ok()?;
+        let after = self.said(copy, &judged);
+        let values = match &judged.redacted {
+            None => Values::All,
+            Some((recorded, _)) => Values::Redacted(marked(recorded)),
+        };
+        let sets = self.policy.explain(copy, &self.package, &judged.input, values);
+        Some(Explanation { about: self.about.clone(), before: self.before.clone(), after, sets })
     }
 }
 

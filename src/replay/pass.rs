@@ -332,6 +332,7 @@ impl Finished {
             not_replayed: tally.not_replayed,
             differences: tally.differences,
             left: tally.left,
+            explanations: tally.explanations,
             problems: self.problems.named,
             problem_count: self.problems.count,
             first_failed: self.problems.first,

@@ -11,6 +11,7 @@ use crate::limits;
 use crate::model::{
     ActionName, ActorId, Decision, Digest, LeafIndex, PolicyReason, ReceiptId, SurfaceName, TreeSize,
 };
+use crate::policy::SetTrace;
 use crate::verify::{Check, Problem, escape};
 
 /// Which decision is meant.
@@ -30,6 +31,18 @@ pub struct Said {
     pub reasons: Vec<PolicyReason>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<Arc<str>>,
+}
+
+/// Why a decision came out as it did.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Explanation {
+    #[serde(flatten)]
+    pub about: About,
+    /// As recorded.
+    pub before: Said,
+    /// As evaluated again; what is explained.
+    pub after: Said,
+    pub sets: Vec<SetTrace>,
 }
 
 /// A decision that comes out otherwise.
@@ -140,6 +153,9 @@ pub struct Report {
     pub not_replayed: BTreeMap<WhyNot, u64>,
     pub differences: Vec<Difference>,
     pub left: Vec<Left>,
+    /// Of [`Replayer::explain`](super::Replayer::explain).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub explanations: Vec<Explanation>,
     /// What is wrong with the log itself.
     pub problems: Vec<Problem>,
     /// With those that are not named.
@@ -183,6 +199,7 @@ pub struct Tally {
     pub not_replayed: BTreeMap<WhyNot, u64>,
     pub differences: Vec<Difference>,
     pub left: Vec<Left>,
+    pub explanations: Vec<Explanation>,
 }
 
 impl Tally {
@@ -228,6 +245,8 @@ impl Tally {
         self.left.extend(other.left);
         self.left.sort_by_key(|l| l.about.index);
         self.left.truncate(limits::REPLAY_NAMED_MAX);
+        self.explanations.extend(other.explanations);
+        self.explanations.sort_by_key(|e| e.about.index);
         self
     }
 

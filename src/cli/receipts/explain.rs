@@ -4,18 +4,15 @@
 //! is marked as redacted, and not guessed.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
 
 use interlock::model::entry::{AttestedBy, DecisionEntry, EvaluationStatus, Mode, OutcomeEntry, SettledAs};
-use interlock::model::{
-    DIGESTS, Decision, Digest, ELEMENT, Json, Object, OutcomeStatus, PolicyReason, ReadItem, Settled,
-};
+use interlock::model::{Decision, Digest, Json, Object, OutcomeStatus, PolicyReason, ReadItem, Settled};
+use interlock::redaction::{REDACTED, marked};
 use interlock::verify::escape;
 
 use super::super::operate::show::{indent, items, member, text, written};
 use super::story::{At, Other, Restricted, Story};
 
-const REDACTED: &str = "(redacted)";
 /// Characters of a fact, or of a kept body, that are shown.
 const VALUE_CHARS_MAX: usize = 2_000;
 
@@ -309,31 +306,6 @@ fn is_empty(value: &Json) -> bool {
 /// A string without JSON's quotes.
 fn plain(value: &Json) -> String {
     value.as_str().map_or_else(|| written(value), str::to_owned)
-}
-
-/// With people's words where digests stand for what was kept out.
-fn marked(value: &Json) -> Json {
-    match value {
-        Json::Array(items) => Json::Array(items.iter().map(marked).collect()),
-        Json::Object(object) => match object.members() {
-            [(name, Json::String(_))] if &**name == ELEMENT => Json::string(REDACTED),
-            members => {
-                let each = members.iter().map(|(name, value)| match value {
-                    Json::Array(digests) if &**name == DIGESTS => {
-                        let count = match digests.len() {
-                            1 => "1 member".to_owned(),
-                            n => format!("{n} members"),
-                        };
-                        (Arc::from(REDACTED), Json::string(&count))
-                    }
-                    value => (name.clone(), marked(value)),
-                });
-                // A caller's own member may be called so; then the digests stay as they are.
-                Object::new(each.collect()).map_or_else(|_| value.clone(), Json::Object)
-            }
-        },
-        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => value.clone(),
-    }
 }
 
 fn cut(text: &str) -> String {

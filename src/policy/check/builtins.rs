@@ -1,4 +1,4 @@
-//! The builtins a policy may call, by name. What is not listed is refused, so a new engine version cannot
+//! The builtins a policy may call, by name, and those a test may. What is not listed is refused, so a new engine version cannot
 //! bring one in unseen.
 
 use super::super::syntax::Expr;
@@ -169,6 +169,33 @@ pub(super) fn refusal(name: &str, arguments: &[Expr]) -> Option<(&'static str, S
         "builtin_unknown",
         format!("`{name}` is neither a function of this bundle nor a builtin that is allowed here"),
     ))
+}
+
+/// Whether this engine has it at all.
+pub(super) fn is_in_the_engine(name: &str) -> bool {
+    name == "print" || regorus::unstable::BUILTINS.contains_key(name)
+}
+
+/// Why this call is refused even where nothing is decided: it may end the process, or reach out of it.
+pub(super) fn refusal_in_a_test(name: &str, arguments: &[Expr]) -> Option<(&'static str, String)> {
+    if !is_in_the_engine(name) {
+        let message =
+            format!("`{name}` is neither a function of these files nor a builtin that the engine has");
+        return Some(("builtin_unknown", message));
+    }
+    match name {
+        "numbers.range" | "numbers.range_step" | "sprintf" | "bits.lsh" | "bits.rsh" => {
+            let why = constrained(name, arguments).err()?;
+            Some(("builtin_unbounded", format!("`{name}`: {why}")))
+        }
+        "net.cidr_expand" | "graph.reachable" | "graph.reachable_paths" => {
+            Some(("builtin_unbounded", format!("`{name}`: one call has no bound")))
+        }
+        "http.send" | "net.lookup_ip_addr" | "opa.runtime" => {
+            Some(("builtin_refused", format!("`{name}` is refused: a test rests on its files alone")))
+        }
+        _ => None,
+    }
 }
 
 const RANGE_MAX: i64 = 10_000;

@@ -371,7 +371,7 @@ pub(super) fn counted(arguments: usize) -> String {
 }
 
 /// Where an expression begins; the span of a reference covers its last step only.
-pub(super) fn place_of(expr: &Expr) -> Span {
+pub(in crate::policy) fn place_of(expr: &Expr) -> Span {
     let first = match expr {
         Expr::RefDot { .. } | Expr::RefBrack { .. } => unfolded(expr).0,
         Expr::Call { fcn, .. } => fcn,
@@ -392,7 +392,7 @@ pub(super) fn quoted(span: Span) -> Span {
     Span { start: span.start.saturating_sub(1), col: span.col.saturating_sub(1), end: span.end + 1, ..span }
 }
 
-pub(super) fn end_of(expr: &Expr) -> u32 {
+pub(in crate::policy) fn end_of(expr: &Expr) -> u32 {
     let own = match expr {
         Expr::String { span, .. } | Expr::RawString { span, .. } => span.end + 1,
         _ => expr.span().end,
