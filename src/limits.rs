@@ -511,6 +511,8 @@ pub const REPLAY_BUNDLES_MAX: usize = 8;
 pub const REPLAY_BATCH_DECISIONS_MAX: usize = 64;
 /// A batch takes no more decisions once their inputs are this large.
 pub const REPLAY_BATCH_BYTES_MAX: usize = 1024 * 1024;
+/// Actors named for one change, of all that it concerns.
+pub const DIFF_ACTORS_MAX: usize = 1_000;
 pub const REPLAY_THREADS_MAX: usize = 256;
 /// A request body's depth, and what stands around it in the policy input.
 pub const REPLAY_INPUT_DEPTH_MAX: usize = JSON_DEPTH_MAX + 16;

@@ -12,19 +12,21 @@
 //! replayed; 10, 11, 12, 15 as `verify` has them; 17 some differ. Of several, the log's own come first, then 17.
 
 mod bundles;
+mod diff;
 mod judge;
 mod pass;
 mod records;
 mod report;
 
 use std::io;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::panic::resume_unwind;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 pub use crate::redaction::{Disclosures, InvalidDisclosure};
+pub use diff::{Amount, Changed, Comparison, Gate, Group, Measure, NoAmounts, Place, Sum};
 pub use report::{About, Change, Difference, Explanation, Left, Report, Said, WhyNot};
 
 use crate::limits;
@@ -32,7 +34,8 @@ use crate::merkle::trust::Trust;
 use crate::model::{LeafIndex, ReceiptId, TreeSize};
 use crate::policy::{Bundle, BundleError, Offline};
 use crate::verify::Source;
-use judge::Job;
+use diff::Groups;
+use judge::{Job, Replayed};
 use pass::Pass;
 use report::Tally;
 
@@ -46,6 +49,26 @@ pub enum Selection {
         from: LeafIndex,
         to: LeafIndex,
     },
+    /// About one in so many of them, by the random bits of their ids: the same ones each time.
+    Sampled {
+        from: LeafIndex,
+        to: LeafIndex,
+        one_in: NonZeroU64,
+    },
+}
+
+impl Selection {
+    fn takes(self, index: LeafIndex, id: ReceiptId) -> bool {
+        match self {
+            Self::All => true,
+            Self::Receipt(receipt) => id == receipt,
+            Self::Entries { from, to } => (from..=to).contains(&index),
+            Self::Sampled { from, to, one_in } => {
+                let (_, random) = id.as_bytes().split_last_chunk().expect("an id has sixteen bytes");
+                (from..=to).contains(&index) && u64::from_be_bytes(*random) % one_in == 0
+            }
+        }
+    }
 }
 
 /// By which policy.
@@ -98,21 +121,34 @@ impl Replayer {
         source: &S,
         progress: impl FnMut(Progress),
     ) -> Result<Report, ReplayError> {
-        self.each(source, progress, false)
+        self.each(source, progress, Besides::Nothing).map(|(report, _)| report)
+    }
+
+    /// The same, and counts what differs. Under another bundle, that is what the bundle would change.
+    pub fn compare<S: Source + ?Sized>(
+        self,
+        source: &S,
+        measure: &dyn Measure,
+        progress: impl FnMut(Progress),
+    ) -> Result<Comparison, ReplayError> {
+        let (report, groups) = self.each(source, progress, Besides::Measure(measure))?;
+        // Of a log that is not what was signed nothing is said.
+        let groups = if report.signed_size.is_some() { groups.into_list() } else { Vec::new() };
+        Ok(Comparison { report, groups })
     }
 
     /// The same, and says of every decision which rules made it and what kept the others from it. For one receipt: it
     /// asks the engine many times about each.
     pub fn explain<S: Source + ?Sized>(self, source: &S) -> Result<Report, ReplayError> {
-        self.each(source, |_| {}, true)
+        self.each(source, |_| {}, Besides::Explain).map(|(report, _)| report)
     }
 
     fn each<S: Source + ?Sized>(
         self,
         source: &S,
         mut progress: impl FnMut(Progress),
-        explains: bool,
-    ) -> Result<Report, ReplayError> {
+        besides: Besides<'_>,
+    ) -> Result<(Report, Groups), ReplayError> {
         let Self { trust, selection, under, disclosures, accept_engine, threads } = self;
         let threads = threads.min(THREADS_MAX);
         let given = match under {
@@ -129,7 +165,7 @@ impl Replayer {
                 let worker = thread::Builder::new()
                     .name(format!("replay-{copy}"))
                     .stack_size(limits::EVALUATION_STACK_BYTES)
-                    .spawn_scoped(scope, move || serve(copy, &waiting, disclosures, explains));
+                    .spawn_scoped(scope, move || serve(copy, &waiting, disclosures, besides));
                 match worker {
                     Ok(worker) => workers.push(worker),
                     // The threads there are end with their channel.
@@ -145,8 +181,8 @@ impl Replayer {
                 Ok(tally) => tally,
                 Err(panic) => resume_unwind(panic),
             });
-            let tallies: Vec<Tally> = tallies.collect();
-            Ok(pass?.report(tallies))
+            let (tallies, groups): (Vec<Tally>, Vec<Groups>) = tallies.unzip();
+            Ok((pass?.report(tallies), groups.into_iter().fold(Groups::default(), Groups::merge)))
         })
     }
 }
@@ -154,23 +190,42 @@ impl Replayer {
 const THREADS_MAX: NonZeroUsize =
     NonZeroUsize::new(limits::REPLAY_THREADS_MAX).expect("the bound is not zero");
 
+/// What is wanted of each decision, other than whether it comes out again.
+#[derive(Clone, Copy)]
+enum Besides<'m> {
+    Nothing,
+    Explain,
+    Measure(&'m dyn Measure),
+}
+
 /// A thread: evaluates batches until no more come.
 fn serve(
     copy: usize,
     waiting: &Mutex<Receiver<Vec<Job>>>,
     disclosures: &Disclosures,
-    explains: bool,
-) -> Tally {
-    let mut tally = Tally::default();
+    besides: Besides<'_>,
+) -> (Tally, Groups) {
+    let (mut tally, mut groups) = (Tally::default(), Groups::default());
     loop {
         // The lock is held while waiting: the others wait for it instead of for a batch.
         let batch = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(batch) = batch else { return tally };
+        let Ok(batch) = batch else { return (tally, groups) };
         for job in batch {
-            if explains {
-                tally.explanations.extend(job.explain(copy, disclosures));
-            }
-            tally.add(job.run(copy, disclosures));
+            let replayed = match besides {
+                Besides::Nothing => job.run(copy, disclosures),
+                Besides::Explain => {
+                    tally.explanations.extend(job.explain(copy, disclosures));
+                    job.run(copy, disclosures)
+                }
+                Besides::Measure(measure) => {
+                    let (replayed, input) = job.run_and_keep(copy, disclosures);
+                    if let (Replayed::Differs { difference, .. }, Some(input)) = (&replayed, input) {
+                        groups.add(difference, &measure.amounts(&input));
+                    }
+                    replayed
+                }
+            };
+            tally.add(replayed);
         }
     }
 }

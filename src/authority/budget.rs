@@ -38,6 +38,18 @@ pub struct BudgetRule {
 }
 
 impl BudgetRule {
+    /// What a request with this policy input draws; `None` if nothing can be drawn, or another action draws.
+    pub fn amount_of(&self, input: &Json) -> Option<Decimal> {
+        let action = input.as_object().and_then(|object| object.member("action")).and_then(Json::as_str)?;
+        if !self.is_of(action) {
+            return None;
+        }
+        match &self.amount {
+            Amount::Fixed(amount) => Some(*amount),
+            Amount::At(pointer) => amount_at(self, pointer, input).ok(),
+        }
+    }
+
     /// Whether requests with this action draw on it.
     pub fn is_of(&self, action: &str) -> bool {
         self.actions.as_ref().is_none_or(|actions| actions.iter().any(|own| own.as_str() == action))

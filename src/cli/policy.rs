@@ -2,6 +2,7 @@
 
 mod bundle;
 mod check;
+mod diff;
 mod eval;
 mod test;
 pub mod trace;
@@ -28,6 +29,8 @@ enum Command {
     Test(test::TestArgs),
     /// Says what policy says to one request, and why, without a gateway
     Eval(eval::EvalArgs),
+    /// Says what another bundle would have said to recorded traffic
+    Diff(diff::DiffArgs),
     /// Checks a directory and makes one file of it, an OPA bundle: the same bytes for the same files
     Build(bundle::BuildArgs),
     /// Signs a bundle again, with another key or version
@@ -43,6 +46,7 @@ pub fn run(args: PolicyArgs) -> anyhow::Result<ExitCode> {
         Command::Check(args) => check::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Eval(args) => eval::run(&args),
+        Command::Diff(args) => diff::run(&args),
         Command::Build(args) => bundle::build(&args),
         Command::Sign(args) => bundle::sign(&args),
         Command::Inspect(args) => bundle::inspect(&args),

@@ -70,7 +70,7 @@ pub fn run(args: &ReplayArgs) -> Result<ExitCode> {
         accept_engine: args.accept_engine,
         threads: available_parallelism().unwrap_or(NonZeroUsize::MIN),
     };
-    let mut shown = Shown { is_shown: stderr().is_terminal(), at: 0 };
+    let mut shown = Shown::new();
     let report = replayer.run(&log, |progress| shown.show(progress)).with_context(cannot_read)?;
     shown.clear();
     if let Some(id) = args.receipt.filter(|_| report.decisions == 0 && report.problem_count == 0) {
@@ -142,7 +142,7 @@ pub fn disclosures(path: &Path) -> Result<Disclosures> {
 }
 
 /// One line that is written over, for whoever watches.
-struct Shown {
+pub struct Shown {
     is_shown: bool,
     /// Leaves read when it was last written.
     at: u64,
@@ -151,7 +151,11 @@ struct Shown {
 impl Shown {
     const EVERY_LEAVES: u64 = 4_096;
 
-    fn show(&mut self, progress: Progress) {
+    pub fn new() -> Self {
+        Self { is_shown: stderr().is_terminal(), at: 0 }
+    }
+
+    pub fn show(&mut self, progress: Progress) {
         if self.is_shown && progress.read.0 >= self.at + Self::EVERY_LEAVES {
             self.at = progress.read.0;
             // A terminal that is gone is no reason to stop.
@@ -159,7 +163,7 @@ impl Shown {
         }
     }
 
-    fn clear(&self) {
+    pub fn clear(&self) {
         if self.at > 0 {
             let _ = write!(stderr(), "\r\u{1b}[K");
         }

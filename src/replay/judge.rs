@@ -33,17 +33,26 @@ pub enum Replayed {
 impl Job {
     /// `copy` is the number of the thread.
     pub fn run(self, copy: usize, disclosures: &Disclosures) -> Replayed {
+        self.run_and_keep(copy, disclosures).0
+    }
+
+    /// The same, with the input as policy saw it, if it was evaluated.
+    pub fn run_and_keep(self, copy: usize, disclosures: &Disclosures) -> (Replayed, Option<Json>) {
         let judged = match self.judged(disclosures) {
             Ok(judged) => judged,
-            Err((why, what)) => return Replayed::Not(Box::new(Left { about: self.about, why, what })),
+            Err((why, what)) => {
+                return (Replayed::Not(Box::new(Left { about: self.about, why, what })), None);
+            }
         };
         let after = self.said(copy, &judged);
         let by_other_engine = self.is_other_engine;
-        if after == self.before {
-            return Replayed::Exact { by_other_engine };
-        }
-        let difference = Box::new(Difference { about: self.about, before: self.before, after });
-        Replayed::Differs { difference, by_other_engine }
+        let replayed = if after == self.before {
+            Replayed::Exact { by_other_engine }
+        } else {
+            let difference = Box::new(Difference { about: self.about, before: self.before, after });
+            Replayed::Differs { difference, by_other_engine }
+        };
+        (replayed, Some(judged.input))
     }
 }
 

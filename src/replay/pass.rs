@@ -185,12 +185,7 @@ impl Pass {
     }
 
     fn decision(&mut self, index: LeafIndex, d: DecisionEntry, records: &Records<'_>, spot: Spot) {
-        let is_selected = match self.selection {
-            Selection::All => true,
-            Selection::Receipt(id) => d.id == id,
-            Selection::Entries { from, to } => (from..=to).contains(&index),
-        };
-        if !is_selected {
+        if !self.selection.takes(index, d.id) {
             return;
         }
         self.decisions += 1;

@@ -179,6 +179,12 @@ impl Report {
         self.exit_code() == 0
     }
 
+    /// Something that a bundle had judged was not judged again, or nothing was.
+    pub(super) fn is_incomplete(&self) -> bool {
+        let not_judged = self.not_replayed.iter().filter(|(why, _)| **why != WhyNot::NotEvaluated);
+        self.exact + self.differ == 0 || not_judged.count() > 0
+    }
+
     pub fn exit_code(&self) -> u8 {
         match self.first_failed {
             Some(check) => check.exit_code(),
@@ -268,6 +274,14 @@ impl Tally {
 /// For people. Everything that comes from the log is escaped.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_head(f)?;
+        self.write_rest(f)
+    }
+}
+
+impl Report {
+    /// Which log, how far it is signed, and by what it was judged.
+    pub(super) fn write_head(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "log        {}", escape(&self.log))?;
         self.keys.iter().try_for_each(|key| writeln!(f, "key        {}", escape(key)))?;
         match self.signed_size {
@@ -277,9 +291,12 @@ impl fmt::Display for Report {
         writeln!(f, "root       {}", self.root)?;
         writeln!(f, "engine     {}", self.engine)?;
         match &self.given_revision {
-            Some(revision) => writeln!(f, "policy     {revision}, given instead of the recorded ones")?,
-            None => writeln!(f, "policy     as recorded, {} activations", self.activations)?,
+            Some(revision) => writeln!(f, "policy     {revision}, given instead of the recorded ones"),
+            None => writeln!(f, "policy     as recorded, {} activations", self.activations),
         }
+    }
+
+    fn write_rest(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "\nreplayed {} of {} decisions exactly", self.exact, self.decisions)?;
         if self.by_other_engine > 0 {
             writeln!(

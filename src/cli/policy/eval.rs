@@ -118,7 +118,7 @@ pub fn run(args: &EvalArgs) -> Result<ExitCode> {
     Ok(if is_permit { ExitCode::SUCCESS } else { ExitCode::from(NOT_PERMITTED) })
 }
 
-fn read_config(file: &Path) -> Result<Config> {
+pub fn read_config(file: &Path) -> Result<Config> {
     let clock = Clock::system();
     let mut surroundings = Surroundings::of_process(&clock);
     surroundings.secrets = SecretsAre::Optional;
