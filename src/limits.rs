@@ -513,6 +513,8 @@ pub const REPLAY_BATCH_DECISIONS_MAX: usize = 64;
 pub const REPLAY_BATCH_BYTES_MAX: usize = 1024 * 1024;
 /// Actors named for one change, of all that it concerns.
 pub const DIFF_ACTORS_MAX: usize = 1_000;
+/// Sums of one change.
+pub const DIFF_SUMS_MAX: usize = 100;
 pub const REPLAY_THREADS_MAX: usize = 256;
 /// A request body's depth, and what stands around it in the policy input.
 pub const REPLAY_INPUT_DEPTH_MAX: usize = JSON_DEPTH_MAX + 16;

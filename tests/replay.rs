@@ -9,18 +9,40 @@ use std::process::{Command, Output};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use interlock::clock::Clock;
 use interlock::merkle::note::Signer;
 use interlock::model::entry::DisclosureDigest;
-use interlock::model::{Decision, LeafIndex, ReasonCode};
-use interlock::policy::{Bundle, ENGINE, Judgment};
-use interlock::replay::{Disclosures, Replayer, Report, Selection, Under, WhyNot};
+use interlock::model::{Decision, Json, LeafIndex, ReasonCode};
+use interlock::policy::{Bundle, ENGINE, Judgment, Pdp};
+use interlock::replay::{
+    Amount, Comparison, Disclosures, Gate, Group, Measure, Place, Replayer, Report, Selection, Under, WhyNot,
+};
 use interlock::verify::{Check, Directory, Verdict, verify_log};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 use crate::ledger_faults::{FIRST_SEGMENT, Key, write};
-use recording::{Ask, Content, Recorder, bundle, charge, generous, mixed, shipped};
+use recording::{Ask, Content, Recorder, bounds, bundle, charge, generous, mixed, shipped};
+
+/// A surface as the recorded requests name it, with a budget.
+const CONFIG: &str = r#"
+log_origin: example.org/log
+ledger: { dir: ./ledger, signing_key: ./log.key }
+policy: { dir: . }
+admin: { listen: 127.0.0.1:0 }
+listeners: [{ name: main, address: 127.0.0.1:0 }]
+api_keys: [{ id: agent-7, prefix: ilk_agent007, sha256: 0000000000000000000000000000000000000000000000000000000000000000 }]
+surfaces:
+  - name: sample
+    listener: main
+    package: gateway.payments
+    identity: { api_key: { headers: [x-api-key] } }
+    upstream: { url: "http://127.0.0.1:9" }
+    budgets: [{ name: day, amount: /request/body/amount, window: { calendar: day, zone: UTC }, unit: cents }]
+    routes:
+      - { action: charge.create, method: POST, path: /v1/charges, body: json }
+"#;
 
 fn replayer(key: &Key) -> Replayer {
     Replayer {
@@ -62,14 +84,18 @@ async fn a_hundred_thousand_mixed_decisions_come_out_exactly_as_recorded() {
     const CALLERS: u64 = 512;
     let (dir, key) = (tempfile::tempdir().expect("a directory"), Key::new());
     let recorder = Recorder::start(dir.path(), &key, shipped()).await;
+    // What another bundle says is asked of it, one request after the other.
+    let other = Pdp::start(generous(), bounds(), Clock::system(), None).expect("threads");
     let mut callers = JoinSet::new();
     for caller in 0..CALLERS {
-        let recorder = recorder.clone();
+        let (recorder, other) = (recorder.clone(), other.clone());
         callers.spawn(async move {
             let mut seen: BTreeMap<String, u64> = BTreeMap::new();
+            let mut changes = Changes::default();
             for n in (caller..DECISIONS).step_by(CALLERS as usize) {
                 let ask = mixed(n);
                 let judgment = recorder.judge(&ask).await;
+                changes.add(&ask, &judgment, &other.judge(ask.question()).await);
                 let verdict = match &judgment {
                     Judgment::Permit(_) => "PERMIT".to_owned(),
                     Judgment::Refusal(r) => match r.evaluation().not_evaluated {
@@ -80,14 +106,17 @@ async fn a_hundred_thousand_mixed_decisions_come_out_exactly_as_recorded() {
                 *seen.entry(format!("{} {verdict}", ask.package)).or_default() += 1;
                 recorder.record(judgment).await;
             }
-            seen
+            (seen, changes)
         });
     }
     let mut seen: BTreeMap<String, u64> = BTreeMap::new();
-    while let Some(counts) = callers.join_next().await {
-        for (what, count) in counts.expect("no panic") {
+    let mut changes = Changes::default();
+    while let Some(of_one) = callers.join_next().await {
+        let (counts, of_one) = of_one.expect("no panic");
+        for (what, count) in counts {
             *seen.entry(what).or_default() += count;
         }
+        changes.merge(of_one);
     }
     recorder.close().await;
     for verdict in ["PERMIT", "DENY", "SILENCE", "ESCALATE", "QUARANTINE"] {
@@ -102,6 +131,136 @@ async fn a_hundred_thousand_mixed_decisions_come_out_exactly_as_recorded() {
     println!("{seen:?}\n{report}");
     assert_eq!((report.decisions, report.exact), (DECISIONS, DECISIONS), "{report}");
     assert!(report.all_exact() && report.problem_count == 0 && report.signed_size == Some(report.size));
+
+    let under_other = Replayer { under: under(generous()), ..replayer(&key) };
+    let log = Directory::open(dir.path()).expect("a log");
+    let comparison = under_other.compare(&log, &ByAmount, |_| {}).expect("readable");
+    println!("{}", comparison.show(0));
+    assert_eq!(Changes::of(&comparison), changes);
+    let permitted = comparison.groups.iter().filter(|group| group.is_new_permit());
+    assert!(permitted.map(|group| group.changed.count).sum::<u64>() > 1_000);
+    assert_eq!(comparison.exit_code(&[Gate::NewPermit]), 18);
+    assert_eq!(comparison.exit_code(&[]), 0);
+}
+
+/// How often which verdict becomes which, with the sum of what is at `amount`.
+#[derive(Debug, Default, PartialEq)]
+struct Changes(BTreeMap<(String, Decision, Decision), (u64, u64)>);
+
+impl Changes {
+    fn add(&mut self, ask: &Ask, before: &Judgment, after: &Judgment) {
+        let said = |judgment: &Judgment| match judgment {
+            Judgment::Permit(permit) => (Decision::Permit, permit.verdict().reasons().to_vec(), None),
+            Judgment::Refusal(refusal) => {
+                let verdict = refusal.verdict();
+                (verdict.decision(), verdict.reasons().to_vec(), refusal.evaluation().not_evaluated)
+            }
+        };
+        let (before, after) = (said(before), said(after));
+        if before == after {
+            return;
+        }
+        let body: Value = serde_json::from_str(&ask.body).expect("JSON");
+        let change = self.0.entry((ask.action.to_owned(), before.0, after.0)).or_default();
+        change.0 += 1;
+        change.1 += body["amount"].as_u64().unwrap_or(0);
+    }
+
+    fn merge(&mut self, other: Self) {
+        for (key, (count, sum)) in other.0 {
+            let change = self.0.entry(key).or_default();
+            *change = (change.0 + count, change.1 + sum);
+        }
+    }
+
+    fn of(comparison: &Comparison) -> Self {
+        let of_group = |group: &Group| {
+            let Place { action, before, after, .. } = &group.place;
+            let sum = group
+                .changed
+                .sums
+                .values()
+                .map(|sum| u64::try_from(sum.total.expect("small")).expect("whole"));
+            ((action.to_string(), *before, *after), (group.changed.count, sum.sum()))
+        };
+        Self(comparison.groups.iter().map(of_group).collect())
+    }
+}
+
+/// The number at `/request/body/amount`.
+#[derive(Debug)]
+struct ByAmount;
+
+impl Measure for ByAmount {
+    fn amounts(&self, input: &Json) -> Vec<Amount> {
+        let member =
+            |json: &Json, name: &str| json.as_object().and_then(|object| object.member(name).cloned());
+        let body = member(input, "request").and_then(|request| member(&request, "body"));
+        let Some(Json::Number(amount)) = body.and_then(|body| member(&body, "amount")) else {
+            return Vec::new();
+        };
+        let amount = amount.as_exact_i64().expect("whole").into();
+        vec![Amount { name: "amount".into(), unit: "cents".into(), amount }]
+    }
+}
+
+#[tokio::test]
+async fn the_program_says_what_a_bundle_would_change_and_its_gates_hold() {
+    let (dir, key) = log_of(&[charge(100, "cus_1"), charge(60_000, "cus_1"), charge(300_000, "cus_2")]).await;
+    let candidate = tempfile::tempdir().expect("a directory");
+    let put = |name: &str, text: &str| {
+        let path = candidate.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a directory")).expect("made");
+        std::fs::write(path, text).expect("written");
+    };
+    // Permits what is not over 100,000, and nothing else is said of anything.
+    put(
+        "payments.rego",
+        "package gateway.payments\n\npermit contains \"small\" if input.request.body.amount <= 100000\n",
+    );
+    let config = candidate.path().join("interlock.yaml");
+    std::fs::write(&config, CONFIG).expect("written");
+    let diff = |more: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_interlock"))
+            .args(["policy", "diff", "--policy"])
+            .arg(candidate.path())
+            .arg("--log")
+            .arg(dir.path())
+            .args(["--key", &key.verifier().to_string()])
+            .args(more)
+            .output()
+            .expect("runs");
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(text).expect("UTF-8"))
+    };
+    let (code, text) = diff(&[]);
+    assert_eq!(code, Some(0), "{text}");
+    for line in [
+        "of 3 decisions 0 stay as they are, 3 differ",
+        "sample/charge.create: 1 newly permitted, DENY to PERMIT\n  + small 1\n  - over_limit 1\n  by agent-7: 1\n",
+        "sample/charge.create: 1 for other reasons, PERMIT to PERMIT\n  + small 1\n  - within_limit 1\n",
+        "sample/charge.create: 1 refused otherwise, DENY to SILENCE\n  - over_limit 1\n",
+    ] {
+        assert!(text.contains(line), "{line} in {text}");
+    }
+    assert_eq!(diff(&["--fail-on", "new-permit"]).0, Some(18));
+    assert_eq!(diff(&["--fail-on", "new-refusal"]).0, Some(0));
+    assert_eq!(diff(&["--fail-on", "new-refusal", "--fail-on", "any-verdict"]).0, Some(18));
+    // Nothing there to be judged is no success.
+    assert_eq!(diff(&["--from", "1000"]).0, Some(3));
+    let currency = ["--by", "/request/body/currency"];
+    let (code, text) =
+        diff(&[&["--config", config.to_str().expect("UTF-8"), "--json"], &currency[..]].concat());
+    assert_eq!(code, Some(0), "{text}");
+    let report: Value = serde_json::from_str(&text).expect("JSON");
+    let permitted = report["groups"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .find(|group| group["after"] == "PERMIT" && group["before"] == "DENY");
+    let sum = json!([{ "name": "day", "of": 1, "total": "60000", "unit": "cents EUR" }]);
+    assert_eq!(permitted.expect("there")["sums"], sum, "{text}");
+    assert_eq!(report["differences"].as_array().map(Vec::len), Some(3));
 }
 
 #[tokio::test]

@@ -70,7 +70,15 @@ pub struct Group {
 pub struct Changed {
     pub count: u64,
     #[serde(skip_serializing_if = "BTreeMap::is_empty", serialize_with = "as_list")]
+    /// By name and unit; at most [`limits::DIFF_SUMS_MAX`], in their order.
     pub sums: BTreeMap<(Arc<str>, Arc<str>), Sum>,
+    /// Amounts that are in no sum.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub not_summed: u64,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,13 +120,18 @@ impl Changed {
         let sums = amounts.iter().map(|Amount { name, unit, amount }| {
             ((Arc::clone(name), Arc::clone(unit)), Sum { total: Some(*amount), of: 1 })
         });
-        Self { count: 1, sums: sums.collect() }
+        Self { count: 1, sums: sums.collect(), not_summed: 0 }
     }
 
     fn add(&mut self, other: &Self) {
         self.count += other.count;
         for (key, sum) in &other.sums {
             self.sums.entry(key.clone()).and_modify(|own| *own = own.add(*sum)).or_insert(*sum);
+        }
+        self.not_summed += other.not_summed;
+        // As with actors: what is left out comes after all that stays.
+        while self.sums.len() > limits::DIFF_SUMS_MAX {
+            self.not_summed += self.sums.pop_last().map_or(0, |(_, sum)| sum.of);
         }
     }
 }
@@ -336,6 +349,9 @@ impl fmt::Display for Changed {
             if *of != self.count {
                 write!(f, " in {of} of them")?;
             }
+        }
+        if self.not_summed > 0 {
+            write!(f, ", {} amounts in other units", self.not_summed)?;
         }
         Ok(())
     }

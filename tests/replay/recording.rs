@@ -192,6 +192,11 @@ impl Ask {
     }
 }
 
+/// On a busy machine nothing here may end in a time-out.
+pub fn bounds() -> policy::Settings {
+    policy::Settings { evaluation_max: Duration::from_secs(300), ..policy::Settings::default() }
+}
+
 /// A gateway without its edges: decision point and ledger.
 #[derive(Clone)]
 pub struct Recorder {
@@ -209,10 +214,7 @@ impl Recorder {
         };
         let (ledger, _) =
             Ledger::open(settings, Box::new(key.clone()), Clock::system(), start()).expect("opens");
-        // On a busy machine nothing here may end in a time-out.
-        let bounds =
-            policy::Settings { evaluation_max: Duration::from_secs(300), ..policy::Settings::default() };
-        let pdp = Pdp::start(bundle, bounds, Clock::system(), None).expect("threads");
+        let pdp = Pdp::start(bundle, bounds(), Clock::system(), None).expect("threads");
         let recorder = Self { pdp, ledger };
         recorder.record_policy().await;
         recorder

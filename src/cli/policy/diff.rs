@@ -9,8 +9,8 @@ use std::thread::available_parallelism;
 
 use anyhow::{Context, Result, anyhow};
 use clap::{Args, ValueEnum};
-use interlock::authority::BudgetRule;
-use interlock::config::Config;
+use interlock::authority::{BudgetRule, InputPointer};
+use interlock::config::{Config, SurfaceConfig};
 use interlock::model::{Json, LeafIndex};
 use interlock::policy::{Bundle, Sources};
 use interlock::replay::{Amount, Gate, Measure, NoAmounts, Replayer, Selection, Under};
@@ -36,6 +36,9 @@ pub struct DiffArgs {
     /// A config: sums what changes by the amounts that its budgets declare
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Sums apart what has another text at this place of the policy input, such as /request/body/currency
+    #[arg(long, value_name = "POINTER", requires = "config")]
+    by: Option<InputPointer>,
     /// Only decisions from this entry on
     #[arg(long, value_name = "INDEX", default_value_t = 0)]
     from: u64,
@@ -89,7 +92,7 @@ pub fn run(args: &DiffArgs) -> Result<ExitCode> {
     let sources = Sources::read_bundle(&args.policy).map_err(|faults| anyhow!("{faults}"))?;
     let bundle = Bundle::from_sources(sources, &[]).map_err(|faults| anyhow!("{faults}"))?;
     let measure: Box<dyn Measure> = match &args.config {
-        Some(file) => Box::new(Declared::by(read_config(file)?)),
+        Some(file) => Box::new(Declared::new(read_config(file)?, args.by.clone())),
         None => Box::new(NoAmounts),
     };
     let disclosures = args.disclosures.as_deref().map(replay::disclosures).transpose()?.unwrap_or_default();
@@ -127,21 +130,27 @@ impl DiffArgs {
 
 /// The amounts that the budgets of each surface declare.
 #[derive(Debug)]
-struct Declared(BTreeMap<String, Vec<BudgetRule>>);
+struct Declared {
+    budgets: BTreeMap<String, Vec<BudgetRule>>,
+    by: Option<InputPointer>,
+}
 
 impl Declared {
-    fn by(config: Config) -> Self {
-        Self(config.surfaces.into_iter().map(|surface| (surface.name.to_string(), surface.budgets)).collect())
+    fn new(config: Config, by: Option<InputPointer>) -> Self {
+        let of_surface = |surface: SurfaceConfig| (surface.name.to_string(), surface.budgets);
+        Self { budgets: config.surfaces.into_iter().map(of_surface).collect(), by }
     }
 }
 
 impl Measure for Declared {
     fn amounts(&self, input: &Json) -> Vec<Amount> {
         let surface = input.as_object().and_then(|object| object.member("surface")).and_then(Json::as_str);
-        let rules = surface.and_then(|surface| self.0.get(surface)).into_iter().flatten();
+        let rules = surface.and_then(|surface| self.budgets.get(surface)).into_iter().flatten();
+        let apart = self.by.as_ref().and_then(|by| by.find(input)).and_then(Json::as_str);
         let amount = |rule: &BudgetRule| {
             let amount = rule.amount_of(input)?;
-            Some(Amount { name: rule.name.to_string().into(), unit: rule.unit.clone(), amount })
+            let unit = apart.map_or(rule.unit.clone(), |apart| format!("{} {apart}", rule.unit).into());
+            Some(Amount { name: rule.name.to_string().into(), unit, amount })
         };
         rules.filter_map(amount).collect()
     }
