@@ -139,7 +139,7 @@ async fn a_hundred_thousand_mixed_decisions_come_out_exactly_as_recorded() {
     assert_eq!(Changes::of(&comparison), changes);
     let permitted = comparison.groups.iter().filter(|group| group.is_new_permit());
     assert!(permitted.map(|group| group.changed.count).sum::<u64>() > 1_000);
-    assert_eq!(comparison.exit_code(&[Gate::NewPermit]), 18);
+    assert_eq!(comparison.exit_code(&[Gate::NewPermit]), 20);
     assert_eq!(comparison.exit_code(&[]), 0);
 }
 
@@ -243,9 +243,9 @@ async fn the_program_says_what_a_bundle_would_change_and_its_gates_hold() {
     ] {
         assert!(text.contains(line), "{line} in {text}");
     }
-    assert_eq!(diff(&["--fail-on", "new-permit"]).0, Some(18));
+    assert_eq!(diff(&["--fail-on", "new-permit"]).0, Some(20));
     assert_eq!(diff(&["--fail-on", "new-refusal"]).0, Some(0));
-    assert_eq!(diff(&["--fail-on", "new-refusal", "--fail-on", "any-verdict"]).0, Some(18));
+    assert_eq!(diff(&["--fail-on", "new-refusal", "--fail-on", "any-verdict"]).0, Some(20));
     // Nothing there to be judged is no success.
     assert_eq!(diff(&["--from", "1000"]).0, Some(3));
     let currency = ["--by", "/request/body/currency"];

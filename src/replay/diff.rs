@@ -255,7 +255,7 @@ pub struct Comparison {
 }
 
 /// A gate does not hold.
-const GATE: u8 = 18;
+const GATE: u8 = 20;
 /// Something could not be judged by the bundle, or nothing was there to be judged.
 const INCOMPLETE: u8 = 3;
 

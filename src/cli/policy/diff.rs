@@ -21,7 +21,7 @@ use super::super::verify::Trusted;
 use super::eval::read_config;
 
 /// Exit codes: 0 no gate fails; 1 cannot be read; 2 wrong usage; 3 some decisions could not be judged by the bundle, or
-/// there were none; 10 frames or leaves malformed; 11 not included; 12 not signed; 15 evidence; 18 a gate fails.
+/// there were none; 10 frames or leaves malformed; 11 not included; 12 not signed; 15 evidence; 20 a gate fails.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub struct DiffArgs {
