@@ -389,7 +389,8 @@ impl Admin {
         let mut decisions = self.log.decisions(indices).await?.into_iter();
         Ok(json(&page.listed(|outcome| {
             let decision = decisions.next().expect("`decisions` gives one for each, in their order");
-            listing::UnknownShown::of(outcome, &decision)
+            let lookup = self.control.reconciler.progress(outcome.decision_index);
+            listing::UnknownShown::of(outcome, &decision, lookup)
         })))
     }
 

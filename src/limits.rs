@@ -619,5 +619,6 @@ const _: () = assert!(STATUS_DEPTH_MAX <= JSON_DEPTH_MAX);
 /// With every byte of a key percent-encoded, it fits a head; and what a leaf says of an answer fits a block.
 const _: () = assert!(STATUS_TARGET_BYTES_MAX + 3 * 255 < TARGET_BYTES_MAX);
 const _: () = assert!(
-    STATUS_TARGET_BYTES_MAX + STATUS_POINTER_BYTES_MAX + STATUS_VALUE_BYTES_MAX + 1_024 < FRAME_ALIGNMENT_BYTES
+    STATUS_TARGET_BYTES_MAX + STATUS_POINTER_BYTES_MAX + STATUS_VALUE_BYTES_MAX + 1_024
+        < FRAME_ALIGNMENT_BYTES
 );

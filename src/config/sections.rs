@@ -676,6 +676,7 @@ fn finish(draft: Draft, keys: &SharedApiKeys, clock: &Clock) -> SurfaceConfig {
         budgets: draft.budgets,
         idempotency: draft.idempotency,
         holds: draft.holds,
+        status_lookup: draft.status_lookup,
         routes: draft.routes,
     }
 }
