@@ -35,6 +35,7 @@ mod path;
 mod policy_check;
 mod policy_packages;
 mod policy_reload;
+mod reconciliation;
 mod redaction;
 mod reading;
 mod receipts;

@@ -217,7 +217,7 @@ mod tests {
     fn what_is_passed_over_gives_way_when_memory_is_full_and_what_is_asked_about_does_not() {
         let now = Clock::manual(WallTime::from_unix_ns(0)).monotonic();
         let mut memory = Memory { remembered_max: 3, ..Memory::new(PACE) };
-        [1, 2].map(|n| memory.pass(LeafIndex(n)));
+        (1..3).for_each(|n| memory.pass(LeafIndex(n)));
         memory.add(subject(3), now);
         memory.add(subject(4), now);
         assert_eq!((memory.by_decision.len(), memory.waiting_count()), (2, 2));
