@@ -1049,7 +1049,7 @@ fn what_is_wrong_with_a_status_lookup_is_told_at_its_place() {
     let path = "path: \"/s/{idempotency_key}\"";
     let key = "\"/s/{idempotency_key}\"";
     let cases = [
-        (format!("{base}"), "{ | `status_lookup` needs the field `path`".to_owned()),
+        (base.to_string(), "{ | `status_lookup` needs the field `path`".to_owned()),
         (format!("{path}, confirmed: [a]"), "{ | `status_lookup` needs the field `status`".into()),
         (format!("{path}, status: /a"), "{ | `status_lookup` needs the field `confirmed`".into()),
         (format!("{path}, {base}, query: a"), "query | unknown field `query` in `status_lookup`".into()),

@@ -8,21 +8,28 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use interlock::authority::{Fold, Versions};
 use interlock::canonical::target::CanonicalTarget;
 use interlock::canonical::{
     BodyRules, ExecutionRequest, Forward, Received, ReceivedHead, Required, Rules, Version, canonicalize,
 };
 use interlock::clock::Clock;
 use interlock::gateway::Stopped;
-use interlock::ledger::{Administration, FileSigner, Ledger, Outcome, Recording, Settings};
+use interlock::ledger::{
+    Administration, Attestation, Attested, FileSigner, Follower, Ledger, Outcome, Recording, Settings, Start,
+};
 use interlock::limits;
-use interlock::model::entry::{AdminAction, OperatorEntry, OutcomeEntry, Role, SettledAs};
-use interlock::model::{Actor, AuthenticationMethod, Digest, Json, OutcomeStatus, ReadSet, Settled};
+use interlock::model::entry::{AdminAction, AttestedBy, OperatorEntry, OutcomeEntry, Role, SettledAs};
+use interlock::model::{
+    Actor, AuthenticationMethod, Digest, Json, LeafIndex, OutcomeStatus, ReadSet, ReceiptId, Settled,
+};
 use interlock::policy::{self, Bundle, Context, Judgment, Pdp, Question, Sources};
+use interlock::reconcile::{NotSettled, Reconciler};
 use serde_json::json;
 use tokio::runtime::Runtime;
 
 use crate::ledger_faults::start;
+use crate::replay::recording::Recorder;
 use crate::support::auditor::Audit;
 use crate::support::client::Response;
 use crate::support::{Client, Gate, KEY, Lookup, OTHER_KEY, Script, Setup, Step, World, request};
@@ -190,7 +197,9 @@ fn what_the_upstream_says_settles_claims_and_budgets_and_stands_in_the_log_with_
     assert_eq!(pay(&world, "order-4", 4).status, 200);
     let audit = world.finish_here(Stopped::Clean);
     assert_eq!((audit.effects, audit.lookups), (3, asked));
-    assert_eq!(audit.statuses(), ["indeterminate", "indeterminate", "confirmed", "failed", "confirmed"]);
+    let mut statuses = audit.statuses();
+    statuses.sort_unstable();
+    assert_eq!(statuses, ["confirmed", "confirmed", "failed", "indeterminate", "indeterminate"]);
     let mut said = attested(&audit);
     said.sort_by_key(|outcome| outcome.decision_index);
     let [confirmed, failed] = said[..] else { panic!("two: {said:?}") };
@@ -351,38 +360,38 @@ fn an_answer_that_may_be_about_another_request_with_the_same_key_settles_nothing
     assert_eq!(attested(&audit).len(), 1);
 }
 
-/// Records, before any gateway runs, a PERMIT with this key of which nothing was sent, and one whose outcome is not known.
-fn seed(world: &World, key: &str) {
-    let runtime = Runtime::new().expect("built");
-    runtime.block_on(async {
-        let settings = Settings {
-            dir: world.path("ledger"),
-            origin: "interlock.test/log".parse().expect("a name"),
-            segment_bytes: limits::SEGMENT_BYTES_MIN,
-            salts: None,
-        };
-        let signer = FileSigner::load(&world.path("log.key")).expect("the key");
-        let (ledger, _) = Ledger::open(settings, Box::new(signer), Clock::system(), start()).expect("opens");
-        let files = [("test.rego".to_owned(), POLICY.as_bytes().to_vec())];
-        let bundle = Sources::from_files(files).and_then(|sources| Bundle::from_sources(sources, &[]));
-        let bounds =
-            policy::Settings { evaluation_max: Duration::from_secs(300), ..policy::Settings::default() };
-        let pdp = Pdp::start(bundle.expect("a bundle"), bounds, Clock::system(), None).expect("threads");
-        let recorder = crate::replay::recording::Recorder { pdp, ledger };
-        recorder.record_policy().await;
-        for status in [OutcomeStatus::NotSent, OutcomeStatus::Indeterminate] {
-            let Judgment::Permit(permit) = recorder.pdp.judge(question(key)).await else {
-                panic!("it is not permitted")
-            };
-            let id = recorder.ledger.new_id().expect("random");
-            let recorded = recorder.ledger.record_permit(permit, Recording::new(id, None)).await;
-            let (_, _, open) = recorded.expect("recorded").into_parts();
-            let (cause, sent, response, answer) = (None, None, None, None);
-            let outcome = Outcome { status, cause, sent, response, answer, duration: Duration::ZERO };
-            open.close(outcome).durable().await.expect("durable");
-        }
-        recorder.close().await;
-    });
+/// A decision point and a ledger over the world's log, without a gateway.
+async fn recorder(world: &World, follower: Arc<dyn Follower>) -> Recorder {
+    let settings = Settings {
+        dir: world.path("ledger"),
+        origin: "interlock.test/log".parse().expect("a name"),
+        segment_bytes: limits::SEGMENT_BYTES_MIN,
+        salts: None,
+    };
+    let signer = Box::new(FileSigner::load(&world.path("log.key")).expect("the key"));
+    let (ledger, _) =
+        Ledger::open(settings, signer, Clock::system(), Start { follower, ..start() }).expect("opens");
+    let files = [("test.rego".to_owned(), POLICY.as_bytes().to_vec())];
+    let bundle = Sources::from_files(files).and_then(|sources| Bundle::from_sources(sources, &[]));
+    let bounds = policy::Settings { evaluation_max: Duration::from_secs(300), ..policy::Settings::default() };
+    let pdp = Pdp::start(bundle.expect("a bundle"), bounds, Clock::system(), None).expect("threads");
+    let recorder = Recorder { pdp, ledger };
+    recorder.record_policy().await;
+    recorder
+}
+
+/// A PERMIT for a request with this key, and its outcome.
+async fn permitted(recorder: &Recorder, key: &str, status: OutcomeStatus) -> (ReceiptId, LeafIndex) {
+    let Judgment::Permit(permit) = recorder.pdp.judge(question(key)).await else {
+        panic!("it is not permitted")
+    };
+    let id = recorder.ledger.new_id().expect("random");
+    let recorded = recorder.ledger.record_permit(permit, Recording::new(id, None)).await;
+    let (_, receipt, open) = recorded.expect("recorded").into_parts();
+    let (cause, sent, response, answer) = (None, None, None, None);
+    let outcome = Outcome { status, cause, sent, response, answer, duration: Duration::ZERO };
+    open.close(outcome).durable().await.expect("durable");
+    (id, receipt.index)
 }
 
 fn question(key: &str) -> Question {
@@ -444,12 +453,69 @@ fn question(key: &str) -> Question {
 #[test]
 fn a_permit_with_the_same_key_of_which_nothing_was_sent_is_in_nobodys_way() {
     let mut world = setup(LOOKUP).lay_out();
-    seed(&world, "order-1");
+    Runtime::new().expect("built").block_on(async {
+        let recorder = recorder(&world, Arc::new(())).await;
+        permitted(&recorder, "order-1", OutcomeStatus::NotSent).await;
+        permitted(&recorder, "order-1", OutcomeStatus::Indeterminate).await;
+        recorder.close().await;
+    });
     says(&world, "order-1", status("succeeded"));
     world.run_inside();
     settled(&world);
     let audit = world.finish();
     assert_eq!(audit.statuses(), ["not_sent", "indeterminate", "confirmed"]);
+}
+
+#[test]
+fn a_word_that_was_begun_is_recorded_though_nobody_waits_and_of_many_at_once_one_is() {
+    let mut world = setup(LOOKUP).lay_out();
+    Runtime::new().expect("built").block_on(async {
+        let fold = Fold::new(Versions::new());
+        let recorder = recorder(&world, fold.clone()).await;
+        let reconciler = Reconciler::new(fold.clone(), recorder.ledger.clone());
+        let word = |(decision_id, decision_index): (ReceiptId, LeafIndex), status| Attestation {
+            decision_id,
+            decision_index,
+            status,
+            by: AttestedBy { evidence: "a test".into(), operator: None },
+            budgets: Vec::new(),
+        };
+        let first = permitted(&recorder, "order-1", OutcomeStatus::Indeterminate).await;
+        let mut settling = Box::pin(reconciler.settle(word(first, Attested::Confirmed)));
+        let begun = tokio::time::timeout(Duration::ZERO, &mut settling).await;
+        assert!(begun.is_err(), "it takes a sync of the disk");
+        drop(settling);
+        let began = Instant::now();
+        while fold.is_unknown(first.1) {
+            assert!(began.elapsed() < Duration::from_secs(30), "it is never recorded");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let second = permitted(&recorder, "order-2", OutcomeStatus::Indeterminate).await;
+        let words: Vec<_> = (0..32)
+            .map(|n| {
+                let status = if n % 2 == 0 { Attested::Confirmed } else { Attested::Failed };
+                let (reconciler, word) = (reconciler.clone(), word(second, status));
+                tokio::spawn(async move { reconciler.settle(word).await.map(|_receipt| ()) })
+            })
+            .collect();
+        let mut recorded = 0;
+        for word in words {
+            match word.await.expect("no panic") {
+                Ok(()) => recorded += 1,
+                Err(why) => assert_eq!(why, NotSettled::NotUnknown),
+            }
+        }
+        assert_eq!(recorded, 1);
+        // Of what is known, of what has no outcome of this kind, and of what is no decision.
+        let known = permitted(&recorder, "order-3", OutcomeStatus::NotSent).await;
+        for of in [first, second, known, (first.0, LeafIndex(0))] {
+            let again = reconciler.settle(word(of, Attested::Failed)).await;
+            assert_eq!(again.err(), Some(NotSettled::NotUnknown));
+        }
+        recorder.close().await;
+    });
+    let audit = world.audit();
+    assert_eq!(attested(&audit).len(), 2);
 }
 
 #[test]
@@ -594,6 +660,10 @@ fn what_cannot_be_asked_about_is_counted_and_shown_to_operators() {
     assert!(listed.lines().next().expect("a head").ends_with("LOOKUP"), "{listed}");
     assert!(line(&receipt_id(&without)).ends_with("no_key (0)"), "{listed}");
     assert!(line(&asked).contains("open ("), "{listed}");
+    let checked = command(&["check", "--config", &world.path("running.yaml").display().to_string()]);
+    let line =
+        "  asks the upstream what became of keyed.create, thing.create: GET /v1/status/{idempotency_key}";
+    assert!(checked.lines().any(|l| l == line), "{checked}");
     world.finish();
 }
 

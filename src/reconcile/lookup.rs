@@ -85,7 +85,7 @@ impl Lookups {
 
     async fn round(&mut self) {
         if let Err(why) = self.pass_over().await {
-            tracing::warn!(surface = %self.surface, %why, "unknown outcomes cannot be looked at; tried again");
+            self.not_read(&why);
         }
         let waiting = self.memory.waiting_count();
         self.metrics.status_lookups_waiting(&self.surface, waiting);
@@ -186,8 +186,19 @@ impl Lookups {
             Ok(false) => None,
             Ok(true) => Some(LookupResult::SharedKey),
             Err(why) => {
-                tracing::warn!(surface = %self.surface, receipt = %subject.id, %why, "the log cannot be asked");
+                self.not_read(&why);
                 Some(LookupResult::LogUnavailable)
+            }
+        }
+    }
+
+    fn not_read(&self, why: &Unread) {
+        let surface = &self.surface;
+        match why {
+            // After a start this is so until the archive has caught up.
+            Unread::Behind => tracing::debug!(%surface, %why, "the log cannot be asked yet"),
+            Unread::Failed(_) | Unread::NoDecision(_) | Unread::Panicked => {
+                tracing::warn!(%surface, %why, "the log cannot be asked about unknown outcomes; tried again");
             }
         }
     }
