@@ -128,6 +128,7 @@ fn wait_for(world: &World, result: &str, count: f64) {
     }
 }
 
+/// What was unknown is not any more.
 fn settled(world: &World) {
     world.wait_for_metric("interlock_outcomes_unknown", 0.0);
 }
@@ -561,7 +562,12 @@ fn an_operator_and_the_upstream_that_say_it_at_once_make_one_leaf() {
         }
         settled(&world);
     }
-    wait_for(&world, "settled_already", f64::from(by_operator));
+    // On a busy machine the log may be read too late to say that it was settled already.
+    let began = Instant::now();
+    while results(&world, "settled_already") + results(&world, "log_unavailable") < f64::from(by_operator) {
+        assert!(began.elapsed() < Duration::from_secs(30), "questions that came second are counted");
+        thread::sleep(Duration::from_millis(20));
+    }
     assert_eq!(results(&world, "confirmed"), f64::from(refused));
     let audit = world.finish();
     // The Auditor refuses two words on one outcome.
@@ -607,28 +613,35 @@ fn freezing(action: AdminAction, surface: Option<&str>) -> Administration {
 
 #[test]
 fn while_its_surface_is_frozen_the_upstream_is_asked_nothing() {
-    const LATER: Lookup = Lookup {
-        more: "status: /status, confirmed: [succeeded], after_ms: 1000, again_ms_max: 100",
-        ..LOOKUP
-    };
-    let world = setup(LATER).start();
-    for (key, surface) in [("order-1", None), ("order-2", Some("test"))] {
+    let world = setup(LOOKUP).start();
+    // It becomes unknown after this was done.
+    let lost_after = |key: &str, done: Administration| {
         says(&world, key, status("succeeded"));
+        let gate = Gate::default();
+        world.upstream.next(Script::steps([Step::Wait(gate.clone()), Step::Close]));
+        let mut client = world.client();
+        client.send(by(KEY, "/v1/keyed", key, "spend", 1));
+        let key = format!("idempotency-key: {key}");
+        world.upstream.wait_until(|captures| captures.iter().any(|c| c.is_whole && c.head().contains(&key)));
+        world.administer(done);
+        gate.open();
+        client.response().assert_refused(504, "upstream_silent");
+    };
+    for (key, surface) in [("order-1", None), ("order-2", Some("test"))] {
         let before = questions(&world);
-        lost(&world, key, 1);
-        world.administer(freezing(AdminAction::Freeze, surface));
-        thread::sleep(Duration::from_millis(2_500));
+        lost_after(key, freezing(AdminAction::Freeze, surface));
+        world.wait_for_metric("interlock_status_lookups_waiting{surface=\"test\"}", 1.0);
+        thread::sleep(Duration::from_millis(1_000));
         assert_eq!((questions(&world), world.metric("interlock_outcomes_unknown")), (before, 1.0));
         world.administer(freezing(AdminAction::Unfreeze, surface));
         settled(&world);
+        world.wait_for_metric("interlock_status_lookups_waiting{surface=\"test\"}", 0.0);
     }
     // Another surface's freeze, and an actor's, are not this one's.
     world.administer(freezing(AdminAction::Freeze, Some("other")));
-    says(&world, "order-3", status("succeeded"));
-    lost(&world, "order-3", 1);
     let actor = Some("agent-7".parse().expect("a name"));
-    world.administer(Administration { actor, ..freezing(AdminAction::Freeze, None) });
-    settled(&world);
+    lost_after("order-3", Administration { actor, ..freezing(AdminAction::Freeze, None) });
+    wait_for(&world, "confirmed", 3.0);
     let audit = world.finish();
     assert_eq!(attested(&audit).len(), 3);
 }
