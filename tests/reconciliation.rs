@@ -491,6 +491,14 @@ fn a_word_that_was_begun_is_recorded_though_nobody_waits_and_of_many_at_once_one
             assert!(began.elapsed() < Duration::from_secs(30), "it is never recorded");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        // Who comes while it is being recorded waits until the state has it: the Auditor finds two words on one outcome.
+        let again = permitted(&recorder, "order-4", OutcomeStatus::Indeterminate).await;
+        let mut settling = Box::pin(reconciler.settle(word(again, Attested::Confirmed)));
+        let begun = tokio::time::timeout(Duration::ZERO, &mut settling).await;
+        assert!(begun.is_err(), "it takes a sync of the disk");
+        drop(settling);
+        let after = reconciler.settle(word(again, Attested::Confirmed)).await;
+        assert!(matches!(after, Ok(_) | Err(NotSettled::NotUnknown)), "{after:?}");
         let second = permitted(&recorder, "order-2", OutcomeStatus::Indeterminate).await;
         let words: Vec<_> = (0..32)
             .map(|n| {
@@ -516,7 +524,7 @@ fn a_word_that_was_begun_is_recorded_though_nobody_waits_and_of_many_at_once_one
         recorder.close().await;
     });
     let audit = world.audit();
-    assert_eq!(attested(&audit).len(), 2);
+    assert_eq!(attested(&audit).len(), 3);
 }
 
 #[test]
