@@ -1,7 +1,8 @@
 //! What became of requests that the upstream did not answer, asked of the upstream itself: on real sockets, audited.
 
 use std::collections::BTreeSet;
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -723,4 +724,74 @@ fn a_key_in_a_header_or_a_query_is_asked_about_and_an_answer_about_another_one_s
         assert_eq!(evidence(said[0]), format!("GET {}: 200, `true` at `/status`", lookup.path));
         assert!(audit.lookups >= 3);
     }
+}
+
+/// The program, until it is dropped.
+struct SampleApi {
+    child: Child,
+    address: String,
+}
+
+impl SampleApi {
+    fn start() -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_interlock"));
+        command.args(["sample-api", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("runs");
+        let mut line = String::new();
+        let mut out = BufReader::new(child.stdout.take().expect("piped"));
+        out.read_line(&mut line).expect("text");
+        let address = line.trim().strip_prefix("sample API on http://").expect("where it listens").to_owned();
+        // It goes on writing lines.
+        thread::spawn(move || out.lines().for_each(drop));
+        Self { child, address }
+    }
+}
+
+impl Drop for SampleApi {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// With the `status_lookup` of the shipped config, word for word.
+#[test]
+fn the_shipped_example_learns_from_its_api_what_became_of_a_charge_that_was_not_answered() {
+    let shipped = std::fs::read_to_string("deploy/interlock.yaml").expect("the example");
+    let lines = shipped.lines().skip_while(|line| *line != "    status_lookup:");
+    let lookup: Vec<&str> = lines
+        .enumerate()
+        .take_while(|(n, line)| *n == 0 || line.starts_with("      "))
+        .map(|(_, line)| line.strip_prefix("    ").expect("of a surface"))
+        .collect();
+    assert_eq!(lookup.len(), 6, "{lookup:?}");
+    let surface: String =
+        ["idempotency: { keep_hours: 24 }"].iter().chain(&lookup).copied().collect::<Vec<_>>().join("\n    ");
+    let api = SampleApi::start();
+    let world = Setup {
+        surface: vec![&*surface.leak()].leak(),
+        upstream_url: Some(format!("http://{}", api.address)),
+        status_lookup: None,
+        routes: "\n      - { action: charge.create, method: POST, path: /v1/charges, body: json, \
+                 headers: [x-want, idempotency-key], idempotency_key: required }\n"
+            .into(),
+        ..setup(LOOKUP)
+    }
+    .start();
+    let headers = [
+        ("x-api-key", KEY),
+        ("x-want", "permit"),
+        ("content-type", "application/json"),
+        ("idempotency-key", "order:77"),
+        ("connection", "close"),
+    ];
+    let charge = r#"{"amount":4200,"currency":"EUR","customer":"cus_dies"}"#;
+    world.send(request("POST", "/v1/charges", &headers, charge)).assert_refused(504, "upstream_silent");
+    wait_for(&world, "confirmed", 1.0);
+    let audit = world.finish();
+    assert_eq!(audit.statuses(), ["indeterminate", "confirmed"]);
+    let said = attested(&audit);
+    assert!(
+        evidence(said[0]).starts_with("GET /v1/by-key/{idempotency_key}: 200, `succeeded` at `/status`, ")
+    );
 }
