@@ -421,7 +421,8 @@ async fn a_second_writer_is_refused_also_when_somebody_removed_the_lock() {
 
 fn open_with(log: &Log, segment_bytes: u64) -> Ledger {
     let origin = ORIGIN.parse().expect("a name");
-    let settings = Settings { dir: log.dir.path().to_owned(), origin, segment_bytes, salts: None };
+    let settings =
+        Settings { dir: log.dir.path().to_owned(), origin, segment_bytes, salts: None, heartbeat: None };
     let clock = Clock::manual(WallTime::from_unix_ns(1_763_643_600_000_000_000));
     Ledger::open(settings, Box::new(log.key.clone()), clock, start()).expect("opens").0
 }

@@ -159,6 +159,7 @@ impl Found {
                         | Entry::Decision(_)
                         | Entry::Outcome(_)
                         | Entry::Epoch(_)
+                        | Entry::Heartbeat(_)
                         | Entry::Key(_)
                         | Entry::Policy(_)
                         | Entry::Refusal(_),

@@ -116,7 +116,9 @@ impl Change {
             Entry::Decision(decision) => of_decision(decision),
             Entry::Outcome(outcome) => of_outcome(outcome).map(Some),
             Entry::Admin(admin) => of_admin(admin).map(Some),
-            Entry::Epoch(_) | Entry::Key(_) | Entry::Policy(_) | Entry::Refusal(_) => Ok(None),
+            Entry::Epoch(_) | Entry::Heartbeat(_) | Entry::Key(_) | Entry::Policy(_) | Entry::Refusal(_) => {
+                Ok(None)
+            }
         }
     }
 }

@@ -20,8 +20,8 @@ use crate::merkle::frame::{self, Evidence};
 use crate::merkle::tree::leaf_hash;
 use crate::model::entry::{
     AdminAction, AdminEntry, DecisionEntry, DisclosureDigest, Entry, EntryType, EpochEntry, EvaluationStatus,
-    KeyEntry, OutcomeEntry, PolicyEntry, RefusalEntry, RequestEntry, Reserve, SPEC, SettledAs,
-    policy_revision,
+    HeartbeatEntry, KeyEntry, OutcomeEntry, PolicyEntry, PreviousTree, RefusalEntry, RequestEntry, Reserve,
+    SPEC, SettledAs, policy_revision,
 };
 use crate::model::{BudgetName, Decision, Digest, Epoch, LeafIndex, OutcomeStatus, ReceiptId, Settled};
 
@@ -52,6 +52,7 @@ pub enum Fact {
     Decision(DecisionFact),
     Outcome(OutcomeFact),
     Epoch(Box<EpochEntry>),
+    Heartbeat { epoch: Epoch, previous: PreviousTree },
     Key(Box<KeyEntry>),
     Policy { epoch: Epoch, revision: Digest },
     Refusal { epoch: Epoch },
@@ -162,6 +163,10 @@ fn read(bytes: &[u8], evidence: &mut slice::Iter<'_, Evidence<'_>>, complaints: 
             Fact::Outcome(outcome(&o))
         }
         Entry::Epoch(e) => Fact::Epoch(e),
+        Entry::Heartbeat(h) => {
+            complaints.extend(malformed_heartbeat(&h).map(|what| (Check::WellFormed, what.into())));
+            Fact::Heartbeat { epoch: h.epoch, previous: h.previous }
+        }
         Entry::Key(k) => Fact::Key(k),
         Entry::Policy(p) => {
             complaints.extend(read_policy(&p, evidence));
@@ -202,6 +207,7 @@ fn is_of_its_type(entry: &Entry) -> bool {
         Entry::Admin(e) => e.entry_type == EntryType::Admin,
         Entry::Decision(e) => e.entry_type == EntryType::Decision,
         Entry::Epoch(e) => e.entry_type == EntryType::Epoch,
+        Entry::Heartbeat(e) => e.entry_type == EntryType::Heartbeat,
         Entry::Key(e) => e.entry_type == EntryType::Key,
         Entry::Outcome(e) => e.entry_type == EntryType::Outcome,
         Entry::Policy(e) => e.entry_type == EntryType::Policy,
@@ -219,6 +225,7 @@ pub(super) fn form_of(bytes: &[u8], entry: &Entry) -> Option<String> {
         Entry::Decision(d) => d.reasons.iter().any(|reason| reason.detail.is_some()),
         Entry::Admin(_)
         | Entry::Epoch(_)
+        | Entry::Heartbeat(_)
         | Entry::Key(_)
         | Entry::Outcome(_)
         | Entry::Policy(_)
@@ -259,6 +266,7 @@ fn is_written_as(bytes: &[u8], entry: &Entry) -> bool {
         Entry::Admin(e) => same(bytes, e),
         Entry::Decision(e) => same(bytes, e),
         Entry::Epoch(e) => same(bytes, e),
+        Entry::Heartbeat(e) => same(bytes, e),
         Entry::Key(e) => same(bytes, e),
         Entry::Outcome(e) => same(bytes, e),
         Entry::Policy(e) => same(bytes, e),
@@ -288,6 +296,7 @@ pub(super) fn common(entry: &Entry) -> Option<String> {
         Entry::Admin(e) => (&e.spec, &e.time),
         Entry::Decision(e) => (&e.spec, &e.time),
         Entry::Epoch(e) => (&e.spec, &e.time),
+        Entry::Heartbeat(e) => (&e.spec, &e.time),
         Entry::Key(e) => (&e.spec, &e.time),
         Entry::Outcome(e) => (&e.spec, &e.time),
         Entry::Policy(e) => (&e.spec, &e.time),
@@ -350,6 +359,7 @@ pub(super) fn contradictions_of(entry: &Entry) -> Vec<&'static str> {
         Entry::Decision(d) => contradictions(d).collect(),
         Entry::Outcome(o) => malformed_outcome(o).chain(outcome(o).contradiction).collect(),
         Entry::Admin(a) => malformed_admin(a).collect(),
+        Entry::Heartbeat(h) => malformed_heartbeat(h).into_iter().collect(),
         Entry::Epoch(_) | Entry::Key(_) | Entry::Policy(_) | Entry::Refusal(_) => Vec::new(),
     }
 }
@@ -423,6 +433,10 @@ fn malformed_admin(a: &AdminEntry) -> impl Iterator<Item = &'static str> {
         (a.by.id.is_empty(), "nobody did it: `by.id` is empty"),
     ];
     found.into_iter().filter(|(is_so, _)| *is_so).map(|(_, what)| what)
+}
+
+fn malformed_heartbeat(h: &HeartbeatEntry) -> Option<&'static str> {
+    (h.every_s == 0).then_some("a heartbeat of a log that has none: `every_s` is 0")
 }
 
 /// What an outcome of whoever vouches for it cannot look like.

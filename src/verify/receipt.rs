@@ -157,6 +157,7 @@ fn describe(entry: &Entry) -> String {
         Entry::Admin(a) => format!("admin {:?} by {}, {}", a.action, a.by.id, a.time),
         Entry::Refusal(r) => format!("refusal {} of {}, {}", r.reason, r.actor.id, r.time),
         Entry::Epoch(e) => format!("epoch {}, {}", e.epoch, e.time),
+        Entry::Heartbeat(h) => format!("heartbeat after {} leaves, {}", h.previous.size, h.time),
         Entry::Key(k) => format!("key {}, {}", k.vkey, k.time),
         Entry::Policy(p) => format!("policy {}, {}", p.revision, p.time),
     }
