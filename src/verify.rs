@@ -10,9 +10,10 @@
 //!
 //! Exit codes of `interlock verify`: 0 everything passed; 1 cannot be read; 2 wrong usage; 10 frames or
 //! leaves malformed; 11 a leaf is not included; 12 not signed; 13 permits and outcomes not paired; 14 epochs;
-//! 15 evidence; 16 tiles; 17 not replayed as recorded. The lowest failing one wins (`the_first_failing_check_decides_the_exit_code`).
+//! 15 evidence; 16 tiles; 17 not replayed as recorded; 18 a disclosure belongs to nothing. The lowest failing one wins (`the_first_failing_check_decides_the_exit_code`).
 
 mod canonical;
+mod disclosures;
 mod glance;
 mod keys;
 mod leaves;
@@ -28,6 +29,7 @@ mod tiles;
 pub mod walk;
 
 pub use canonical::canonical_json;
+pub use disclosures::{Disclosed, Disclosures, HeldAt, Holder, NotDisclosures};
 pub use log::{Options, Progress, verify_log, verify_log_with};
 pub use receipt::{ReceiptReport, ReceiptVerdicts, verify_leaf_hash, verify_receipt};
 pub use report::{Archived, Check, Open, Problem, Report, Verdict, Verdicts, escape, escape_json};

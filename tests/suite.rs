@@ -17,6 +17,7 @@ mod corruption;
 mod crash;
 mod demo;
 mod deployment;
+mod disclosures;
 mod documentation;
 mod environment;
 mod exploits;

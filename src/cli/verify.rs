@@ -13,14 +13,14 @@ use interlock::merkle::tlog_proof::TlogProof;
 use interlock::merkle::trust::Trust;
 use interlock::model::{Digest, InvalidDigest, TreeSize, parse_line};
 use interlock::verify::{
-    Directory, Options, Progress, ReceiptReport, Report, escape_json, verify_leaf_hash, verify_log_with,
-    verify_receipt,
+    Directory, Disclosures, Options, Progress, ReceiptReport, Report, escape_json, verify_leaf_hash,
+    verify_log_with, verify_receipt,
 };
 use serde::Serialize;
 
 /// Exit codes: 0 everything passed; 1 cannot be read; 2 wrong usage; 10 frames or leaves malformed; 11 not
 /// included; 12 not signed; 13 not paired; 14 epochs; 15 evidence; 16 tiles; 17 not replayed
-/// as recorded. The lowest one that failed is given.
+/// as recorded; 18 a disclosure belongs to nothing. The lowest one that failed is given.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct VerifyArgs {
@@ -37,6 +37,12 @@ pub struct VerifyArgs {
     /// How long to wait for a checkpoint that covers the newest leaves of a log that is being written
     #[arg(long, value_name = "MS", default_value_t = limits::CHECKPOINT_WAIT_MS_DEFAULT)]
     wait_ms: u64,
+    /// SD-JWT disclosures (RFC 9901), one a line: each must belong to the receipt, or to its evidence
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["log", "leaf"])]
+    disclosures: Option<PathBuf>,
+    /// The receipt's policy input, as `log export --evidence` writes it: where disclosures that are not the leaf's belong
+    #[arg(long, value_name = "FILE", requires = "disclosures")]
+    evidence: Option<PathBuf>,
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
@@ -82,7 +88,7 @@ pub fn run(args: VerifyArgs, replay: Option<Replay>) -> Result<ExitCode> {
     }
     let proof = read_proof(args.proof.as_deref().expect("clap asks for it with a receipt, and with a leaf"))?;
     let report = match (receipt, leaf) {
-        (Some(receipt), _) => verify_file(receipt, &proof, &trust)?,
+        (Some(receipt), _) => verify_file(receipt, &proof, &trust, &args)?,
         (None, Some(leaf)) => verify_leaf_hash(*leaf, &proof, &trust),
         (None, None) => unreachable!("clap asks for a log, a receipt or a leaf"),
     };
@@ -110,14 +116,27 @@ fn run_log(dir: &Path, trust: &Trust, args: &VerifyArgs, replay: Option<Replay>)
 /// What a line has around its leaf, with room to spare.
 const LINE_BYTES_AROUND_MAX: usize = 64;
 
-fn verify_file(receipt: &Path, proof: &TlogProof, trust: &Trust) -> Result<ReceiptReport> {
+fn verify_file(receipt: &Path, proof: &TlogProof, trust: &Trust, args: &VerifyArgs) -> Result<ReceiptReport> {
     let bytes = read_file(receipt, limits::ENTRY_BYTES_MAX + LINE_BYTES_AROUND_MAX)?;
     // Editors and shells end a file with a line feed; a leaf has none.
     let bytes = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
-    let Some((index, leaf)) = parse_line(bytes) else { return Ok(verify_receipt(bytes, proof, trust)) };
+    let (index, leaf) = parse_line(bytes).map_or((None, bytes), |(index, leaf)| (Some(index), leaf));
     let mut report = verify_receipt(leaf, proof, trust);
-    report.was_said_to_stand_at(index);
+    if let Some(index) = index {
+        report.was_said_to_stand_at(index);
+    }
+    if let Some(path) = &args.disclosures {
+        let evidence =
+            args.evidence.as_deref().map(|path| read_file(path, limits::EVIDENCE_BYTES_MAX)).transpose()?;
+        report.disclose(leaf, &read_disclosures(path)?, evidence.as_deref());
+    }
     Ok(report)
+}
+
+fn read_disclosures(path: &Path) -> Result<Disclosures> {
+    let bytes = read_file(path, limits::DISCLOSURES_BYTES_MAX as usize)?;
+    let text = String::from_utf8(bytes).ok().with_context(|| format!("{} is not UTF-8", path.display()))?;
+    Disclosures::parse(&text).with_context(|| path.display().to_string())
 }
 
 fn read_proof(proof: &Path) -> Result<TlogProof> {
