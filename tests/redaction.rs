@@ -331,7 +331,11 @@ fn whoever_has_the_values_and_the_key_can_disclose_them_one_by_one() {
     let file = world.path("message").display().to_string();
     let output = disclose(&world, id, places::DIGEST, &["--digest-of", &file]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success() && said.contains("evidence, the decision, the outcome"), "{said}");
+    assert!(
+        output.status.success()
+            && said.contains("evidence of entry 2; the decision, entry 2; the outcome, entry 3"),
+        "{said}"
+    );
     // Of the bodies, from their bytes.
     world.write("body", &payment(), 0o644);
     let file = world.path("body").display().to_string();
