@@ -1,7 +1,8 @@
-//! Offline verification of a log directory or of one receipt, with pinned keys and nothing else.
+//! Offline verification of a log directory, of a mirror of it, or of one receipt, with pinned keys and nothing else.
 //!
 //! In: a [`Source`] (a [`Directory`]) and the [`Trust`](crate::merkle::trust::Trust) in its keys. Out: a [`Report`] with
-//! one verdict for each question of RECEIPTS.md and every problem by index, file and offset; or a [`ReceiptReport`].
+//! one verdict for each question of RECEIPTS.md and every problem by index, file and offset; or a [`ReceiptReport`], to
+//! which [`Disclosures`] can be held.
 //! Reads only; memory grows with the permits that are open, which are bounded, not with the log. Depends on `model` and `merkle` alone, and
 //! on nothing that a gateway does: tests/architecture.rs. The ledger's recovery walks frames with the same [`walk`].
 //!
@@ -18,6 +19,7 @@ mod glance;
 mod keys;
 mod leaves;
 mod log;
+mod mirror;
 mod pipeline;
 mod prepare;
 mod receipt;
@@ -31,6 +33,7 @@ pub mod walk;
 pub use canonical::canonical_json;
 pub use disclosures::{Disclosed, Disclosures, HeldAt, Holder, NotDisclosures};
 pub use log::{Options, Progress, verify_log, verify_log_with};
+pub use mirror::verify_mirror;
 pub use receipt::{ReceiptReport, ReceiptVerdicts, verify_leaf_hash, verify_receipt};
 pub use report::{Archived, Check, Open, Problem, Report, Verdict, Verdicts, escape, escape_json};
 pub use source::{Directory, Form, Source, segment_file};

@@ -29,6 +29,7 @@ mod keys;
 mod ledger_attacks;
 mod ledger_faults;
 mod ledger_sealed;
+mod mirror;
 mod model;
 mod outcomes;
 mod overload;

@@ -14,7 +14,7 @@ use interlock::merkle::trust::Trust;
 use interlock::model::{Digest, InvalidDigest, TreeSize, parse_line};
 use interlock::verify::{
     Directory, Disclosures, Options, Progress, ReceiptReport, Report, escape_json, verify_leaf_hash,
-    verify_log_with, verify_receipt,
+    verify_log_with, verify_mirror, verify_receipt,
 };
 use serde::Serialize;
 
@@ -29,7 +29,7 @@ pub struct VerifyArgs {
     #[command(flatten)]
     trusted: Trusted,
     /// The receipt's proof (C2SP tlog-proof)
-    #[arg(long, value_name = "FILE", conflicts_with = "log")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["log", "mirror"])]
     proof: Option<PathBuf>,
     /// A checkpoint of this log that was kept elsewhere: must be signed and lie on the log's history
     #[arg(long, value_name = "FILE", conflicts_with_all = ["receipt", "leaf"])]
@@ -38,7 +38,7 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "MS", default_value_t = limits::CHECKPOINT_WAIT_MS_DEFAULT)]
     wait_ms: u64,
     /// SD-JWT disclosures (RFC 9901), one a line: each must belong to the receipt, or to its evidence
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["log", "leaf"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["log", "mirror", "leaf"])]
     disclosures: Option<PathBuf>,
     /// The receipt's policy input, as `log export --evidence` writes it: where disclosures that are not the leaf's belong
     #[arg(long, value_name = "FILE", requires = "disclosures")]
@@ -54,6 +54,10 @@ struct Subject {
     /// Directory of the log
     #[arg(long, value_name = "DIR")]
     log: Option<PathBuf>,
+    /// Directory of a mirror: `checkpoint` and `tile/`, as the log serves them or `log export` writes them. It has no frames
+    /// and no evidence, and nothing is said of them
+    #[arg(long, value_name = "DIR", verbatim_doc_comment)]
+    mirror: Option<PathBuf>,
     /// One leaf, as exact bytes or as the line of JSON in which receipts are listed; a line feed after it is no part of it
     #[arg(long, value_name = "FILE", requires = "proof")]
     receipt: Option<PathBuf>,
@@ -82,9 +86,12 @@ pub type Replay = fn(&Directory, &Trust, &mut Report) -> Result<()>;
 
 pub fn run(args: VerifyArgs, replay: Option<Replay>) -> Result<ExitCode> {
     let trust = args.trusted.read()?;
-    let Subject { log, receipt, leaf } = &args.subject;
+    let Subject { log, mirror, receipt, leaf } = &args.subject;
     if let Some(log) = log {
         return run_log(log, &trust, &args, replay);
+    }
+    if let Some(mirror) = mirror {
+        return run_mirror(mirror, &trust, &args);
     }
     let proof = read_proof(args.proof.as_deref().expect("clap asks for it with a receipt, and with a leaf"))?;
     let report = match (receipt, leaf) {
@@ -99,18 +106,28 @@ pub fn run(args: VerifyArgs, replay: Option<Replay>) -> Result<ExitCode> {
 fn run_log(dir: &Path, trust: &Trust, args: &VerifyArgs, replay: Option<Replay>) -> Result<ExitCode> {
     let cannot_read = || format!("cannot read the log in {}", dir.display());
     let log = Directory::open(dir).with_context(cannot_read)?;
-    let mut archived = Vec::new();
-    for path in &args.checkpoint {
-        archived.push((path.display().to_string(), read_file(path, limits::NOTE_BYTES_MAX)?));
-    }
-    let bar = Bar::on_terminal();
-    let options = Options { wait: Duration::from_millis(args.wait_ms), archived, progress: bar };
-    let mut report = verify_log_with(&log, trust, options).with_context(cannot_read)?;
+    let mut report = verify_log_with(&log, trust, options(args)?).with_context(cannot_read)?;
     if let Some(replay) = replay {
         replay(&log, trust, &mut report).with_context(cannot_read)?;
     }
     print(&report, &report, args.json)?;
     Ok(ExitCode::from(report.exit_code()))
+}
+
+fn run_mirror(dir: &Path, trust: &Trust, args: &VerifyArgs) -> Result<ExitCode> {
+    let cannot_read = || format!("cannot read the mirror in {}", dir.display());
+    let mirror = Directory::open_mirror(dir).with_context(cannot_read)?;
+    let report = verify_mirror(&mirror, trust, options(args)?).with_context(cannot_read)?;
+    print(&report, &report, args.json)?;
+    Ok(ExitCode::from(report.exit_code()))
+}
+
+fn options(args: &VerifyArgs) -> Result<Options<'static>> {
+    let mut archived = Vec::new();
+    for path in &args.checkpoint {
+        archived.push((path.display().to_string(), read_file(path, limits::NOTE_BYTES_MAX)?));
+    }
+    Ok(Options { wait: Duration::from_millis(args.wait_ms), archived, progress: Bar::on_terminal() })
 }
 
 /// What a line has around its leaf, with room to spare.

@@ -113,7 +113,7 @@ impl Message {
 pub fn prepare(raw: Raw) -> Prepared {
     let sections =
         frame::sections_of_decoded(&raw.bytes).expect("the walk has decoded these very bytes before");
-    let mut evidence = sections.evidence.iter();
+    let mut evidence = Beside::Records(sections.evidence.iter());
     let mut complaints = Vec::new();
     let mut leaves = Vec::with_capacity(sections.entries.len());
     for (at, entry) in sections.entries.iter().enumerate() {
@@ -122,15 +122,38 @@ pub fn prepare(raw: Raw) -> Prepared {
         complaints.extend(found.into_iter().map(|complaint| (at, complaint)));
         leaves.push(Leaf { hash: leaf_hash(entry), fact });
     }
-    if evidence.len() > 0 {
-        let what = format!("{} evidence records of the frame belong to no leaf", evidence.len());
+    if let Beside::Records(left) = &evidence
+        && left.len() > 0
+    {
+        let what = format!("{} evidence records of the frame belong to no leaf", left.len());
         complaints.push((0, (Check::Evidence, what)));
     }
     let (first, root) = (sections.first, sections.root);
     Prepared { raw, first, root, leaves, complaints }
 }
 
-fn read(bytes: &[u8], evidence: &mut slice::Iter<'_, Evidence<'_>>, complaints: &mut Vec<Complaint>) -> Fact {
+/// The same for an entry that stands alone: of what it names as evidence nothing is said.
+pub fn prepare_alone(entry: &[u8]) -> (Leaf, Vec<Complaint>) {
+    let mut complaints = Vec::new();
+    let fact = read(entry, &mut Beside::NotHere, &mut complaints);
+    (Leaf { hash: leaf_hash(entry), fact }, complaints)
+}
+
+/// What stands beside the entries of a frame, as far as no entry has taken it.
+enum Beside<'r, 'f> {
+    Records(slice::Iter<'r, Evidence<'f>>),
+    /// Nobody looks for it here.
+    NotHere,
+}
+
+/// What an entry names as its evidence.
+enum Named<'f> {
+    There(&'f [u8]),
+    Missing,
+    NotHere,
+}
+
+fn read(bytes: &[u8], evidence: &mut Beside<'_, '_>, complaints: &mut Vec<Complaint>) -> Fact {
     if let Some((fact, input_digest)) = glance::decision(bytes) {
         complaints.extend(input_of(take(evidence, &input_digest)).map(|what| (Check::Evidence, what)));
         return Fact::Decision(fact);
@@ -331,23 +354,34 @@ fn is_plain_time(text: &str) -> bool {
 }
 
 /// Records stand in the order in which leaves name them, and a frame's digests of them were checked.
-fn take<'f>(evidence: &mut slice::Iter<'_, Evidence<'f>>, named: &Digest) -> Option<&'f [u8]> {
-    let record = evidence.as_slice().first().filter(|record| record.digest == *named)?;
-    *evidence = evidence.as_slice()[1..].iter();
-    Some(record.bytes)
+fn take<'f>(evidence: &mut Beside<'_, 'f>, named: &Digest) -> Named<'f> {
+    let Beside::Records(records) = evidence else { return Named::NotHere };
+    let Some(record) = records.as_slice().first().filter(|record| record.digest == *named) else {
+        return Named::Missing;
+    };
+    *records = records.as_slice()[1..].iter();
+    Named::There(record.bytes)
 }
 
-fn input_of(record: Option<&[u8]>) -> Option<String> {
-    let Some(bytes) = record else {
-        return Some("the policy input that its `input_digest` names is not beside it".into());
+fn input_of(record: Named<'_>) -> Option<String> {
+    let bytes = match record {
+        Named::There(bytes) => bytes,
+        Named::Missing => {
+            return Some("the policy input that its `input_digest` names is not beside it".into());
+        }
+        Named::NotHere => return None,
     };
     let why: NotCanonical = canonical_json(bytes).err()?;
     Some(format!("its policy input: {why}"))
 }
 
-fn answer_of(record: Option<&[u8]>) -> Option<String> {
-    let Some(bytes) = record else {
-        return Some("the kept answer that its `answer_digest` names is not beside it".into());
+fn answer_of(record: Named<'_>) -> Option<String> {
+    let bytes = match record {
+        Named::There(bytes) => bytes,
+        Named::Missing => {
+            return Some("the kept answer that its `answer_digest` names is not beside it".into());
+        }
+        Named::NotHere => return None,
     };
     let why: NotCanonical = canonical_json(bytes).err()?;
     Some(format!("its kept answer: {why}"))
@@ -538,7 +572,7 @@ pub(super) fn contradiction(
     }
 }
 
-fn read_policy(p: &PolicyEntry, evidence: &mut slice::Iter<'_, Evidence<'_>>) -> Vec<Complaint> {
+fn read_policy(p: &PolicyEntry, evidence: &mut Beside<'_, '_>) -> Vec<Complaint> {
     let mut complaints = Vec::new();
     if p.files.windows(2).any(|pair| pair[0].name >= pair[1].name) {
         complaints.push((Check::WellFormed, "its files are not sorted by name, each once".into()));
@@ -546,7 +580,7 @@ fn read_policy(p: &PolicyEntry, evidence: &mut slice::Iter<'_, Evidence<'_>>) ->
     if policy_revision(&p.engine, &p.files) != p.revision {
         complaints.push((Check::Evidence, "its `revision` is not that of its files and engine".into()));
     }
-    let missing = p.files.iter().filter(|file| take(evidence, &file.sha256).is_none());
+    let missing = p.files.iter().filter(|file| matches!(take(evidence, &file.sha256), Named::Missing));
     complaints.extend(missing.map(|file| {
         let what = format!("the bundle's file `{}` is not beside it as `{}`", file.name, file.sha256);
         (Check::Evidence, what)
