@@ -250,8 +250,12 @@ async fn a_cut_log_does_not_pass_and_does_not_start() {
     let report = log.verify();
     assert_eq!((report.verdicts.frames, report.exit_code()), (Verdict::Pass, 12), "{report}");
     assert!(log.refused().contains("signed for 6 entries, the frames hold 4"), "{}", log.refused());
-    log.change(FIRST_SEGMENT, |bytes| bytes.truncate(3 * 4_096 + 100));
+    log.change(FIRST_SEGMENT, |bytes| bytes.truncate(3 * 4_096));
     assert_eq!(log.verify().exit_code(), 12);
+    let rest = Log::with_leaves(6).await;
+    rest.change(FIRST_SEGMENT, |bytes| bytes.truncate(3 * 4_096 + 100));
+    assert_eq!(rest.verify().exit_code(), 10);
+    assert!(rest.refused().contains("after the last whole block"), "{}", rest.refused());
 }
 
 #[tokio::test]

@@ -23,14 +23,14 @@ use super::ledger_faults::{
     FIRST_SEGMENT, Log, ORIGIN, SEGMENT_BYTES, activation, interlock, start, stdout, write,
 };
 
-const FIRST_SEALED: &str = "frames/00000000000000000000.frames.zst";
-const SECOND_SEALED: &str = "frames/00000000000000000064.frames.zst";
+pub(super) const FIRST_SEALED: &str = "frames/00000000000000000000.frames.zst";
+pub(super) const SECOND_SEALED: &str = "frames/00000000000000000064.frames.zst";
 const NEWEST_RESTART: &str = "restart/00000000000000000128.json";
 /// One leaf a frame, one frame a block: two full segments, and half of a third.
 const LEAVES: usize = 160;
 
 /// Two segments are sealed, a restart point stands after each, and the log is closed.
-async fn sealed_log() -> Log {
+pub(super) async fn sealed_log() -> Log {
     let log = Log::new();
     let (ledger, _) = log.open().expect("opens");
     log.fill(&ledger, LEAVES - 2).await;

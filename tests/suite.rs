@@ -22,6 +22,7 @@ mod documentation;
 mod environment;
 mod exploits;
 mod facts;
+mod forgery;
 mod http2;
 mod identity;
 mod interop;

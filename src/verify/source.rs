@@ -256,7 +256,12 @@ fn list_names(dir: &Path) -> io::Result<Vec<String>> {
         entries => entries?,
     };
     let mut names = Vec::new();
-    for entry in entries.take(limits::DERIVED_NAMES_MAX) {
+    for entry in entries {
+        // Of a longer list, what is left out would be taken for what is not there.
+        if names.len() == limits::DERIVED_NAMES_MAX {
+            let what = format!("more than {} names in {}", limits::DERIVED_NAMES_MAX, dir.display());
+            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        }
         let entry = entry?;
         let slash = if entry.file_type()?.is_dir() { "/" } else { "" };
         names.push(format!("{}{slash}", entry.file_name().to_string_lossy()));
