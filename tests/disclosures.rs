@@ -140,7 +140,7 @@ fn disclosures_are_found_in_leaf_and_evidence_or_nowhere() {
     assert_eq!((report.verdicts.disclosed, report.exit_code()), (Verdict::NotEstablished, 18), "{report}");
     assert_eq!(places_of(&report)[..4], in_leaf);
     let other = member("/request/body/card/number", Json::string("4112"));
-    let report = told(&leaf, &[other.clone()], Some(&evidence));
+    let report = told(&leaf, std::slice::from_ref(&other), Some(&evidence));
     assert_eq!((report.verdicts.disclosed, report.exit_code()), (Verdict::Fail, 18), "{report}");
     assert!(report.to_string().contains("nowhere  number ("), "{report}");
     assert_eq!(report.disclosures[0].digest, DisclosureDigest::of(&other));
@@ -153,7 +153,7 @@ fn disclosures_are_found_in_leaf_and_evidence_or_nowhere() {
     let outcome = golden("outcome_redacted.json");
     let seen = digest_of(places::RESPONSE_BODY_DIGEST, b"{}");
     let sent = digest_of(places::DIGEST, b"message");
-    let report = told(&outcome, &[sent.clone()], None);
+    let report = told(&outcome, std::slice::from_ref(&sent), None);
     assert_eq!(places_of(&report), [format!("leaf /sent/digest = {message}")], "{report}");
     let report = told(&outcome, &[sent.clone(), of_evidence().remove(0)], None);
     assert_eq!((report.verdicts.disclosed, report.exit_code()), (Verdict::Fail, 18), "{report}");
@@ -219,7 +219,7 @@ fn what_is_disclosed_may_hold_more_digests_and_contradictions_are_named() {
         assert_eq!(places[1], r#"evidence /a~0~1b/0/card/number = "4242""#, "{report}");
         assert!(places[0].starts_with("evidence /a~0~1b/0/card = ") && report.passed(), "{report}");
     }
-    assert_eq!(told(&leaf, &[number.clone()], Some(&evidence)).verdicts.disclosed, Verdict::Fail);
+    assert_eq!(told(&leaf, std::slice::from_ref(&number), Some(&evidence)).verdicts.disclosed, Verdict::Fail);
     let item = encoded(r#"["s",5]"#);
     for (evidence, handed, why) in [
         (json!([{"_sd": [digest(&number)]}, {"_sd": [digest(&number)]}]), &number, "in more than one place"),

@@ -140,6 +140,7 @@ pub(super) fn activation(n: usize) -> PolicyActivation {
         engine,
         files: Vec::new(),
         revision,
+        older_than: None,
         ordered: None,
         version: None,
     }

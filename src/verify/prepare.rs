@@ -23,7 +23,9 @@ use crate::model::entry::{
     HeartbeatEntry, KeyEntry, OutcomeEntry, PolicyEntry, PreviousTree, RefusalEntry, RequestEntry, Reserve,
     SPEC, SettledAs, policy_revision,
 };
-use crate::model::{BudgetName, Decision, Digest, Epoch, LeafIndex, OutcomeStatus, ReceiptId, Settled};
+use crate::model::{
+    Activated, BudgetName, Decision, Digest, Epoch, LeafIndex, OutcomeStatus, ReceiptId, Settled,
+};
 
 /// A frame as the walk gave it out.
 pub struct Raw {
@@ -54,7 +56,7 @@ pub enum Fact {
     Epoch(Box<EpochEntry>),
     Heartbeat { epoch: Epoch, previous: PreviousTree },
     Key(Box<KeyEntry>),
-    Policy { epoch: Epoch, revision: Digest },
+    Policy { epoch: Epoch, activated: Activated, older_than: Option<u64> },
     Refusal { epoch: Epoch },
     Admin { epoch: Epoch },
     Unreadable,
@@ -193,7 +195,8 @@ fn read(bytes: &[u8], evidence: &mut Beside<'_, '_>, complaints: &mut Vec<Compla
         Entry::Key(k) => Fact::Key(k),
         Entry::Policy(p) => {
             complaints.extend(read_policy(&p, evidence));
-            Fact::Policy { epoch: p.epoch, revision: p.revision }
+            let activated = Activated { revision: p.revision, version: p.version };
+            Fact::Policy { epoch: p.epoch, activated, older_than: p.older_than }
         }
         Entry::Refusal(r) => Fact::Refusal { epoch: r.epoch },
         Entry::Admin(a) => {
