@@ -231,10 +231,14 @@ async fn a_bundle_that_is_gone_costs_no_verdict_about_the_tree_and_a_log_is_not_
     gone.remove("tile/entries/000");
     let (code, report) = verify(&gone, &vkey, &[]);
     assert_eq!((code, &report["size"], &report["problem_count"]), (16, &321.into(), &1.into()), "{report}");
-    for (check, verdict) in [("included", "pass"), ("signed", "pass"), ("paired", "not_established")] {
+    for (check, verdict) in
+        [("included", "pass"), ("signed", "not_established"), ("paired", "not_established")]
+    {
         assert_eq!(report["verdicts"][check], verdict, "{check}: {report}");
     }
     assert!(names(&report, "tile/entries/000"), "{report}");
+    let noted = report["notes"].to_string();
+    assert!(!noted.contains("does not end with a stop"), "nobody has seen its end: {noted}");
     // Neither entries nor hashes: nothing past them is said.
     gone.remove("tile/0/000");
     let (code, report) = verify(&gone, &vkey, &[]);

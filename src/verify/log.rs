@@ -241,6 +241,8 @@ pub(super) struct Pass<'v> {
     /// Where the first start stands that lists no trusted key.
     strange: Option<Place>,
     pub walked_to_end: bool,
+    /// Entries are missing among those that were read: what the others owe to them is not known.
+    pub entries_missing: bool,
     /// The walk ended at a checkpoint and not at the end of the log.
     is_live: bool,
 }
@@ -270,6 +272,7 @@ impl<'v> Pass<'v> {
             },
             strange: None,
             walked_to_end: true,
+            entries_missing: false,
             is_live: false,
         }
     }
@@ -404,6 +407,9 @@ impl<'v> Pass<'v> {
     }
 
     fn finish_open(&mut self) {
+        if self.entries_missing {
+            return;
+        }
         self.report.open_count = self.leaves.open.len() as u64;
         let named = self.leaves.open.iter().take(limits::PROBLEMS_NAMED_MAX);
         self.report.open = named.map(|(&index, open)| Open { index, id: open.id }).collect();

@@ -40,7 +40,7 @@ pub fn verify_mirror<S: Source + ?Sized>(
         pass.walked_to_end = false;
         return Ok(pass.finish(source));
     };
-    let mut mirror = Mirror { source, size, pass, lost: false };
+    let mut mirror = Mirror { source, size, pass };
     let bundles = size.0.div_ceil(TILE_WIDTH as u64);
     for number in 0..bundles {
         if !mirror.bundle(number) {
@@ -49,12 +49,13 @@ pub fn verify_mirror<S: Source + ?Sized>(
         }
         mirror.pass.progress();
     }
-    let Mirror { mut pass, lost, .. } = mirror;
+    let Mirror { mut pass, .. } = mirror;
     if signed.is_none() {
         pass.report.not_established(Check::Included);
     }
-    if lost {
-        for check in [Check::WellFormed, Check::Paired, Check::Epochs] {
+    if pass.entries_missing {
+        // Keys may have been retired there, too.
+        for check in [Check::WellFormed, Check::Signed, Check::Paired, Check::Epochs] {
             pass.report.not_established(check);
         }
     }
@@ -74,8 +75,6 @@ struct Mirror<'m, 'v, S: Source + ?Sized> {
     source: &'m S,
     size: TreeSize,
     pass: Pass<'v>,
-    /// A bundle could not be read: what the leaves after it owe to those in it is not known.
-    lost: bool,
 }
 
 impl<S: Source + ?Sized> Mirror<'_, '_, S> {
@@ -101,7 +100,7 @@ impl<S: Source + ?Sized> Mirror<'_, '_, S> {
             for (check, what) in complaints {
                 self.pass.report.problem(place().problem(check, index, what));
             }
-            if !self.lost {
+            if !self.pass.entries_missing {
                 self.pass.take(leaf.fact, place);
             }
             self.append(leaf.hash, Some(entry));
@@ -129,7 +128,7 @@ impl<S: Source + ?Sized> Mirror<'_, '_, S> {
 
     /// The leaves' hashes, as their tile has them.
     fn hashes(&mut self, number: u64, width: usize) -> bool {
-        self.lost = true;
+        self.pass.entries_missing = true;
         let Some((file, tile)) = self.read(Row::Level(0), number, width, FULL_TILE_BYTES) else {
             return false;
         };
