@@ -249,7 +249,9 @@ async fn a_bundle_that_is_gone_costs_no_verdict_about_the_tree_and_a_log_is_not_
     lay_out(&whole, dir.path());
     let mirror = dir.path().to_str().expect("UTF-8");
     // Nobody takes frames away and has the rest pass as the log.
-    assert_eq!(interlock(&["verify", "--log", mirror, "--key", &vkey]).status.code(), Some(1));
+    let refused = interlock(&["verify", "--log", mirror, "--key", &vkey]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("`--mirror`"));
     assert_eq!(interlock(&["verify", "--mirror", mirror, "--key", &vkey]).status.code(), Some(0));
     // There is nothing to replay from.
     assert_eq!(interlock(&["verify", "--mirror", mirror, "--key", &vkey, "--replay"]).status.code(), Some(2));

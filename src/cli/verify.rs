@@ -105,7 +105,13 @@ pub fn run(args: VerifyArgs, replay: Option<Replay>) -> Result<ExitCode> {
 
 fn run_log(dir: &Path, trust: &Trust, args: &VerifyArgs, replay: Option<Replay>) -> Result<ExitCode> {
     let cannot_read = || format!("cannot read the log in {}", dir.display());
-    let log = Directory::open(dir).with_context(cannot_read)?;
+    let log = Directory::open(dir).with_context(|| match Directory::open_mirror(dir) {
+        Ok(_) => format!(
+            "{} holds no frames; what a log serves to read is verified with `--mirror`",
+            dir.display()
+        ),
+        Err(_) => cannot_read(),
+    })?;
     let mut report = verify_log_with(&log, trust, options(args)?).with_context(cannot_read)?;
     if let Some(replay) = replay {
         replay(&log, trust, &mut report).with_context(cannot_read)?;
