@@ -210,7 +210,10 @@ fn what_is_disclosed_may_hold_more_digests_and_contradictions_are_named() {
     let number = encoded(r#"["s1","number","4242"]"#);
     let digest = |disclosure: &str| DisclosureDigest::of(disclosure).as_str().to_owned();
     let card = encoded(&format!(r#"["s2","card",{{"_sd":["{}"],"brand":"visa"}}]"#, digest(&number)));
-    let (leaf, evidence) = with_evidence(&json!({"a~/b": [{"_sd": [digest(&card)]}]}));
+    // Beside a time in nanoseconds, which as a double is no integer that has its own double.
+    let (leaf, evidence) =
+        with_evidence(&json!({"a~/b": [{"_sd": [digest(&card)]}], "ns": 1_763_643_600_123_456_800_f64}));
+    assert!(String::from_utf8_lossy(&evidence).contains("1763643600123456800"));
     // In any order; and without the outer one the inner one is nowhere.
     for handed in [[number.clone(), card.clone()], [card.clone(), number.clone()]] {
         let report = told(&leaf, &handed, Some(&evidence));

@@ -633,10 +633,15 @@ impl HashReader for Hashes<'_> {
 }
 
 fn proof_of(made: &Made, index: u64) -> TlogProof {
-    let path =
-        prove_inclusion(&Hashes(&made.leaves), LeafIndex(index), made.edge.size()).expect("in the tree");
     let checkpoint = String::from_utf8(made.signed(&[&made.key])).expect("UTF-8");
-    TlogProof { index: LeafIndex(index), path, checkpoint }
+    proof_in(&made.leaves, index, checkpoint)
+}
+
+/// Of one of these leaves, in the tree of all of them.
+pub(super) fn proof_in(leaves: &[Vec<u8>], index: u64, checkpoint: String) -> TlogProof {
+    let (index, size) = (LeafIndex(index), TreeSize(leaves.len() as u64));
+    let path = prove_inclusion(&Hashes(leaves), index, size).expect("in the tree");
+    TlogProof { index, path, checkpoint }
 }
 
 #[test]

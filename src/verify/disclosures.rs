@@ -12,12 +12,13 @@ use std::rc::Rc;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::canonical::canonical_json;
 use super::report::{Verdict, escape};
 use crate::limits;
 use crate::model::entry::{DisclosureDigest, Entry, RequestEntry, ResponseEntry, SentEntry};
-use crate::model::{DIGESTS, Digest, ELEMENT, Json, escape_step, is_reserved};
+use crate::model::{DIGESTS, Digest, ELEMENT, escape_step, is_reserved};
 
 /// What was handed over, in its order.
 #[derive(Debug)]
@@ -156,10 +157,10 @@ fn parse(text: &str) -> Result<Disclosure, &'static str> {
     let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| "not base64url without padding")?;
     canonical_json(&bytes)
         .map_err(|_| "not JSON in canonical form (RFC 8785), as this log's disclosures are")?;
-    let list: Vec<Json> = serde_json::from_slice(&bytes).map_err(|_| NO_LIST)?;
+    let list: Vec<Shape> = serde_json::from_slice(&bytes).map_err(|_| NO_LIST)?;
     let (salt, name) = match &*list {
-        [Json::String(salt), Json::String(name), _] => (salt, Some(name)),
-        [Json::String(salt), _] => (salt, None),
+        [Shape::Text(salt), Shape::Text(name), _] => (salt, Some(name)),
+        [Shape::Text(salt), _] => (salt, None),
         _ => return Err(NO_LIST),
     };
     if name.is_some_and(|name| is_reserved(name)) {
@@ -192,13 +193,79 @@ fn input_digest(leaf: &Entry) -> Option<Digest> {
     }
 }
 
-fn read_evidence(bytes: &[u8], named: Digest) -> Result<Json, String> {
+fn read_evidence(bytes: &[u8], named: Digest) -> Result<Shape, String> {
     let found = Digest::of(bytes);
     if found != named {
         return Err(format!("the evidence has the digest {found}, the leaf names {named}"));
     }
     canonical_json(bytes).map_err(|why| format!("the evidence: {why}"))?;
     serde_json::from_slice(bytes).map_err(|why| format!("the evidence: {why}"))
+}
+
+/// JSON as far as digests are looked for in it. Its numbers are anybody's: their text was held to its one spelling, and no
+/// value is made of it.
+enum Shape {
+    /// Neither text nor anything that holds something.
+    Scalar,
+    Text(String),
+    List(Vec<Shape>),
+    Object(Vec<(String, Shape)>),
+}
+
+impl<'de> Deserialize<'de> for Shape {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        d.deserialize_any(ShapeVisitor)
+    }
+}
+
+struct ShapeVisitor;
+
+impl<'de> Visitor<'de> for ShapeVisitor {
+    type Value = Shape;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Shape, E> {
+        Ok(Shape::Scalar)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Shape, E> {
+        Ok(Shape::Scalar)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Shape, E> {
+        Ok(Shape::Scalar)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Shape, E> {
+        Ok(Shape::Scalar)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Shape, E> {
+        Ok(Shape::Scalar)
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Shape, E> {
+        Ok(Shape::Text(text.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Shape, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = seq.next_element()? {
+            items.push(item);
+        }
+        Ok(Shape::List(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Shape, A::Error> {
+        let mut members = Vec::new();
+        while let Some(member) = map.next_entry()? {
+            members.push(member);
+        }
+        Ok(Shape::Object(members))
+    }
 }
 
 /// What one digest stands for.
@@ -256,28 +323,29 @@ impl Places {
     }
 
     /// Digests in a value of the policy input; `at` is its pointer.
-    fn of_value(&mut self, value: &Json, at: &mut String) {
+    fn of_value(&mut self, value: &Shape, at: &mut String) {
         let length = at.len();
         match value {
-            Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => {}
-            Json::Array(items) => {
+            Shape::Scalar | Shape::Text(_) => {}
+            Shape::List(items) => {
                 for (n, item) in items.iter().enumerate() {
                     at.push_str(&format!("/{n}"));
-                    match item.as_object().map(|object| object.members()) {
-                        Some([(name, digest)]) if &**name == ELEMENT => {
-                            self.stands(digest, Stands::Element { pointer: at.clone() });
+                    match item {
+                        Shape::Object(members) if members.len() == 1 && members[0].0 == ELEMENT => {
+                            self.stands(&members[0].1, Stands::Element { pointer: at.clone() });
                         }
-                        Some(_) | None => self.of_value(item, at),
+                        Shape::Scalar | Shape::Text(_) | Shape::List(_) | Shape::Object(_) => {
+                            self.of_value(item, at);
+                        }
                     }
                     at.truncate(length);
                 }
             }
-            Json::Object(object) => {
-                let has = object.members().iter().map(|(name, _)| name.to_string());
-                let has: Rc<BTreeSet<_>> = Rc::new(has.collect());
-                for (name, value) in object.members() {
-                    if &**name == DIGESTS {
-                        let digests = if let Json::Array(digests) = value { &digests[..] } else { &[] };
+            Shape::Object(members) => {
+                let has: Rc<BTreeSet<_>> = Rc::new(members.iter().map(|(name, _)| name.clone()).collect());
+                for (name, value) in members {
+                    if name == DIGESTS {
+                        let digests = if let Shape::List(digests) = value { &digests[..] } else { &[] };
                         for digest in digests {
                             self.stands(digest, Stands::Member { pointer: at.clone(), has: Rc::clone(&has) });
                         }
@@ -292,8 +360,9 @@ impl Places {
         }
     }
 
-    fn stands(&mut self, digest: &Json, stands: Stands) {
-        if let Some(digest) = digest.as_str().and_then(|text| text.parse().ok()) {
+    fn stands(&mut self, digest: &Shape, stands: Stands) {
+        let Shape::Text(text) = digest else { return };
+        if let Ok(digest) = text.parse() {
             self.held.entry(digest).or_default().push(stands);
         }
     }
@@ -311,7 +380,7 @@ impl Places {
             }
             left = rest;
             for disclosure in found {
-                let Ok(value) = serde_json::from_str::<Json>(&disclosure.value) else { continue };
+                let Ok(value) = serde_json::from_str::<Shape>(&disclosure.value) else { continue };
                 let held = self.find(disclosure).held_at;
                 for at in held.into_iter().filter(|at| at.holder == Holder::Evidence) {
                     self.of_value(&value, &mut at.pointer.clone());
