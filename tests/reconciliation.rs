@@ -371,6 +371,7 @@ async fn recorder(world: &World, follower: Arc<dyn Follower>) -> Recorder {
         origin: "interlock.test/log".parse().expect("a name"),
         segment_bytes: limits::SEGMENT_BYTES_MIN,
         salts: None,
+        heartbeat: None,
     };
     let signer = Box::new(FileSigner::load(&world.path("log.key")).expect("the key"));
     let (ledger, _) =
