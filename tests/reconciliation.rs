@@ -473,7 +473,11 @@ fn a_permit_with_the_same_key_of_which_nothing_was_sent_is_in_nobodys_way() {
 
 /// Polls once: it takes a sync of the disk to end.
 async fn begin(mut future: Pin<&mut impl Future>) {
-    std::future::poll_fn(|context| Poll::Ready(drop(future.as_mut().poll(context)))).await;
+    std::future::poll_fn(|context| {
+        let _begun = future.as_mut().poll(context);
+        Poll::Ready(())
+    })
+    .await;
 }
 
 #[test]
