@@ -189,6 +189,7 @@ fn open(dir: &Path, commits: Arc<Commits>) -> Ledger {
         origin,
         segment_bytes: interlock::limits::SEGMENT_BYTES_DEFAULT,
         salts: None,
+        heartbeat: None,
     };
     let start = Start {
         binary_digest: Digest::of(b"binary"),
@@ -206,6 +207,7 @@ fn activation(n: usize) -> PolicyActivation {
         engine: "regorus/0.14.1 strict".into(),
         files: Vec::new(),
         revision: Digest::of(&n.to_be_bytes()),
+        older_than: None,
         ordered: None,
         version: None,
     }

@@ -24,6 +24,7 @@ mod route;
 mod secret;
 mod sections;
 mod sinks;
+mod status;
 mod surface;
 mod surroundings;
 mod tls;
@@ -87,6 +88,8 @@ pub struct LedgerConfig {
     pub segment_bytes: u64,
     /// Where the keys of redacted values are kept; outside `dir`. There if anything is redacted.
     pub salts: Option<PathBuf>,
+    /// After so long without a leaf a `heartbeat` is written; whole seconds. `None`: never.
+    pub heartbeat: Option<Duration>,
     /// More keys that sign every checkpoint; as `signing_key`.
     pub also_sign_with: Vec<PathBuf>,
     /// Of this log.
@@ -96,6 +99,8 @@ pub struct LedgerConfig {
 #[derive(Clone, Debug)]
 pub struct PolicyConfig {
     pub source: PolicySource,
+    /// The one revision that may follow a newer one without an operator's word.
+    pub older: Option<Digest>,
 }
 
 #[derive(Clone, Debug)]

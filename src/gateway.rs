@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -26,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, Admin, Control, Door, LogApi, PolicyAsks, PolicyHealth, Rate};
-use crate::authority::{FactSpec, Facts, Fold, Versions};
+use crate::authority::{Credentials, FactSpec, Facts, Fold, Versions};
 use crate::clock::Clock;
 use crate::config::{AdminListen, Config, IdentityPart, LedgerConfig, ListenerName, SurfaceConfig};
 use crate::ingress::{self, Bounds, Listener, SharedTls};
@@ -36,12 +37,13 @@ use crate::ledger::{
 };
 use crate::limits;
 use crate::merkle::note::Signer;
-use crate::model::{Digest, Digester, SurfaceName};
+use crate::model::{Activated, Digest, Digester, Older, SurfaceName};
 use crate::pep::{self, Authority, Gate, Surface, Turns};
 use crate::policy::{BundleError, Pdp, Settings};
+use crate::reconcile::{Lookups, Reconciler, StatusLookup};
 use crate::sinks::{self, Sinks};
 use crate::telemetry::{Alarm, Metrics};
-use crate::upstream::{InvalidRoots, Upstream};
+use crate::upstream::{InvalidRoots, OwnCredential, StatusSource, Upstream};
 use identity::{Epoch, Fetches};
 use observe::Observed;
 use policy_source::Policy;
@@ -66,6 +68,10 @@ pub struct Gateway {
 /// Why the gateway did not start. Nothing listens, and nothing was admitted.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    #[error(
+        "policy: {0}; order it while a gateway runs (`policy reload --older`), or name its revision in `policy.older`"
+    )]
+    Older(#[from] Older),
     #[error("policy: {0}")]
     Policy(#[from] BundleError),
     #[error("signing key: {0}")]
@@ -110,6 +116,8 @@ impl Gateway {
         let metrics = Arc::new(Metrics::new()?);
         // What can fail without the log comes before the log: a start that fails leaves no run in it.
         let parts = config.surfaces.iter().map(|s| part(s, &clock)).collect::<Result<Vec<_>, _>>()?;
+        let lookups = config.surfaces.iter().map(|s| lookup(s, &config.credentials));
+        let lookups = lookups.collect::<Result<Vec<_>, _>>()?;
         let fetches = Fetches::new(std::mem::take(&mut config.key_sets)).map_err(StartError::KeySet)?;
         let sinks = sinks::Ready::new(config.sinks.drain(..).collect())?;
         let (admin_address, admin_socket) = admin_socket::open(&config.admin).await?;
@@ -121,14 +129,14 @@ impl Gateway {
         // Before the log is opened, which tells it what the leaves have left behind.
         let fold = Fold::new(versions.clone());
         let packages = config.surfaces.iter().map(|s| s.package.clone()).collect();
-        let policy = Policy { source: config.policy.source.clone(), packages };
+        let policy = Policy { source: config.policy.source.clone(), packages, older: config.policy.older };
         let (pdp, ledger, (content, version)) =
             open(&config, policy.clone(), &clock, &metrics, fold.clone()).await?;
-        let activation = match record_policy(&pdp, version, &ledger).await {
+        let activation = match record_policy(&pdp, version, &policy, &fold, &ledger).await {
             Ok(receipt) => receipt,
             Err(error) => {
                 ledger.close(ABANDON_MAX).await;
-                return Err(error.into());
+                return Err(error);
             }
         };
         let mut surfaces = Vec::new();
@@ -137,7 +145,7 @@ impl Gateway {
         }
         // Nothing below fails, so no part of a gateway is left running.
         metrics.policy_activated(&pdp.revision().to_string(), clock.wall().unix_ms() as f64 / 1_000.0);
-        versions.set(policy::POLICY, &policy::version(activation.index));
+        versions.set(policy::POLICY, &policy::version_of(activation.index));
         let parts = std::mem::take(&mut config.identity_parts);
         let epoch = Epoch::new(
             config.digest,
@@ -185,9 +193,9 @@ impl Gateway {
         let operators = config.admin.operators.clone();
         let (asks, orders) = PolicyAsks::new();
         let policy_health = PolicyHealth::default();
+        let reconciler = Reconciler::new(fold.clone(), ledger.clone());
         let control = Arc::new(Control::new(
-            fold.clone(),
-            ledger.clone(),
+            reconciler.clone(),
             log.clone(),
             surface_names,
             operators,
@@ -218,11 +226,17 @@ impl Gateway {
             policy: policy_health.clone(),
         };
         tokio::spawn(control.keep_expiring(shared.drain.clone()));
+        for (surface, declared, source) in lookups.into_iter().flatten() {
+            let (reconciler, clock, metrics) = (reconciler.clone(), clock.clone(), metrics.clone());
+            let lookups = Lookups::new(surface, &declared, source, reconciler, clock, metrics);
+            tokio::spawn(lookups.run(shared.drain.clone()));
+        }
         tokio::spawn(admin::serve(Arc::new(admin), admin_socket, end.clone()));
         tokio::spawn(close_aged(pools.into_iter().map(|(_, upstream)| upstream).collect(), end.clone()));
         let (reload, asked) = watch::channel(());
         let watched = policy::Watched {
             policy,
+            fold: fold.clone(),
             pdp,
             ledger: ledger.clone(),
             versions,
@@ -354,17 +368,22 @@ impl Shared {
 async fn record_policy(
     pdp: &Pdp,
     version: Option<u64>,
+    policy: &Policy,
+    fold: &Fold,
     ledger: &Ledger,
-) -> Result<ledger::Receipt, Unrecorded> {
+) -> Result<ledger::Receipt, StartError> {
+    let activated = Activated { revision: pdp.revision(), version };
+    let older_than = policy.follows(fold.activations(), activated, None)?;
     let activation = PolicyActivation {
         activated_by: "start".into(),
         engine: pdp.engine().into(),
         files: pdp.files(),
+        older_than,
         ordered: None,
-        revision: pdp.revision(),
+        revision: activated.revision,
         version,
     };
-    ledger.record_policy(activation).await
+    Ok(ledger.record_policy(activation).await?)
 }
 
 /// Policy, log, and digest and version of what policy was read from; off the async threads: compiling and recovering take their time.
@@ -385,6 +404,7 @@ async fn open(
         origin: config.log_origin.clone(),
         segment_bytes: config.ledger.segment_bytes,
         salts: config.ledger.salts.clone(),
+        heartbeat: config.ledger.heartbeat,
     };
     let ledger_config = config.ledger.clone();
     let config_digest = config.digest;
@@ -445,6 +465,22 @@ fn part(config: &SurfaceConfig, clock: &Clock) -> Result<Part, StartError> {
     let upstream = Upstream::new(config.upstream.clone(), clock.clone()).map_err(failed)?;
     let facts = config.facts.iter().map(|fact| fact.spec().map_err(failed)).collect::<Result<_, _>>()?;
     Ok(Part { upstream, facts })
+}
+
+/// How the surface's upstream is asked what became of requests, if it is; with the surface's own credential.
+fn lookup(
+    config: &SurfaceConfig,
+    credentials: &Credentials,
+) -> Result<Option<(SurfaceName, StatusLookup, StatusSource)>, StartError> {
+    let Some(declared) = &config.status_lookup else { return Ok(None) };
+    let credential = config.credential.as_ref().map(|slot| OwnCredential {
+        header: HeaderName::from_bytes(slot.header.as_bytes()).expect("config takes header names only"),
+        prefix: slot.prefix.clone(),
+        secret: credentials.find(&slot.secret).expect("config reads the secret of every slot").clone(),
+    });
+    let source = StatusSource::new(&config.upstream, declared.rules.clone(), credential);
+    let source = source.map_err(|source| StartError::Upstream { surface: config.name.clone(), source })?;
+    Ok(Some((config.name.clone(), declared.clone(), source)))
 }
 
 /// Waits for the first reading of its facts.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
@@ -103,11 +104,12 @@ pub fn read(reader: &mut Reader<'_>, tree: &Node, surroundings: Surroundings<'_>
     if let Some(ledger) = &ledger {
         redact::check_salts(reader, &drafts, ledger);
     }
+    let taking = |draft: &Draft| Some((draft.name.clone(), draft.identity.mtls.as_ref()?.1.clone()));
+    let workloads: admin::Workloads = drafts.iter().filter_map(taking).collect();
     if let (Some(admin), Some(node)) = (&admin, file.optional("admin")) {
         let operators = admin.config.operators.load();
         admin::check_api_keys(reader, node.at, &operators, &api_keys);
-        let taking = drafts.iter().filter_map(|draft| Some((&draft.name, &draft.identity.mtls.as_ref()?.1)));
-        admin::check_workloads(reader, node.at, &operators, taking);
+        admin::check_workloads(reader, node.at, &operators, &workloads);
     }
     let credentials = take_credentials(reader, &mut drafts);
     let api_keys: SharedApiKeys = Arc::new(ArcSwap::from_pointee(api_keys));
@@ -124,7 +126,7 @@ pub fn read(reader: &mut Reader<'_>, tree: &Node, surroundings: Surroundings<'_>
     }
     parts.extend(drafts.iter_mut().filter_map(|d| d.identity.files.take()));
     if let Some(admin) = &mut admin {
-        parts.extend(admin.parts(&api_keys));
+        parts.extend(admin.parts(&api_keys, &workloads));
     }
     let key_sets = drafts.iter_mut().filter_map(|d| d.identity.fetch.take()).collect();
     Some(Parts {
@@ -154,6 +156,7 @@ fn read_ledger(
     let dir = fields.optional("dir").and_then(|n| reader.path(n));
     let signing_key = fields.optional("signing_key").and_then(|n| read_signing_key(reader, n, secrets));
     let segment_mib = reader.number(&fields, "segment_mib");
+    let heartbeat_s = reader.number(&fields, "heartbeat_s");
     let salts = match fields.optional("salts") {
         Some(n) => redact::read_salts(reader, n, dir.as_deref()).map(Some),
         None => Some(None),
@@ -171,6 +174,7 @@ fn read_ledger(
         signing_key,
         segment_bytes: segment_mib? * limits::MIB_BYTES,
         salts: salts?,
+        heartbeat: heartbeat_s.map(|s| (s > 0).then(|| Duration::from_secs(s)))?,
         also_sign_with,
         compromised_keys: compromised_keys?,
     })
@@ -676,6 +680,7 @@ fn finish(draft: Draft, keys: &SharedApiKeys, clock: &Clock) -> SurfaceConfig {
         budgets: draft.budgets,
         idempotency: draft.idempotency,
         holds: draft.holds,
+        status_lookup: draft.status_lookup,
         routes: draft.routes,
     }
 }

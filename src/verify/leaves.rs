@@ -11,8 +11,10 @@ use super::prepare::{DecisionFact, Fact, Message, OutcomeFact};
 use super::report::Check;
 use crate::limits;
 use crate::merkle::tile::Fringe;
-use crate::model::entry::{EpochEntry, EpochEvent};
-use crate::model::{BudgetName, Digest, Epoch, LeafIndex, OutcomeStatus, ReceiptId, Settled, TreeSize};
+use crate::model::entry::{EpochEntry, EpochEvent, PreviousTree};
+use crate::model::{
+    Activated, Activations, BudgetName, Digest, Epoch, LeafIndex, OutcomeStatus, ReceiptId, Settled, TreeSize,
+};
 
 /// What is remembered of a PERMIT until its outcome comes.
 #[derive(Debug)]
@@ -59,6 +61,7 @@ pub struct Leaves {
     revisions: BTreeSet<Digest>,
     /// More were activated in this epoch than are remembered.
     revisions_lost: bool,
+    activations: Activations,
     pub epochs: u64,
     pub decisions: u64,
     pub permits: u64,
@@ -76,6 +79,7 @@ impl Leaves {
             due_since: None,
             revisions: BTreeSet::new(),
             revisions_lost: false,
+            activations: Activations::default(),
             epochs: 0,
             decisions: 0,
             permits: 0,
@@ -112,16 +116,33 @@ impl Leaves {
                 }
             },
             Fact::Epoch(e) => self.epoch(&e, tree, after_stop, &mut complaints),
+            Fact::Heartbeat { previous, .. } => {
+                complaints.extend(wrong_tree(&previous, tree).map(|what| (Check::Epochs, what)));
+            }
             Fact::Key(k) => complaints.extend(self.keys.event(&k, index).map(|what| (Check::Epochs, what))),
-            Fact::Policy { revision, .. } => {
+            Fact::Policy { activated, older_than, .. } => {
+                complaints.extend(self.older(activated, older_than).map(|what| (Check::Epochs, what)));
+                self.activations.take(index, activated);
                 self.revisions_lost |= self.revisions.len() >= limits::REVISIONS_REMEMBERED;
                 if !self.revisions_lost {
-                    self.revisions.insert(revision);
+                    self.revisions.insert(activated.revision);
                 }
             }
             Fact::Admin { .. } | Fact::Refusal { .. } | Fact::Unreadable => {}
         }
         complaints
+    }
+
+    /// What is wrong with the version of a policy. One that is read from a directory has none, and says nothing.
+    fn older(&self, activated: Activated, older_than: Option<u64>) -> Option<String> {
+        match (self.activations.judge(activated), older_than) {
+            (Ok(()), None) => None,
+            (Err(older), Some(said)) if older.than.version == said => None,
+            (Err(older), None) => activated.version.map(|_| format!("{older}, and nobody answers for that")),
+            (Ok(()) | Err(_), Some(said)) => {
+                Some(format!("says that it is not after version {said}, which is not the highest before it"))
+            }
+        }
     }
 
     /// A run settles what earlier ones left open before it does anything else.
@@ -131,6 +152,7 @@ impl Leaves {
             Fact::Outcome(_) if is_own_outcome(fact) => return None,
             Fact::Outcome(_)
             | Fact::Decision(_)
+            | Fact::Heartbeat { .. }
             | Fact::Policy { .. }
             | Fact::Refusal { .. }
             | Fact::Admin { .. } => {}
@@ -218,12 +240,7 @@ impl Leaves {
 
     fn epoch(&mut self, e: &EpochEntry, tree: &Fringe, after_stop: bool, complaints: &mut Vec<Complaint>) {
         let mut wrong = |what: String| complaints.push((Check::Epochs, what));
-        if e.previous.size != tree.size() || e.previous.root != tree.root() {
-            wrong(format!(
-                "names a tree of {} leaves with another root or size than the one before it",
-                e.previous.size
-            ));
-        }
+        wrong_tree(&e.previous, tree).into_iter().for_each(&mut wrong);
         match e.event {
             EpochEvent::Start => {
                 let expected = Epoch(self.epoch.map_or(1, |last| last.0.saturating_add(1)));
@@ -266,6 +283,13 @@ impl Leaves {
     }
 }
 
+/// A start, a stop or a heartbeat says what stood before it.
+fn wrong_tree(named: &PreviousTree, before: &Fringe) -> Option<String> {
+    (named.size != before.size() || named.root != before.root()).then(|| {
+        format!("names a tree of {} leaves with another root or size than the one before it", named.size)
+    })
+}
+
 /// By the gateway, of its own or an earlier run's PERMIT.
 fn is_own_outcome(fact: &Fact) -> bool {
     matches!(fact, Fact::Outcome(o) if o.attestation == Settled::Gateway)
@@ -277,7 +301,10 @@ fn epoch_inside(fact: &Fact) -> Option<Epoch> {
         Fact::Decision(d) => Some(d.epoch),
         Fact::Outcome(o) => Some(o.epoch),
         Fact::Key(k) => Some(k.epoch),
-        Fact::Policy { epoch, .. } | Fact::Refusal { epoch } | Fact::Admin { epoch } => Some(*epoch),
+        Fact::Heartbeat { epoch, .. }
+        | Fact::Policy { epoch, .. }
+        | Fact::Refusal { epoch }
+        | Fact::Admin { epoch } => Some(*epoch),
         Fact::Epoch(_) | Fact::Unreadable => None,
     }
 }

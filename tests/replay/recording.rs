@@ -211,6 +211,7 @@ impl Recorder {
             origin: ORIGIN.parse().expect("a name"),
             segment_bytes: limits::SEGMENT_BYTES_DEFAULT,
             salts: None,
+            heartbeat: None,
         };
         let (ledger, _) =
             Ledger::open(settings, Box::new(key.clone()), Clock::system(), start()).expect("opens");
@@ -231,6 +232,7 @@ impl Recorder {
             engine: self.pdp.engine().into(),
             files: self.pdp.files(),
             revision: self.pdp.revision(),
+            older_than: None,
             ordered: None,
             version: None,
         };

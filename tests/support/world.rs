@@ -26,7 +26,7 @@ use rustls_pki_types::PrivateKeyDer;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use super::auditor::{self, Audit, Slot};
+use super::auditor::{self, Asked, Audit, Lookup, Slot};
 use super::client::{Client, Response, request};
 use super::upstream::{Capture, Upstream};
 
@@ -108,6 +108,8 @@ pub struct Setup {
     pub sinks: Vec<String>,
     /// Values that the surface redacts, and that nothing may show; with any, there is a directory of salts.
     pub redacted: &'static [&'static str],
+    /// How the surface's upstream is asked what became of requests.
+    pub status_lookup: Option<Lookup>,
 }
 
 impl Default for Setup {
@@ -135,6 +137,7 @@ impl Default for Setup {
             upstream_url: None,
             sinks: Vec::new(),
             redacted: &[],
+            status_lookup: None,
         }
     }
 }
@@ -163,7 +166,14 @@ impl Setup {
         let upstream = if self.upstream_tls { Upstream::tls(tls.server_config()) } else { Upstream::plain() };
         let (signer, signing_key) =
             FileSigner::generate("interlock.test/log".parse().expect("a name")).expect("a key");
+        let host = if self.upstream_tls { "localhost" } else { "127.0.0.1" };
+        let asked = self.status_lookup.map(|lookup| Asked {
+            lookup,
+            authority: format!("{host}:{}", upstream.address().port()),
+            credential: self.credential,
+        });
         let world = World {
+            asked,
             upstream,
             key: signer.verifier().clone(),
             tls,
@@ -172,6 +182,7 @@ impl Setup {
             is_listener_tls: self.listener_tls,
             is_audited: false,
             redacted: self.redacted,
+            program_file: None,
             dir,
         };
         world.write("log.key", signing_key.as_str(), 0o600);
@@ -260,6 +271,10 @@ impl Setup {
         {
             writeln!(yaml, "    {line}").expect("a string");
         }
+        if let Some(Lookup { path, header, more }) = self.status_lookup {
+            let header = header.map_or_else(String::new, |name| format!(", header: {name}"));
+            writeln!(yaml, "    status_lookup: {{ path: \"{path}\"{header}, {more} }}").expect("a string");
+        }
         let sinks: String = self.sinks.iter().map(|sink| format!("  - {sink}\n")).collect();
         let sinks = if sinks.is_empty() { sinks } else { format!("\nsinks:\n{sinks}") };
         yaml + "    routes:" + &self.routes + &sinks
@@ -296,8 +311,11 @@ pub struct World {
     addresses: Option<(SocketAddr, SocketAddr)>,
     is_listener_tls: bool,
     is_audited: bool,
+    asked: Option<Asked>,
     /// What must be nowhere in the log, in logs and in metrics.
     redacted: &'static [&'static str],
+    /// Instead of the program as it was built.
+    program_file: Option<PathBuf>,
     dir: TempDir,
 }
 
@@ -369,11 +387,22 @@ impl World {
         self.spawn(&[]);
     }
 
+    /// Runs a copy of the program without what is there for debuggers: every start reads the file for its digest, which
+    /// shows where there are thousands of them.
+    pub fn strip_program(&mut self) {
+        let file = self.path("interlock");
+        let Some(built) = option_env!("CARGO_BIN_EXE_interlock") else { panic!("no program was built") };
+        let stripped = Command::new("strip").arg("-o").arg(&file).arg(built).status();
+        assert!(stripped.expect("runs").success(), "stripped");
+        self.program_file = Some(file);
+    }
+
     fn spawn(&mut self, under: &[&str]) {
         let (main, admin) = free_ports();
         let file = self.config_file(main, admin);
         // Not in a fuzz target, which includes this file and stays inside its process.
-        let Some(program) = option_env!("CARGO_BIN_EXE_interlock") else { panic!("no program was built") };
+        let Some(built) = option_env!("CARGO_BIN_EXE_interlock") else { panic!("no program was built") };
+        let program = self.program_file.as_deref().unwrap_or(Path::new(built));
         let mut command = match under.split_first() {
             None => Command::new(program),
             Some((first, rest)) => {
@@ -577,6 +606,7 @@ impl World {
             SLOT,
             &self.upstream.captures(),
             &self.path("salts"),
+            self.asked.as_ref(),
         );
         self.redacted.iter().for_each(|value| auditor::no_secret_in(&self.path("ledger"), value));
         audit
@@ -658,23 +688,33 @@ pub struct Saved {
 }
 
 impl Saved {
-    /// Every file of the log by its path, with its bytes.
+    /// Every file of the log and of the salts by its path, with its bytes.
     pub fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
-        let mut found = BTreeMap::new();
-        let mut dirs = vec![self.dir.path().join("ledger")];
-        while let Some(dir) = dirs.pop() {
-            for entry in fs::read_dir(dir).expect("readable") {
-                let path = entry.expect("readable").path();
-                if path.is_dir() {
-                    dirs.push(path);
-                } else {
-                    let name = path.strip_prefix(self.dir.path()).expect("below it").to_owned();
-                    found.insert(name, fs::read(&path).expect("readable"));
-                }
+        files_in(self.dir.path())
+    }
+
+    /// Whether nothing changed since: no file, and nothing at the upstream.
+    pub fn is_as_in(&self, world: &World) -> bool {
+        self.captures.len() == world.upstream.captures().len() && self.files() == files_in(world.dir.path())
+    }
+}
+
+fn files_in(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut dirs: Vec<_> =
+        ["ledger", "salts"].iter().map(|name| dir.join(name)).filter(|dir| dir.exists()).collect();
+    while let Some(below) = dirs.pop() {
+        for entry in fs::read_dir(below).expect("readable") {
+            let path = entry.expect("readable").path();
+            if path.is_dir() {
+                dirs.push(path);
+            } else {
+                let name = path.strip_prefix(dir).expect("below it").to_owned();
+                found.insert(name, fs::read(&path).expect("readable"));
             }
         }
-        found
     }
+    found
 }
 
 /// Files with their modes; zeros are written, so that room which was taken stays taken.

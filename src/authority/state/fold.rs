@@ -10,6 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use imbl::OrdMap;
@@ -33,8 +34,8 @@ use crate::ledger::Follower;
 use crate::limits;
 use crate::model::entry::{AdminAction, Reserve};
 use crate::model::{
-    Administered, Change, Held, LeafIndex, OutcomeStatus, Permitted, ReadItem, ReceiptId, Settlement,
-    TreeSize,
+    Activations, Administered, Change, Held, LeafIndex, OutcomeStatus, Permitted, ReadItem, ReceiptId,
+    Settlement, TreeSize,
 };
 
 /// Name and first version of what freezes and quarantines share in a read set.
@@ -77,6 +78,7 @@ pub struct Folded {
     pub open: OrdMap<LeafIndex, Open>,
     /// Decisions whose outcome is not known, by leaf.
     pub unknown: OrdMap<LeafIndex, Unknown>,
+    pub activations: Activations,
 }
 
 impl Default for Folded {
@@ -90,6 +92,7 @@ impl Default for Folded {
             forgotten: WallTime::from_unix_ns(0),
             open: OrdMap::default(),
             unknown: OrdMap::default(),
+            activations: Activations::default(),
         }
     }
 }
@@ -183,18 +186,29 @@ impl Fold {
 
     /// Decisions whose outcome is not known, oldest first.
     pub fn unknown(&self) -> Vec<UnknownOutcome> {
+        self.unknown_after(None, usize::MAX)
+    }
+
+    /// The first of them, at most so many, after the decision of this leaf.
+    pub fn unknown_after(&self, after: Option<LeafIndex>, max: usize) -> Vec<UnknownOutcome> {
         let unknown = self.shared.lock().folded.unknown.clone();
         let of = |(index, Unknown { id, at }): (&LeafIndex, &Unknown)| UnknownOutcome {
             decision_id: *id,
             decision_index: *index,
             at: *at,
         };
-        unknown.iter().map(of).collect()
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        unknown.range((from, Bound::Unbounded)).take(max).map(of).collect()
     }
 
     /// Whether the decision of this leaf has an outcome that is not known.
     pub fn is_unknown(&self, decision: LeafIndex) -> bool {
         self.shared.lock().folded.unknown.contains_key(&decision)
+    }
+
+    /// What policy was active, as far as the log goes.
+    pub fn activations(&self) -> Activations {
+        self.shared.lock().folded.activations
     }
 
     pub fn population(&self) -> Population {
@@ -517,6 +531,7 @@ impl Inner {
             Change::Administered(administered) => {
                 stirred.holds |= self.folded.administer(index, *administered);
             }
+            Change::Activated(activated) => self.folded.activations.take(index, activated),
         }
         stirred.restrictions |= self.folded.restrictions.changed != restrictions;
     }

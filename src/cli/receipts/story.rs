@@ -145,6 +145,7 @@ impl Story {
             Entry::Admin(_)
             | Entry::Outcome(_)
             | Entry::Epoch(_)
+            | Entry::Heartbeat(_)
             | Entry::Key(_)
             | Entry::Policy(_)
             | Entry::Refusal(_) => {}
@@ -210,7 +211,7 @@ fn restriction(index: LeafIndex, entry: &Entry) -> Option<(Restricted, bool)> {
             let (surface, actor) = (Some(surface), Some(actor));
             Some((Restricted { index, surface, actor, is_quarantine: true, by }, true))
         }
-        Change::Permitted(_) | Change::Held(_) | Change::Settled(_) => None,
+        Change::Permitted(_) | Change::Held(_) | Change::Settled(_) | Change::Activated(_) => None,
     }
 }
 
