@@ -25,13 +25,12 @@ use serde_json::Value as Shown;
 
 use super::check::names::{Named, Place, Root, Scope, World, declared};
 use super::syntax::{Expr, Literal, Parsed, Rule, RuleBody, RuleHead, Span, Statement, Step};
-use super::types::place_of;
 use crate::limits;
 use crate::model::Json;
 pub(super) use heads::{Bound, cases};
 use operands::{Operand, operands};
 use probe::{Ground, Probes};
-use source::{ordered, source, without_space};
+use source::{ordered, place, source, without_space};
 
 /// A place in a file of the bundle, line and column from 1, in characters.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -412,7 +411,7 @@ impl<'a> Explainer<'a> {
         match self.given(chain, &text) {
             Ok(values) if values.is_empty() => {
                 let expressions: Vec<&Expr> = terms.clone();
-                let at = terms.first().map_or(head.refr().span(), |term| place_of(term));
+                let at = terms.first().map_or(head.refr().span(), |term| place(parsed, term));
                 let failure =
                     self.failure(chain, at, text, How::HeadUndefined, &expressions, "", depth, seen);
                 Became::Failed(Box::new(failure))
@@ -422,7 +421,7 @@ impl<'a> Explainer<'a> {
                 Became::Made { values: shown.map(|value| self.seen(value)).collect() }
             }
             Err(why) => {
-                let at = terms.first().map_or(head.refr().span(), |term| place_of(term));
+                let at = terms.first().map_or(head.refr().span(), |term| place(parsed, term));
                 Became::Failed(Box::new(Failure {
                     at: self.at(chain.module, at),
                     expression: text,
