@@ -180,15 +180,19 @@ fn a_request_is_judged_as_the_gateway_judges_it() {
     let mut refused = Vec::new();
     let mut judged = Vec::new();
     // The last one isolates its actor: policy is not asked about what comes after.
-    let canary = Ask {
-        method: "POST",
-        target: "/v1/things".into(),
-        want: "permit",
-        body: r#"{"name":"canary"}"#.into(),
-    };
+    let post = |want, body: &str| Ask { method: "POST", target: "/v1/things".into(), want, body: body.into() };
+    let canary = post("permit", r#"{"name":"canary"}"#);
+    let each = [
+        post("permit", r#"{"amount":5}"#),
+        post("other", r#"{"amount":5}"#),
+        post("permit", r#"{"amount":5000}"#),
+        post("permit", r#"{"items":[{"n":9}]}"#),
+        post("permit", r#"{"text":"x"}"#),
+        Ask { method: "GET", target: "/nothing".into(), want: "permit", body: String::new() },
+    ];
     let random: Vec<Ask> =
         (0..120).map(|_| asks().new_tree(&mut runner).expect("a request").current()).collect();
-    for ask in random.into_iter().chain([canary]) {
+    for ask in each.into_iter().chain(random).chain([canary]) {
         let response = world.send(ask.message());
         match asked(&config, &ask.message(), WallTime::from_unix_ns(0)) {
             Ok(_) => judged.push(ask),
