@@ -180,7 +180,8 @@ fn a_request_is_judged_as_the_gateway_judges_it() {
     let mut refused = Vec::new();
     let mut judged = Vec::new();
     // The last one isolates its actor: policy is not asked about what comes after.
-    let post = |want, body: &str| Ask { method: "POST", target: "/v1/things".into(), want, body: body.into() };
+    let post =
+        |want, body: &str| Ask { method: "POST", target: "/v1/things".into(), want, body: body.into() };
     let canary = post("permit", r#"{"name":"canary"}"#);
     let each = [
         post("permit", r#"{"amount":5}"#),
