@@ -1,6 +1,6 @@
 //! `interlock policy eval` and `interlock explain`: the same verdict as the gateway's, and the rule that made it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -10,7 +10,7 @@ use interlock::clock::{Clock, WallTime};
 use interlock::config::{Config, SecretsAre, Surroundings};
 use interlock::model::entry::{DecisionEntry, Entry};
 use interlock::model::{Actor, AuthenticationMethod, Digest, Json, LogOrigin};
-use interlock::policy::{Bundle, Sources};
+use interlock::policy::{Became, Bundle, Seen, Sources};
 use interlock::redaction::Disclosures;
 use interlock::trial::{self, Given, NotAsked};
 use interlock::verify::Directory;
@@ -517,4 +517,98 @@ fn a_receipt_is_explained_from_the_log_alone() {
     let run = interlock(&world.path(""), &["explain", &unknown, "--log", "ledger", "--key", &key]);
     assert_eq!(run.status.code(), Some(1), "{}", text(&run));
     world.finish();
+}
+
+/// What a rule is said to make is what the engine made of it: on shipped policies and a corpus of good ones.
+#[test]
+fn what_an_explanation_says_is_made_is_the_verdict() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut bundles = vec![Sources::read(&root.join("policies")).expect("sources")];
+    for entry in fs::read_dir(root.join("tests/policies/good")).expect("a corpus") {
+        let text = fs::read(entry.expect("an entry").path()).expect("readable");
+        let mut files = vec![("example/p.rego".to_owned(), text)];
+        for entry in fs::read_dir(root.join("policies/ref")).expect("documents") {
+            let path = entry.expect("an entry").path();
+            let name = path.file_name().and_then(|name| name.to_str()).expect("a name").to_owned();
+            files.push((format!("ref/{name}"), fs::read(path).expect("readable")));
+        }
+        bundles.push(Sources::from_files(files).expect("sources"));
+    }
+    assert!(bundles.len() > 40);
+    let (mut asked, mut verdicts) = (0, BTreeMap::<&str, usize>::new());
+    for (number, sources) in bundles.into_iter().enumerate() {
+        let bundle = || Bundle::from_sources(sources.clone(), &[]).unwrap_or_else(|e| panic!("{e}"));
+        let packages: Vec<_> = bundle().packages().cloned().collect();
+        for package in packages {
+            for turn in 0..4 {
+                let input = made_up(number * 4 + turn);
+                let shown = String::from_utf8(json::write(&input)).expect("UTF-8");
+                let put = trial::recorded(input, package.clone(), &Disclosures::default()).expect("an input");
+                let tried = trial::evaluate(bundle(), &put, true).unwrap_or_else(|e| panic!("{e}"));
+                let page = serde_json::to_string(&tried.sets).expect("JSON");
+                assert!(!page.contains("\"became\":\"unknown\""), "{package} {shown}: {page}");
+                let made = tried.sets.iter().find_map(|set| {
+                    let values = set.trace.bodies.iter().flat_map(|body| match &body.became {
+                        Became::Made { values } => values.clone(),
+                        _ => Vec::new(),
+                    });
+                    let codes: BTreeSet<String> = values.map(|value| code(&value)).collect();
+                    (!codes.is_empty()).then_some((set.set.to_uppercase(), codes))
+                });
+                let expected: BTreeSet<String> = tried.reasons.iter().map(|r| r.code.to_string()).collect();
+                let said = tried.finding.decision.as_str();
+                *verdicts.entry(said).or_default() += 1;
+                asked += 1;
+                match (made, tried.finding.not_evaluated) {
+                    (_, Some(_)) => assert!(page.contains("\"how\":\"error\""), "{package} {shown}: {page}"),
+                    (None, None) => assert_eq!(said, "SILENCE", "{package} {shown}: {page}"),
+                    (Some((set, codes)), None) => {
+                        assert_eq!((set.as_str(), codes), (said, expected), "{package} {shown}: {page}");
+                    }
+                }
+            }
+        }
+    }
+    assert!(asked > 150 && verdicts.len() >= 4, "{asked}: {verdicts:?}");
+}
+
+fn code(value: &Seen) -> String {
+    match value {
+        Seen::Value(Value::String(code)) => code.clone(),
+        Seen::Value(value) => value["code"].as_str().expect("a code").to_owned(),
+        Seen::Each(_) | Seen::Undefined | Seen::Withheld => panic!("{value:?}"),
+    }
+}
+
+/// An input of some request, each number another one.
+fn made_up(number: usize) -> Json {
+    let pick = |from: &[&str], by: usize| from[(number / by) % from.len()].to_owned();
+    let action =
+        pick(&["charge.create", "charge.retrieve", "refund.create", "export.create", "config.change"], 1);
+    let method = pick(&["POST", "GET", "PUT"], 5);
+    let amount = pick(&["12", "60000", "\"4200\"", "1.5", "null"], 3);
+    let roles = pick(&["[\"agent\"]", "[\"senior\",\"auditor\"]", "[]"], 2);
+    let more = pick(
+        &[
+            "",
+            ",\"customer\":\"cus_1\"",
+            ",\"customer\":\"cus_blocked\",\"items\":[{\"sku\":\"a\",\"n\":3},{}]",
+        ],
+        7,
+    );
+    let approvals = pick(
+        &[
+            "[]",
+            "[{\"by\":\"ada\",\"role\":\"approver\",\"at\":\"2026-11-20T13:00:00.000000Z\",\"reason\":\"ok\"}]",
+        ],
+        4,
+    );
+    let text = format!(
+        r#"{{"surface":"payments","action":"{action}","actor":{{"id":"agent-7","method":"api_key","claims":{{"roles":{roles}}}}},
+        "request":{{"method":"{method}","authority":"api.test","path":"/v1/charges","params":{{"id":"7"}},"query":{{}},"headers":{{"accept":"a/b"}},
+        "size":1,"digest":"sha-256:00","media_type":"application/json","body":{{"amount":{amount},"currency":"EUR"{more}}}}},
+        "context":{{"facts":{{}},"budgets":{{"customer_day":{{"spent":1,"in_flight":0}}}},"approvals":{approvals},"attempt":1}},
+        "time":{{"unix_ns":1795179600000000000,"rfc3339":"2026-11-20T13:00:00.000000Z"}}}}"#
+    );
+    json::parse(text.as_bytes(), json::Bounds::BODY).expect("JSON")
 }
