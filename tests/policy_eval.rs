@@ -9,7 +9,7 @@ use interlock::canonical::json;
 use interlock::clock::{Clock, WallTime};
 use interlock::config::{Config, SecretsAre, Surroundings};
 use interlock::model::entry::{DecisionEntry, Entry};
-use interlock::model::{Actor, AuthenticationMethod, Digest, Json, LogOrigin};
+use interlock::model::{Actor, AuthenticationMethod, Decision, Digest, Json, LogOrigin, ReasonCode};
 use interlock::policy::{Became, Bundle, Seen, Sources};
 use interlock::redaction::Disclosures;
 use interlock::trial::{self, Given, NotAsked};
@@ -611,4 +611,28 @@ fn made_up(number: usize) -> Json {
         "time":{{"unix_ns":1795179600000000000,"rfc3339":"2026-11-20T13:00:00.000000Z"}}}}"#
     );
     json::parse(text.as_bytes(), json::Bounds::BODY).expect("JSON")
+}
+
+/// Not as in OPA, and closed: nothing is permitted by it. The explanation says which rule it was.
+#[test]
+fn a_rule_named_through_an_import_rests_on_its_whole_package() {
+    let said = |reference: &str| {
+        let asking = format!("package a\n\nimport data.b\n\npermit contains \"x\" if {reference}\n");
+        let asked = "package b\n\nok if input.x == 1\n\nother if to_number(input.y) == 1\n";
+        let files = [("a/a.rego", asking.as_str()), ("b/b.rego", asked)];
+        let files = files.map(|(name, text)| (name.to_owned(), text.as_bytes().to_vec()));
+        let sources = Sources::from_files(files).expect("sources");
+        let bundle = Bundle::from_sources(sources, &[]).unwrap_or_else(|e| panic!("{e}"));
+        let input = json::parse(br#"{"x":1,"y":"no"}"#, json::Bounds::BODY).expect("JSON");
+        let put =
+            trial::recorded(input, "a".parse().expect("a name"), &Disclosures::default()).expect("an input");
+        trial::evaluate(bundle, &put, true).unwrap_or_else(|e| panic!("{e}"))
+    };
+    assert_eq!(said("data.b.ok").finding.decision, Decision::Permit);
+    let through = said("b.ok");
+    assert_eq!(through.finding.not_evaluated, Some(ReasonCode::EvaluationError));
+    let Became::Failed(failure) = &through.sets[0].trace.bodies[0].became else {
+        panic!("{:#?}", through.sets)
+    };
+    assert_eq!(failure.error.as_deref(), Some("b/b.rego:5:25: could not parse string as number"));
 }

@@ -37,13 +37,14 @@ fn deepest(failure: &Failure) -> &Failure {
     below.map_or(failure, deepest)
 }
 
-/// Rules from line 3 on, the input, and the failing expression: line, column, how, and what is shown of it.
 #[test]
 fn the_first_expression_that_fails_is_named_by_its_line_with_its_values() {
     let body = |statements: &str| {
         format!("permit contains \"x\" if {{\n\t{}\n}}\n", statements.replace('\n', "\n\t"))
     };
-    let cases: Vec<(&str, String, &str, (u32, How), &str)> = vec![
+    /// Name, rules from line 3 on, input, the failing expression's line and how it fails, and what is shown of it.
+    type Fails = (&'static str, String, &'static str, (u32, How), &'static str);
+    let cases: Vec<Fails> = vec![
         ("comparison", body("input.a == 1\ninput.b > 5"), r#"{"a":1,"b":3}"#, (5, How::False), "input.b = 3"),
         (
             "undefined",
