@@ -332,6 +332,17 @@ fn a_test_that_would_end_the_process_is_refused_by_name_and_place() {
     }
 }
 
+/// As `policy build` and a gateway say it.
+#[test]
+fn a_bundle_whose_own_test_fails_is_refused_at_the_place_of_the_test() {
+    let test = "package p_test\n\nimport data.p\n\ntest_table[note] if {\n\tsome note, n in {\"a\": 0, \"b\": 1}\n\tcount(p.permit) == n\n}\n";
+    let files = [("p.rego", "package p\npermit contains \"a\" if input.a\n"), ("p_test.rego", test)];
+    let error = Bundle::tested(sources(&files), &[]).expect_err("refused");
+    let fault = &error.faults()[0];
+    assert_eq!((&*fault.file, fault.line, fault.rule), ("p_test.rego", 5, "test_failed"), "{error}");
+    assert!(fault.message.ends_with("p_test.test_table does not pass: 1 of 2 cases"), "{error}");
+}
+
 /// A library as such are published: `data.json`, v1 imports, mocks, helpers in packages of their own; OPA's names.
 #[test]
 fn a_library_with_its_tests_runs_unchanged_and_a_builtin_that_is_not_there_is_named() {

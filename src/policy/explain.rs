@@ -302,45 +302,48 @@ impl<'a> Explainer<'a> {
         seen: &mut BTreeSet<String>,
     ) -> Result<Result<Chain<'a>, Failure>, String> {
         let parsed = self.module(chain.module).parsed;
-        let text = |statement: &Statement| parsed.whole(statement.span).to_owned();
-        let mut held = chain.before.clone();
-        let mut prefixes = Vec::new();
-        for statement in &chain.statements {
-            held.push(text(statement));
-            prefixes.push(format!("if {{\n{}\n}}", held.join("\n")));
+        let texts: Vec<&str> = chain.statements.iter().map(|s| parsed.whole(s.span)).collect();
+        if texts.is_empty() {
+            let fits = chain.before.is_empty() || self.holds(&chain)?;
+            return if fits { Ok(Ok(chain)) } else { Err(NO_FIT.into()) };
         }
-        if prefixes.is_empty() && !chain.before.is_empty() {
-            prefixes.push(format!("if {{\n{}\n}}", chain.before.join("\n")));
-        }
-        if prefixes.is_empty() {
-            return Ok(Ok(chain));
-        }
-        let probes = self.probes(&chain, &prefixes)?;
-        for (number, _) in prefixes.iter().enumerate() {
-            let Some(statement) = chain.statements.get(number).copied() else {
-                return match probes.ask(number)? {
-                    Value::Bool(true) => Ok(Ok(chain)),
-                    _ => Err("its arguments do not fit".into()),
-                };
+        // As many beginnings of the body at once as the engine's reader takes; each is as long as the body at most.
+        let lines: usize = chain
+            .before
+            .iter()
+            .map(String::as_str)
+            .chain(texts.iter().copied())
+            .map(|text| text.lines().count() + 1)
+            .sum();
+        let block = (PROBE_LINES_MAX / lines).max(1);
+        let numbers: Vec<usize> = (0..texts.len()).collect();
+        for numbers in numbers.chunks(block) {
+            let beginning = |number: &usize| {
+                let held = chain.before.iter().map(String::as_str).chain(texts[..=*number].iter().copied());
+                format!("if {{\n{}\n}}", held.collect::<Vec<_>>().join("\n"))
             };
-            // What only declares cannot fail.
-            if matches!(statement.literal, Literal::SomeVars { .. }) {
-                continue;
+            let probes = self.probes(&chain, &numbers.iter().map(beginning).collect::<Vec<_>>())?;
+            for (at, &number) in numbers.iter().enumerate() {
+                let statement = chain.statements[number];
+                // What only declares cannot fail.
+                if matches!(statement.literal, Literal::SomeVars { .. }) {
+                    continue;
+                }
+                let said = probes.ask(at);
+                if said == Ok(Value::Bool(true)) {
+                    continue;
+                }
+                let mut before = self.copy(&chain);
+                before.before.extend(texts[..number].iter().map(|&text| text.to_owned()));
+                if number == 0 && !before.before.is_empty() && said.is_ok() && !self.holds(&before)? {
+                    return Err(NO_FIT.into());
+                }
+                return self.failed(before, statement, said.err(), depth, seen).map(Err);
             }
-            let said = probes.ask(number);
-            if said == Ok(Value::Bool(true)) {
-                continue;
-            }
-            let mut before = chain;
-            let statements = before.statements.split_off(number);
-            before.before.extend(before.statements.iter().map(|s| text(s)));
-            before.statements = Vec::new();
-            if number == 0 && !before.before.is_empty() && said.is_ok() && !self.holds(&before)? {
-                return Err("its arguments do not fit".into());
-            }
-            return self.failed(before, statements[0], said.err(), depth, seen).map(Err);
         }
-        Ok(Ok(Chain { before: held, statements: Vec::new(), ..chain }))
+        let mut held = self.copy(&chain);
+        held.before.extend(texts.iter().map(|&text| text.to_owned()));
+        Ok(Ok(held))
     }
 
     fn holds(&self, chain: &Chain<'_>) -> Result<bool, String> {
@@ -634,6 +637,12 @@ impl<'a> Explainer<'a> {
         }
     }
 }
+
+/// Another definition of the function is meant.
+const NO_FIT: &str = "its arguments do not fit";
+
+/// Lines of one module of probes; the engine reads at most 20,000.
+const PROBE_LINES_MAX: usize = 8_000;
 
 /// As JSON; sets are lists.
 fn json_of(value: &Value) -> Shown {

@@ -132,14 +132,19 @@ impl TestReport {
 
     /// Those that do not pass and were not skipped, by full name, with what they gave instead.
     pub fn failures(&self) -> impl Iterator<Item = (String, &str)> {
-        self.results.iter().filter_map(|result| match &result.outcome {
-            Outcome::Failed(why) | Outcome::Error(why) => Some((result.full_name(), why.as_str())),
-            Outcome::Passed | Outcome::Skipped => None,
-        })
+        self.results.iter().filter_map(|result| Some((result.full_name(), result.failure()?)))
     }
 }
 
 impl TestResult {
+    /// What it gave instead of `true`, unless it passed or was skipped.
+    pub fn failure(&self) -> Option<&str> {
+        match &self.outcome {
+            Outcome::Failed(why) | Outcome::Error(why) => Some(why),
+            Outcome::Passed | Outcome::Skipped => None,
+        }
+    }
+
     /// `gateway.payments_test.test_limit`.
     pub fn full_name(&self) -> String {
         format!("{}.{}", self.package, self.name)

@@ -13,6 +13,9 @@ pub(super) fn source(parsed: &Parsed, expr: &Expr) -> String {
     parsed.file.text.get(start..end).unwrap_or_default().to_owned()
 }
 
+/// Brackets that are looked at to find the one that opens an expression.
+const OPENERS_MAX: usize = 256;
+
 /// Where it begins.
 pub(super) fn place(parsed: &Parsed, expr: &Expr) -> Span {
     let (start, end) = whole(parsed, expr);
@@ -30,7 +33,7 @@ fn whole(parsed: &Parsed, expr: &Expr) -> (usize, usize) {
         if closing > 0 {
             let is_whole = |at: &usize| unmatched(text.get(*at..end).unwrap_or_default()).0 < closing;
             let openers = text[..start].char_indices().rev().filter(|(_, c)| matches!(c, '(' | '[' | '{'));
-            match openers.map(|(at, _)| at).find(is_whole) {
+            match openers.map(|(at, _)| at).take(OPENERS_MAX).find(is_whole) {
                 Some(at) => start = at,
                 None => break,
             }

@@ -317,3 +317,25 @@ fn where_something_is_redacted_only_places_of_the_recorded_input_are_shown() {
     assert_eq!(values["input.request.card"], &Seen::Withheld);
     assert_eq!(values["to_number(input.request.card)"], &Seen::Withheld);
 }
+
+#[test]
+fn a_body_of_any_length_is_followed_to_its_end() {
+    let mut body: Vec<String> = (0..400).map(|n| format!("\tinput.a != {}", n + 10)).collect();
+    body.insert(390, "\tinput.a == 2".into());
+    let rules = format!("permit contains \"x\" if {{\n{}\n}}\n", body.join("\n"));
+    let failure = failure_of(&rules, r#"{"a":1}"#);
+    assert_eq!((failure.at.line, failure.expression.as_str()), (394, "input.a == 2"));
+}
+
+#[test]
+fn a_definition_that_is_for_other_arguments_says_so() {
+    let rules = "permit contains \"x\" if f(input.a) == 3\n\nf(\"a\") := 1\n\nf(\"b\") := 2 if input.a\n\nf([x, y]) := x if y > 1\n";
+    let failure = failure_of(rules, r#"{"a":[5,0]}"#);
+    assert_eq!(failure.how, How::Undefined);
+    let bodies = &failure.because[0].bodies;
+    let became: Vec<_> =
+        bodies.iter().map(|body| (body.at.line, matches!(body.became, Became::Unknown { .. }))).collect();
+    assert_eq!(became, [(5, true), (7, true), (9, false)], "{bodies:#?}");
+    let Became::Failed(failure) = &bodies[2].became else { panic!("{bodies:#?}") };
+    assert_eq!(failure.rows[0], [Binding { name: "y".into(), value: Seen::Value(0.into()) }]);
+}
