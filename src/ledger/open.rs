@@ -15,6 +15,7 @@ use super::committer::Committer;
 use super::entries::{self, EpochFacts};
 use super::follow::{Follower, Following};
 use super::full::FullSegments;
+use super::heartbeat::Heartbeat;
 use super::queue::{Shared, change_of};
 use super::recorded::Outcome;
 use super::recovery::{Recovered, Unrecoverable, recover};
@@ -42,6 +43,8 @@ pub struct Settings {
     pub segment_bytes: u64,
     /// Where the keys of redacted values are kept, outside `dir`; needed for requests that redact.
     pub salts: Option<PathBuf>,
+    /// After so long without a leaf a `heartbeat` is written. Leaves name it in whole seconds, at least one. `None`: never.
+    pub heartbeat: Option<Duration>,
 }
 
 /// What starts: recorded in the start and stop leaves.
@@ -119,7 +122,7 @@ impl Ledger {
         clock: Clock,
         start: Start,
     ) -> Result<(Self, Opened), OpenError> {
-        let Settings { dir, origin, segment_bytes, salts } = settings;
+        let Settings { dir, origin, segment_bytes, salts, heartbeat } = settings;
         let signers = signers.into();
         let not_writable = |why: String| OpenError::NotWritable { dir: dir.clone(), why };
         let recognized = signers.recognized().map_err(|e| not_writable(e.to_string()))?;
@@ -192,7 +195,7 @@ impl Ledger {
             appender,
             (archiver, sealer, keeper),
             (start, following),
-            (dir.clone(), segment_bytes),
+            (dir.clone(), segment_bytes, heartbeat),
         )
         .map_err(|e| not_writable(e.to_string()))?;
         Ok((ledger, opened))
@@ -204,7 +207,7 @@ impl Ledger {
         appender: Appender,
         (archiver, mut sealer, keeper): (Option<Archiver>, SealerThread, StateKeeper),
         (start, following): (Start, Following),
-        (dir, segment_bytes): (PathBuf, u64),
+        (dir, segment_bytes, heartbeat): (PathBuf, u64, Option<Duration>),
     ) -> std::io::Result<Self> {
         let closing = Arc::new(Mutex::new(None));
         let (done_sender, done) = oneshot::channel();
@@ -215,6 +218,7 @@ impl Ledger {
             start,
             following,
             batch_bytes_max: batch_bytes_max(segment_bytes),
+            heartbeat: heartbeat.map(|every| Heartbeat::new(every, shared.clock.monotonic())),
             closing: Arc::clone(&closing),
         };
         sealer.start(Arc::clone(&storage), shared.clock.clone(), keeper)?;
