@@ -51,6 +51,12 @@ impl Asked {
         self.masked.as_ref().map_or(&self.input, |masked| &masked.value)
     }
 
+    /// Of the message that would be sent, as a receipt names it; empty for an input that says nothing of one.
+    pub fn request_digest(&self) -> &str {
+        let request = self.input.as_object().and_then(|o| o.member("request")).and_then(Json::as_object);
+        request.and_then(|request| request.member("digest")).and_then(Json::as_str).unwrap_or_default()
+    }
+
     /// Something of it stays out of the log, and of what is shown.
     pub fn is_redacted(&self) -> bool {
         self.masked.is_some()

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use regorus::Engine;
 
+use super::explain::At;
 use super::fault::{BundleError, Fault};
 use super::source::{RegoFile, Sources};
 use super::syntax::{self, Parsed};
@@ -273,8 +274,11 @@ fn passes_its_tests(sources: &Sources) -> Result<(), BundleError> {
         return Ok(());
     }
     let report = testing::run(sources, TestsIn::TestFiles, &Options::plain())?;
-    let faults = report.failures().map(|(test, why)| {
-        Fault::of_bundle("test_failed", format!("its own test {test} does not pass: {why}"))
+    let faults = report.results.iter().filter_map(|result| {
+        let why = result.failure()?;
+        let message = format!("its own test {} does not pass: {why}", result.full_name());
+        let At { file, line, column } = result.at.clone();
+        Some(Fault { file, line, column, rule: "test_failed", message })
     });
     BundleError::unless_none(faults.collect())
 }

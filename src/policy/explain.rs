@@ -15,164 +15,22 @@ mod probe;
 mod source;
 #[cfg(test)]
 mod tests;
+mod trace;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use regorus::{Engine, Value};
-use serde::Serialize;
 use serde_json::Value as Shown;
 
 use super::check::names::{Named, Place, Root, Scope, World, declared};
 use super::syntax::{Expr, Literal, Parsed, Rule, RuleBody, RuleHead, Span, Statement, Step};
-use super::types::place_of;
 use crate::limits;
 use crate::model::Json;
 pub(super) use heads::{Bound, cases};
 use operands::{Operand, operands};
 use probe::{Ground, Probes};
-use source::{ordered, source, without_space};
-
-/// A place in a file of the bundle, line and column from 1, in characters.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct At {
-    pub file: Arc<str>,
-    pub line: u32,
-    pub column: u32,
-}
-
-/// One rule, all definitions of its name.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct RuleTrace {
-    /// `data.gateway.payments.limit`.
-    pub rule: String,
-    /// Of a function: what it was called with.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub arguments: Option<Vec<Binding>>,
-    pub bodies: Vec<BodyTrace>,
-}
-
-/// One of the four sets of a package.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct SetTrace {
-    /// `permit`, `deny`, ...
-    pub set: &'static str,
-    #[serde(flatten)]
-    pub trace: RuleTrace,
-}
-
-/// One body, or a definition without one.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct BodyTrace {
-    #[serde(flatten)]
-    pub at: At,
-    /// Its head, or `else`, as written.
-    pub head: String,
-    #[serde(flatten)]
-    pub became: Became,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(tag = "became", rename_all = "snake_case")]
-pub enum Became {
-    /// It holds, and this is what it gives. A set's or object's body may give several.
-    Made {
-        values: Vec<Seen>,
-    },
-    /// It is the value of its rule if no other body gives one.
-    Default {
-        value: Seen,
-    },
-    /// An `else` that nobody came to: a body before it holds.
-    NotReached,
-    Failed(Box<Failure>),
-    /// The engine did not answer.
-    Unknown {
-        why: String,
-    },
-}
-
-/// The first expression that nothing fulfils.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Failure {
-    #[serde(flatten)]
-    pub at: At,
-    pub expression: String,
-    pub how: How,
-    /// Of an error, what the engine says.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
-    /// What stands in it, once for each way in which everything before it holds; at most [`limits::EXPLAIN_ROWS_MAX`].
-    pub rows: Vec<Vec<Binding>>,
-    /// Rows that are not here.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub more_rows: usize,
-    /// The rules that it rests on, where they have no value, are false or empty; or hold, and it is negated.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub because: Vec<RuleTrace>,
-}
-
-fn is_zero(n: &usize) -> bool {
-    *n == 0
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum How {
-    /// It is false, each time.
-    False,
-    /// Something in it has no value.
-    Undefined,
-    /// What it negates holds.
-    Holds,
-    /// There is nothing to take an element from, or no element fits.
-    NoElement,
-    /// It is the head: everything before it holds, and the head has no value.
-    HeadUndefined,
-    Error,
-}
-
-impl How {
-    /// As the end of a sentence that begins with the expression.
-    pub const fn words(self) -> &'static str {
-        match self {
-            Self::False => "is false",
-            Self::Undefined => "is undefined",
-            Self::Holds => "does not hold: what it negates is true",
-            Self::NoElement => "has no element",
-            Self::HeadUndefined => "has no value (everything before it holds)",
-            Self::Error => "is an error",
-        }
-    }
-}
-
-/// What stands in an expression, and its value.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Binding {
-    pub name: String,
-    #[serde(flatten)]
-    pub value: Seen,
-}
-
-/// A value as it may be shown.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Seen {
-    Value(Shown),
-    /// Of a reference that goes through every element: each of them, as many as are shown.
-    Each(Vec<Shown>),
-    Undefined,
-    /// Computed from what stays out of the log.
-    Withheld,
-}
-
-/// Which values may be shown.
-#[derive(Clone, Debug)]
-pub enum Values {
-    All,
-    /// This is the input as the log has it.
-    Redacted(Json),
-}
+use source::{ordered, place, source, without_space};
+pub use trace::{At, Became, Binding, BodyTrace, Failure, How, RuleTrace, Seen, SetTrace, Values};
 
 /// A bundle and an input, to be asked about. Runs on a stack of [`limits::EVALUATION_STACK_BYTES`].
 pub(super) struct Explainer<'a> {
@@ -412,7 +270,7 @@ impl<'a> Explainer<'a> {
         match self.given(chain, &text) {
             Ok(values) if values.is_empty() => {
                 let expressions: Vec<&Expr> = terms.clone();
-                let at = terms.first().map_or(head.refr().span(), |term| place_of(term));
+                let at = terms.first().map_or(head.refr().span(), |term| place(parsed, term));
                 let failure =
                     self.failure(chain, at, text, How::HeadUndefined, &expressions, "", depth, seen);
                 Became::Failed(Box::new(failure))
@@ -422,7 +280,7 @@ impl<'a> Explainer<'a> {
                 Became::Made { values: shown.map(|value| self.seen(value)).collect() }
             }
             Err(why) => {
-                let at = terms.first().map_or(head.refr().span(), |term| place_of(term));
+                let at = terms.first().map_or(head.refr().span(), |term| place(parsed, term));
                 Became::Failed(Box::new(Failure {
                     at: self.at(chain.module, at),
                     expression: text,
@@ -444,45 +302,48 @@ impl<'a> Explainer<'a> {
         seen: &mut BTreeSet<String>,
     ) -> Result<Result<Chain<'a>, Failure>, String> {
         let parsed = self.module(chain.module).parsed;
-        let text = |statement: &Statement| parsed.whole(statement.span).to_owned();
-        let mut held = chain.before.clone();
-        let mut prefixes = Vec::new();
-        for statement in &chain.statements {
-            held.push(text(statement));
-            prefixes.push(format!("if {{\n{}\n}}", held.join("\n")));
+        let texts: Vec<&str> = chain.statements.iter().map(|s| parsed.whole(s.span)).collect();
+        if texts.is_empty() {
+            let fits = chain.before.is_empty() || self.holds(&chain)?;
+            return if fits { Ok(Ok(chain)) } else { Err(NO_FIT.into()) };
         }
-        if prefixes.is_empty() && !chain.before.is_empty() {
-            prefixes.push(format!("if {{\n{}\n}}", chain.before.join("\n")));
-        }
-        if prefixes.is_empty() {
-            return Ok(Ok(chain));
-        }
-        let probes = self.probes(&chain, &prefixes)?;
-        for (number, _) in prefixes.iter().enumerate() {
-            let Some(statement) = chain.statements.get(number).copied() else {
-                return match probes.ask(number)? {
-                    Value::Bool(true) => Ok(Ok(chain)),
-                    _ => Err("its arguments do not fit".into()),
-                };
+        // As many beginnings of the body at once as the engine's reader takes; each is as long as the body at most.
+        let lines: usize = chain
+            .before
+            .iter()
+            .map(String::as_str)
+            .chain(texts.iter().copied())
+            .map(|text| text.lines().count() + 1)
+            .sum();
+        let block = (PROBE_LINES_MAX / lines).max(1);
+        let numbers: Vec<usize> = (0..texts.len()).collect();
+        for numbers in numbers.chunks(block) {
+            let beginning = |number: &usize| {
+                let held = chain.before.iter().map(String::as_str).chain(texts[..=*number].iter().copied());
+                format!("if {{\n{}\n}}", held.collect::<Vec<_>>().join("\n"))
             };
-            // What only declares cannot fail.
-            if matches!(statement.literal, Literal::SomeVars { .. }) {
-                continue;
+            let probes = self.probes(&chain, &numbers.iter().map(beginning).collect::<Vec<_>>())?;
+            for (at, &number) in numbers.iter().enumerate() {
+                let statement = chain.statements[number];
+                // What only declares cannot fail.
+                if matches!(statement.literal, Literal::SomeVars { .. }) {
+                    continue;
+                }
+                let said = probes.ask(at);
+                if said == Ok(Value::Bool(true)) {
+                    continue;
+                }
+                let mut before = self.copy(&chain);
+                before.before.extend(texts[..number].iter().map(|&text| text.to_owned()));
+                if number == 0 && !before.before.is_empty() && said.is_ok() && !self.holds(&before)? {
+                    return Err(NO_FIT.into());
+                }
+                return self.failed(before, statement, said.err(), depth, seen).map(Err);
             }
-            let said = probes.ask(number);
-            if said == Ok(Value::Bool(true)) {
-                continue;
-            }
-            let mut before = chain;
-            let statements = before.statements.split_off(number);
-            before.before.extend(before.statements.iter().map(|s| text(s)));
-            before.statements = Vec::new();
-            if number == 0 && !before.before.is_empty() && said.is_ok() && !self.holds(&before)? {
-                return Err("its arguments do not fit".into());
-            }
-            return self.failed(before, statements[0], said.err(), depth, seen).map(Err);
         }
-        Ok(Ok(Chain { before: held, statements: Vec::new(), ..chain }))
+        let mut held = self.copy(&chain);
+        held.before.extend(texts.iter().map(|&text| text.to_owned()));
+        Ok(Ok(held))
     }
 
     fn holds(&self, chain: &Chain<'_>) -> Result<bool, String> {
@@ -776,6 +637,12 @@ impl<'a> Explainer<'a> {
         }
     }
 }
+
+/// Another definition of the function is meant.
+const NO_FIT: &str = "its arguments do not fit";
+
+/// Lines of one module of probes; the engine reads at most 20,000.
+const PROBE_LINES_MAX: usize = 8_000;
 
 /// As JSON; sets are lists.
 fn json_of(value: &Value) -> Shown {

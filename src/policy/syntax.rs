@@ -360,6 +360,43 @@ impl Expr {
     }
 }
 
+impl Query {
+    fn each<'a>(&'a self, expr: &mut impl FnMut(&'a Expr), with: &mut impl FnMut(&'a WithModifier)) {
+        for statement in &self.stmts {
+            match &statement.literal {
+                Literal::SomeVars { .. } => {}
+                Literal::SomeIn { key, value, collection } => {
+                    key.iter().chain([value, collection]).for_each(|part| part.each(expr, with));
+                }
+                Literal::Expr { expr: own } | Literal::NotExpr { expr: own } => own.each(expr, with),
+                Literal::Every { domain, query, .. } => {
+                    domain.each(expr, with);
+                    query.each(expr, with);
+                }
+            }
+            for modifier in &statement.with_mods {
+                with(modifier);
+                modifier.value.each(expr, with);
+            }
+        }
+    }
+}
+
+impl Expr {
+    fn each<'a>(&'a self, expr: &mut impl FnMut(&'a Expr), with: &mut impl FnMut(&'a WithModifier)) {
+        expr(self);
+        match self {
+            Self::ArrayCompr { query, .. }
+            | Self::SetCompr { query, .. }
+            | Self::ObjectCompr { query, .. } => {
+                query.each(expr, with);
+            }
+            _ => {}
+        }
+        self.parts().into_iter().for_each(|part| part.each(expr, with));
+    }
+}
+
 /// `root.name["name"][index]`.
 #[derive(Clone, Debug)]
 pub(super) struct Reference<'a> {
@@ -394,6 +431,34 @@ impl Rule {
         match self {
             Self::Spec { head, .. } => head.refr(),
             Self::Default { refr, .. } => refr,
+        }
+    }
+
+    /// Every expression of it, also those inside others and inside comprehensions; not what `with` replaces.
+    pub(super) fn each_expr<'a>(&'a self, visit: &mut impl FnMut(&'a Expr)) {
+        self.each(visit, &mut |_| {});
+    }
+
+    /// Every `with` of it.
+    pub(super) fn each_modifier<'a>(&'a self, visit: &mut impl FnMut(&'a WithModifier)) {
+        self.each(&mut |_| {}, visit);
+    }
+
+    fn each<'a>(&'a self, expr: &mut impl FnMut(&'a Expr), with: &mut impl FnMut(&'a WithModifier)) {
+        let (head, bodies) = match self {
+            Self::Default { value, .. } => return value.each(expr, with),
+            Self::Spec { head, bodies, .. } => (head, bodies),
+        };
+        let (assign, key, args) = match head {
+            RuleHead::Compr { assign, .. } => (assign.as_ref(), None, &[][..]),
+            RuleHead::Func { assign, args, .. } => (assign.as_ref(), None, &args[..]),
+            RuleHead::Set { key, .. } => (None, key.as_ref(), &[][..]),
+        };
+        let terms = assign.map(|assign| &assign.value).into_iter().chain(key).chain(args);
+        terms.chain([head.refr()]).for_each(|term| term.each(expr, with));
+        for body in bodies {
+            body.assign.iter().for_each(|assign| assign.value.each(expr, with));
+            body.query.each(expr, with);
         }
     }
 

@@ -10,6 +10,7 @@
 
 mod cases;
 mod coverage;
+mod mocks;
 
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -29,6 +30,8 @@ use super::syntax::{self, Parsed, Rule, RuleHead};
 use super::{convert, engine, lexical};
 use crate::clock::Clock;
 use crate::limits;
+
+use mocks::Additions;
 
 pub use coverage::{Coverage, FileCoverage, LineRange, ranges};
 
@@ -129,14 +132,19 @@ impl TestReport {
 
     /// Those that do not pass and were not skipped, by full name, with what they gave instead.
     pub fn failures(&self) -> impl Iterator<Item = (String, &str)> {
-        self.results.iter().filter_map(|result| match &result.outcome {
-            Outcome::Failed(why) | Outcome::Error(why) => Some((result.full_name(), why.as_str())),
-            Outcome::Passed | Outcome::Skipped => None,
-        })
+        self.results.iter().filter_map(|result| Some((result.full_name(), result.failure()?)))
     }
 }
 
 impl TestResult {
+    /// What it gave instead of `true`, unless it passed or was skipped.
+    pub fn failure(&self) -> Option<&str> {
+        match &self.outcome {
+            Outcome::Failed(why) | Outcome::Error(why) => Some(why),
+            Outcome::Passed | Outcome::Skipped => None,
+        }
+    }
+
     /// `gateway.payments_test.test_limit`.
     pub fn full_name(&self) -> String {
         format!("{}.{}", self.package, self.name)
@@ -184,6 +192,8 @@ struct Suite {
     modules: Vec<Parsed>,
     pristine: Engine,
     tests: Vec<Test>,
+    /// What was put into each module's text.
+    additions: Vec<Additions>,
     sources: Sources,
 }
 
@@ -200,8 +210,13 @@ impl Suite {
         }
         BundleError::unless_none(faults)?;
         BundleError::unless_none(test_faults(&modules, sources, |_| true))?;
-        let pristine = prepared(files.iter().map(|file| (&*file.name, &*file.text)), sources)
-            .map_err(|e| syntax::engine_fault(&files, "syntax", &e.to_string()))?;
+        let additions = mocks::additions(&World::new(&modules, &sources.data, EMPTY));
+        let written = modules
+            .iter()
+            .zip(&additions)
+            .map(|(parsed, added)| (parsed.file.name.to_string(), mocks::applied(&parsed.file.text, added)));
+        let pristine =
+            prepared(written, sources).map_err(|e| syntax::engine_fault(&files, "syntax", &e.to_string()))?;
         let is_held = |parsed: &&Parsed| match tests_in {
             TestsIn::EveryFile => true,
             TestsIn::TestFiles => sources.tests.iter().any(|file| file.name == parsed.file.name),
@@ -221,7 +236,7 @@ impl Suite {
             }
         }
         tests.sort_by(|a, b| a.at.cmp(&b.at));
-        Ok(Self { modules, pristine, tests, sources: sources.clone() })
+        Ok(Self { modules, pristine, tests, additions, sources: sources.clone() })
     }
 
     fn chosen(&self, options: &Options) -> Vec<&Test> {
@@ -285,7 +300,7 @@ impl Suite {
             Ok(Value::Bool(true)) => Outcome::Passed,
             Ok(Value::Undefined) => Outcome::Failed("undefined".into()),
             Ok(Value::Object(members)) => {
-                result.cases = self.cases(test, &Value::Object(members));
+                result.cases = self.cases(test, &Value::Object(members), options.explain);
                 cases::outcome(&result.cases)
             }
             Ok(other) => Outcome::Failed(
@@ -337,13 +352,14 @@ pub(super) fn test_faults(modules: &[Parsed], sources: &Sources, held: impl Fn(&
 /// Whether a document has a value is not asked here.
 const EMPTY: &crate::model::Json = &crate::model::Json::Null;
 
-fn prepared<'f>(
-    files: impl Iterator<Item = (&'f str, &'f str)>,
+/// Of the files, by name and text, and the documents.
+fn prepared(
+    files: impl Iterator<Item = (String, String)>,
     sources: &Sources,
 ) -> Result<Engine, anyhow::Error> {
     let mut engine = engine::strict();
     for (name, text) in files {
-        engine.add_policy(name.to_owned(), text.to_owned())?;
+        engine.add_policy(name, text)?;
     }
     engine.add_data(convert::value_of(&sources.data_document()))?;
     Ok(engine)

@@ -543,4 +543,21 @@ mod tests {
             assert!(error.contains(part), "{command}: {error}");
         }
     }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::test_runner::Config { cases: 2_000, failure_persistence: None, ..Default::default() })]
+
+        /// Any text is a message of one head, or refused.
+        #[test]
+        fn no_command_line_makes_two_heads(rest in "[ -~\\n\u{e9}]{0,60}", header in "\\PC{0,20}", data in "\\PC{0,20}") {
+            let whole = format!("curl h/a -H '{}' -d '{}' {rest}", header.replace('\'', ""), data.replace('\'', ""));
+            if let Ok(message) = message(&whole, |_| Err("no file".into())) {
+                let end = message.windows(4).position(|w| w == b"\r\n\r\n").expect("a head");
+                let head = String::from_utf8(message[..end].to_vec()).expect("UTF-8");
+                let lines: Vec<&str> = head.split("\r\n").collect();
+                proptest::prop_assert!(lines[0].ends_with(" HTTP/1.1"), "{whole}");
+                proptest::prop_assert!(lines.iter().all(|line| !line.contains(['\r', '\n'])), "{whole}");
+            }
+        }
+    }
 }

@@ -116,7 +116,7 @@ impl OutputArgs {
 }
 
 #[expect(clippy::disallowed_methods, reason = "what a person asked to be written, beside no log")]
-fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+pub(super) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     std::fs::write(path, bytes).with_context(|| format!("{} cannot be written", path.display()))
 }
 

@@ -163,7 +163,7 @@ impl EvalArgs {
     }
 
     /// A policy input as it is, for the package that is named, or that of the surface it names.
-    fn recorded(&self, path: &PathBuf, config: Option<&Config>) -> Result<Asked> {
+    fn recorded(&self, path: &Path, config: Option<&Config>) -> Result<Asked> {
         let input = trial::read_json(path).map_err(|why| anyhow!(why))?;
         let surface = input.as_object().and_then(|o| o.member("surface")).and_then(Json::as_str);
         let surface = self.surface.as_deref().or(surface);

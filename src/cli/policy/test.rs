@@ -5,17 +5,19 @@ mod report;
 
 use std::io::{IsTerminal, Write, stderr, stdout};
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread::{available_parallelism, sleep};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use interlock::clock::Clock;
 use interlock::limits;
 use interlock::policy::testing::{Counts, Options, TestReport, TestsIn, run as run_tests};
 use interlock::policy::{BundleError, Sources};
 use regex::Regex;
+
+use super::bundle::write_file;
 
 /// A test does not pass, or a threshold is not met: the code of `opa test`.
 const FAILED: u8 = 2;
@@ -172,9 +174,4 @@ impl TestArgs {
         }
         Ok(is_met)
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "what a person asked to be written, beside no log")]
-fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
-    std::fs::write(path, bytes).with_context(|| format!("{} cannot be written", path.display()))
 }

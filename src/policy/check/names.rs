@@ -149,7 +149,7 @@ fn is_constant(expr: &Expr) -> bool {
     }
 }
 
-fn imports_of(parsed: &Parsed) -> BTreeMap<String, Vec<String>> {
+pub(in crate::policy) fn imports_of(parsed: &Parsed) -> BTreeMap<String, Vec<String>> {
     let mut imports = BTreeMap::new();
     for import in &parsed.module.imports {
         let Some(path) = import.refr.reference().and_then(|r| static_path(&r)) else { continue };

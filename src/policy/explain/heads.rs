@@ -12,12 +12,12 @@ use super::{Binding, Depth, Explainer, Failure, elements};
 /// One way in which the indices of a head are bound.
 pub(in crate::policy) struct Bound {
     pub indices: Vec<Value>,
-    /// `None`: the body holds.
+    /// `None`: the body holds, or nobody asked.
     pub failure: Option<Failure>,
 }
 
-/// Of every rule of this name.
-pub(in crate::policy) fn cases(explainer: &Explainer<'_>, name: &str) -> Vec<Bound> {
+/// Of every rule of this name; why bodies fail only if `explains`.
+pub(in crate::policy) fn cases(explainer: &Explainer<'_>, name: &str, explains: bool) -> Vec<Bound> {
     let mut found = Vec::new();
     for (module, rule) in explainer.rules.get(name).into_iter().flatten() {
         let Rule::Spec { head: RuleHead::Compr { refr, .. }, bodies, .. } = rule else { continue };
@@ -34,7 +34,7 @@ pub(in crate::policy) fn cases(explainer: &Explainer<'_>, name: &str) -> Vec<Bou
             }
         }
         for body in bodies {
-            found.extend(of_body(explainer, *module, &body.query.stmts, &texts, &wanted));
+            found.extend(of_body(explainer, *module, &body.query.stmts, (&texts, &wanted), explains));
         }
     }
     found
@@ -44,8 +44,8 @@ fn of_body<'a>(
     explainer: &Explainer<'a>,
     module: usize,
     statements: &'a [Statement],
-    texts: &[String],
-    wanted: &Scope,
+    (texts, wanted): (&[String], &Scope),
+    explains: bool,
 ) -> Vec<Bound> {
     let Ok(chain) = explainer.chain(module, statements, None) else { return Vec::new() };
     let parsed = explainer.module(module).parsed;
@@ -62,6 +62,9 @@ fn of_body<'a>(
             own.before.push(format!("{row} == {}", explainer.ground.document(own.documents.len())));
             own.documents.push(bound.clone());
             let indices: Vec<Value> = elements(bound).into_iter().cloned().collect();
+            if !explains {
+                return Some(Bound { indices, failure: None });
+            }
             let named = texts.iter().zip(&indices);
             own.chosen =
                 named.map(|(name, v)| Binding { name: name.clone(), value: explainer.seen(v) }).collect();

@@ -9,6 +9,22 @@ use super::super::types::{end_of, place_of};
 /// An expression as written, with the parentheses it needs: the tree does not know them. An object's span begins at its
 /// last member.
 pub(super) fn source(parsed: &Parsed, expr: &Expr) -> String {
+    let (start, end) = whole(parsed, expr);
+    parsed.file.text.get(start..end).unwrap_or_default().to_owned()
+}
+
+/// Brackets that are looked at to find the one that opens an expression.
+const OPENERS_MAX: usize = 256;
+
+/// Where it begins.
+pub(super) fn place(parsed: &Parsed, expr: &Expr) -> Span {
+    let (start, end) = whole(parsed, expr);
+    let lines = parsed.file.text.get(..start).unwrap_or_default().matches('\n').count();
+    let short = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    Span { line: short(lines) + 1, start: short(start), end: short(end), ..expr.span() }
+}
+
+fn whole(parsed: &Parsed, expr: &Expr) -> (usize, usize) {
     let text = &*parsed.file.text;
     let span = Span { end: end_of(expr), ..place_of(expr) };
     let (mut start, mut end) = parsed.extent(span);
@@ -17,7 +33,7 @@ pub(super) fn source(parsed: &Parsed, expr: &Expr) -> String {
         if closing > 0 {
             let is_whole = |at: &usize| unmatched(text.get(*at..end).unwrap_or_default()).0 < closing;
             let openers = text[..start].char_indices().rev().filter(|(_, c)| matches!(c, '(' | '[' | '{'));
-            match openers.map(|(at, _)| at).find(is_whole) {
+            match openers.map(|(at, _)| at).take(OPENERS_MAX).find(is_whole) {
                 Some(at) => start = at,
                 None => break,
             }
@@ -31,7 +47,7 @@ pub(super) fn source(parsed: &Parsed, expr: &Expr) -> String {
             break;
         }
     }
-    text.get(start..end).unwrap_or_default().to_owned()
+    (start, end)
 }
 
 /// Brackets that close what was not opened, and that open what is not closed; those in texts and comments do not count.

@@ -37,13 +37,14 @@ fn deepest(failure: &Failure) -> &Failure {
     below.map_or(failure, deepest)
 }
 
-/// Rules from line 3 on, the input, and the failing expression: line, column, how, and what is shown of it.
 #[test]
 fn the_first_expression_that_fails_is_named_by_its_line_with_its_values() {
     let body = |statements: &str| {
         format!("permit contains \"x\" if {{\n\t{}\n}}\n", statements.replace('\n', "\n\t"))
     };
-    let cases: Vec<(&str, String, &str, (u32, How), &str)> = vec![
+    /// Name, rules from line 3 on, input, the failing expression's line and how it fails, and what is shown of it.
+    type Fails = (&'static str, String, &'static str, (u32, How), &'static str);
+    let cases: Vec<Fails> = vec![
         ("comparison", body("input.a == 1\ninput.b > 5"), r#"{"a":1,"b":3}"#, (5, How::False), "input.b = 3"),
         (
             "undefined",
@@ -315,4 +316,26 @@ fn where_something_is_redacted_only_places_of_the_recorded_input_are_shown() {
     assert_eq!(values["input.request.amount"], &Seen::Value(5.into()));
     assert_eq!(values["input.request.card"], &Seen::Withheld);
     assert_eq!(values["to_number(input.request.card)"], &Seen::Withheld);
+}
+
+#[test]
+fn a_body_of_any_length_is_followed_to_its_end() {
+    let mut body: Vec<String> = (0..400).map(|n| format!("\tinput.a != {}", n + 10)).collect();
+    body.insert(390, "\tinput.a == 2".into());
+    let rules = format!("permit contains \"x\" if {{\n{}\n}}\n", body.join("\n"));
+    let failure = failure_of(&rules, r#"{"a":1}"#);
+    assert_eq!((failure.at.line, failure.expression.as_str()), (394, "input.a == 2"));
+}
+
+#[test]
+fn a_definition_that_is_for_other_arguments_says_so() {
+    let rules = "permit contains \"x\" if f(input.a) == 3\n\nf(\"a\") := 1\n\nf(\"b\") := 2 if input.a\n\nf([x, y]) := x if y > 1\n";
+    let failure = failure_of(rules, r#"{"a":[5,0]}"#);
+    assert_eq!(failure.how, How::Undefined);
+    let bodies = &failure.because[0].bodies;
+    let became: Vec<_> =
+        bodies.iter().map(|body| (body.at.line, matches!(body.became, Became::Unknown { .. }))).collect();
+    assert_eq!(became, [(5, true), (7, true), (9, false)], "{bodies:#?}");
+    let Became::Failed(failure) = &bodies[2].became else { panic!("{bodies:#?}") };
+    assert_eq!(failure.rows[0], [Binding { name: "y".into(), value: Seen::Value(0.into()) }]);
 }

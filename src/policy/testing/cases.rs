@@ -12,12 +12,13 @@ use super::{Case, Outcome, Suite, Test, name_of};
 
 impl Suite {
     /// Every case, by name, with whether it passed.
-    pub(super) fn cases(&self, test: &Test, given: &Value) -> Vec<Case> {
+    pub(super) fn cases(&self, test: &Test, given: &Value, explains: bool) -> Vec<Case> {
         let mut passed = BTreeSet::new();
         leaves(given, &mut Vec::new(), &mut passed);
         let explainer = self.explainer();
         let mut found: BTreeMap<String, Case> = BTreeMap::new();
-        for Bound { indices, failure } in cases(&explainer, &format!("{}.{}", test.package, test.name)) {
+        let path = format!("{}.{}", test.package, test.name);
+        for Bound { indices, failure } in cases(&explainer, &path, explains) {
             let name = indices.iter().map(name_of).collect::<Vec<_>>().join("/");
             // What the engine gave decides; the reason is for people.
             let is_passed = passed.contains(&name);

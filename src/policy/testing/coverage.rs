@@ -14,11 +14,12 @@ use std::sync::Arc;
 use regorus::Value;
 use serde::Serialize;
 
+use super::super::check::names::{Scope, bind, declared, imports_of};
 use super::super::engine;
 use super::super::fault::{BundleError, Fault};
 use super::super::source::Sources;
-use super::super::syntax::{Expr, Literal, Parsed, Query, Rule, RuleHead};
-use super::{Outcome, Suite, TestResult, is_test, prepared};
+use super::super::syntax::{Expr, Literal, Parsed, Query, Rule, RuleHead, Span};
+use super::{Additions, Outcome, Suite, TestResult, is_test, prepared};
 use crate::limits;
 
 /// Lines from 1, both ends included.
@@ -106,9 +107,10 @@ pub(super) fn measure(
     sources: &Sources,
     results: &[TestResult],
 ) -> Result<Coverage, BundleError> {
-    let copies: Vec<Copy> = suite.modules.iter().map(Copy::of).collect();
-    let files =
-        suite.modules.iter().zip(&copies).map(|(parsed, copy)| (&*parsed.file.name, copy.text.as_str()));
+    let each = suite.modules.iter().zip(&suite.additions);
+    let copies: Vec<Copy> = each.map(|(parsed, added)| Copy::of(parsed, added)).collect();
+    let named = suite.modules.iter().zip(&copies);
+    let files = named.map(|(parsed, copy)| (parsed.file.name.to_string(), copy.text.clone()));
     let failed = |what: String| BundleError::from(Fault::of_bundle("coverage_failed", what));
     let pristine = prepared(files, sources).map_err(|e| failed(e.to_string()))?;
     let mut hit: BTreeMap<String, BTreeSet<u32>> = BTreeMap::new();
@@ -127,7 +129,9 @@ pub(super) fn measure(
         let Ok((given, report)) = asked else { continue };
         let passed = given == Ok(Value::Bool(true)) || matches!(given, Ok(Value::Object(_)));
         let had_passed = result.outcome == Outcome::Passed || !result.cases.is_empty();
-        if passed != had_passed {
+        // What the engine fails on may be a rule that nobody asked for: the copy does not ask for it.
+        let is_comparable = !matches!(result.outcome, Outcome::Error(_));
+        if is_comparable && passed != had_passed {
             return Err(failed(format!("{path} gives another result while lines are counted: {given:?}")));
         }
         for file in report.map_err(|e| failed(e.to_string()))?.files {
@@ -166,38 +170,48 @@ struct Copy {
     lines: BTreeMap<u32, Line>,
 }
 
-/// Text that is put in at an offset.
+/// Text that is put in at an offset, in the place of `over` bytes.
 struct Inserted {
     at: usize,
-    text: &'static str,
+    over: usize,
+    text: String,
     /// What the line stands for that begins with the last character of `text`'s first line feed.
     line: Option<Line>,
 }
 
+impl Inserted {
+    fn new(at: usize, text: &str, line: Option<Line>) -> Self {
+        Self { at, over: 0, text: text.to_owned(), line }
+    }
+}
+
 impl Copy {
-    fn of(parsed: &Parsed) -> Self {
-        let mut inserted = Vec::new();
+    fn of(parsed: &Parsed, added: &Additions) -> Self {
+        let own =
+            |(at, text): &(usize, String)| Inserted { at: *at, over: 0, text: text.clone(), line: None };
+        let mut inserted: Vec<Inserted> = added.iter().map(own).collect();
         for rule in &parsed.module.rules {
             rule_lines(parsed, rule, &mut inserted);
+            whole_names(parsed, rule, &mut inserted);
         }
-        // At one offset, what ends comes before what begins.
-        inserted.sort_by_key(|i| i.at);
+        // At one offset, what ends comes before what begins, and a line before what stands on it.
+        inserted.sort_by_key(|i| (i.at, i.line.is_none() && i.text.starts_with("data.")));
         let source = &*parsed.file.text;
         let (mut text, mut lines, mut done, mut line) = (String::new(), BTreeMap::new(), 0, 1);
-        for Inserted { at, text: more, line: stands_for } in inserted {
+        for Inserted { at, over, text: more, line: stands_for } in inserted {
             let kept = source.get(done..at).unwrap_or_default();
             for _ in kept.matches('\n') {
                 line += 1;
                 lines.entry(line).or_insert(Line::More);
             }
             text.push_str(kept);
-            text.push_str(more);
+            text.push_str(&more);
             let before = line;
             line += u32::try_from(more.matches('\n').count()).unwrap_or(u32::MAX);
             if let Some(stands_for) = stands_for {
                 lines.insert(before + 1, stands_for);
             }
-            done = at;
+            done = at + over;
         }
         text.push_str(source.get(done..).unwrap_or_default());
         Self { text, lines }
@@ -243,24 +257,24 @@ fn rule_lines(parsed: &Parsed, rule: &Rule, inserted: &mut Vec<Inserted>) {
     }
     if bodies.is_empty() {
         let line = Some(Line::Held { head: span.line, counts });
-        inserted.push(Inserted { at: parsed.extent(*span).1, text: " if {\ntrue\n}", line });
+        inserted.push(Inserted::new(parsed.extent(*span).1, " if {\ntrue\n}", line));
         return;
     }
     for body in bodies {
         let head = if body.is_else { body.span.line } else { span.line };
         let held = Some(Line::Held { head, counts });
         let (Some(first), Some(last)) = (body.query.stmts.first(), body.query.stmts.last()) else {
-            inserted.push(Inserted { at: parsed.extent(body.span).1, text: " if {\ntrue\n}", line: held });
+            inserted.push(Inserted::new(parsed.extent(body.span).1, " if {\ntrue\n}", held));
             continue;
         };
         // Without them, the query begins where its first statement does.
         let has_braces = body.query.span.start < first.span.start;
         if !has_braces {
-            inserted.push(Inserted { at: parsed.extent(first.span).0, text: "{", line: None });
+            inserted.push(Inserted::new(parsed.extent(first.span).0, "{", None));
         }
         query_lines(parsed, &body.query, inserted);
         let text = if has_braces { "\ntrue\n" } else { "\ntrue\n}" };
-        inserted.push(Inserted { at: parsed.extent(last.span).1, text, line: held });
+        inserted.push(Inserted::new(parsed.extent(last.span).1, text, held));
     }
 }
 
@@ -269,7 +283,7 @@ fn query_lines(parsed: &Parsed, query: &Query, inserted: &mut Vec<Inserted>) {
         // What only declares is never evaluated.
         let counts = !matches!(statement.literal, Literal::SomeVars { .. });
         let line = Some(if counts { Line::Statement(statement.span.line) } else { Line::More });
-        inserted.push(Inserted { at: parsed.extent(statement.span).0, text: "\n", line });
+        inserted.push(Inserted::new(parsed.extent(statement.span).0, "\n", line));
         match &statement.literal {
             Literal::SomeVars { .. } => {}
             Literal::SomeIn { key, value, collection } => {
@@ -294,4 +308,81 @@ fn nested(parsed: &Parsed, expr: &Expr, inserted: &mut Vec<Inserted>) {
         _ => {}
     }
     expr.parts().into_iter().for_each(|part| nested(parsed, part, inserted));
+}
+
+/// The engine evaluates every rule of a package that is named by its import. A reference by its whole path needs its rule
+/// alone, which is what counts.
+fn whole_names(parsed: &Parsed, rule: &Rule, inserted: &mut Vec<Inserted>) {
+    let Rule::Spec { head, bodies, .. } = rule else { return };
+    let mut names = Names { parsed, bound: Scope::new(), found: Vec::new() };
+    let (assign, key) = match head {
+        RuleHead::Compr { assign, .. } => (assign.as_ref(), None),
+        RuleHead::Func { args, assign, .. } => {
+            args.iter().for_each(|arg| bind(arg, &mut names.bound));
+            (assign.as_ref(), None)
+        }
+        RuleHead::Set { key, .. } => (None, key.as_ref()),
+    };
+    assign.map(|assign| &assign.value).into_iter().chain(key).for_each(|expr| names.expr(expr));
+    for body in bodies {
+        body.assign.iter().for_each(|assign| names.expr(&assign.value));
+        names.query(&body.query);
+    }
+    let aliases = imports_of(parsed);
+    for span in names.found {
+        let alias = parsed.text(span);
+        let path = aliases.get(alias).filter(|path| path.first().is_some_and(|first| first == "data"));
+        // A name that is also bound somewhere in the rule may be that.
+        let Some(path) = path.filter(|_| !names.bound.contains(alias)) else { continue };
+        let over = (span.end - span.start) as usize;
+        inserted.push(Inserted { at: span.start as usize, over, text: path.join("."), line: None });
+    }
+}
+
+struct Names<'a> {
+    parsed: &'a Parsed,
+    bound: Scope,
+    /// The roots of references.
+    found: Vec<Span>,
+}
+
+impl Names<'_> {
+    fn query(&mut self, query: &Query) {
+        self.bound.extend(declared(self.parsed, &query.stmts));
+        for statement in &query.stmts {
+            match &statement.literal {
+                Literal::SomeVars { .. } => {}
+                Literal::SomeIn { key, value, collection } => {
+                    key.iter().chain([value, collection]).for_each(|expr| self.expr(expr));
+                }
+                Literal::Expr { expr } | Literal::NotExpr { expr } => self.expr(expr),
+                Literal::Every { key, value, domain, query } => {
+                    self.bound
+                        .extend(key.iter().chain([value]).map(|span| self.parsed.text(*span).to_owned()));
+                    self.expr(domain);
+                    self.query(query);
+                }
+            }
+            statement.with_mods.iter().for_each(|modifier| self.expr(&modifier.value));
+        }
+    }
+
+    fn expr(&mut self, expr: &Expr) {
+        match expr {
+            // Alone it is the package as a whole.
+            Expr::Var { .. } => return,
+            Expr::RefDot { refr, .. } | Expr::RefBrack { refr, .. } => {
+                if let Expr::Var { span, .. } = &**refr {
+                    self.found.push(*span);
+                }
+            }
+            Expr::ArrayCompr { query, .. }
+            | Expr::SetCompr { query, .. }
+            | Expr::ObjectCompr { query, .. } => {
+                self.query(query);
+            }
+            _ => {}
+        }
+        expr.parts().into_iter().for_each(|part| self.expr(part));
+    }
 }

@@ -39,7 +39,8 @@ fn a_run_without_tests_is_an_error() {
 fn a_table_has_a_result_for_each_of_its_cases() {
     let text = "package p_test\n\ntest_sum[note] if {\n\tsome note, tc in {\n\t\t\"small\": {\"a\": 1, \"sum\": 2},\n\t\t\
                 \"wrong\": {\"a\": 1, \"sum\": 3},\n\t}\n\ttc.a + 1 == tc.sum\n}\n";
-    let report = report(text).expect("report");
+    let options = Options { explain: true, ..Options::plain() };
+    let report = with(&[("p.rego", "package p\n"), ("p_test.rego", text)], &options).expect("report");
     let [result] = &report.results[..] else { panic!("{report:?}") };
     let cases: Vec<_> = result.cases.iter().map(|case| (case.name.as_str(), case.passed)).collect();
     assert_eq!(cases, [("small", true), ("wrong", false)]);
