@@ -239,7 +239,7 @@ async fn the_program_says_what_a_bundle_would_change_and_its_gates_hold() {
         "of 3 decisions 0 stay as they are, 3 differ",
         "sample/charge.create: 1 newly permitted, DENY to PERMIT\n  + small 1\n  - over_limit 1\n  by agent-7: 1\n",
         "sample/charge.create: 1 for other reasons, PERMIT to PERMIT\n  + small 1\n  - within_limit 1\n",
-        "sample/charge.create: 1 refused otherwise, DENY to SILENCE\n  - over_limit 1\n",
+        "sample/charge.create: 1 refused otherwise, DENY to SILENCE\n  + policy_silent 1\n  - over_limit 1\n",
     ] {
         assert!(text.contains(line), "{line} in {text}");
     }
