@@ -40,6 +40,7 @@ mod policy_eval;
 mod policy_packages;
 mod policy_reload;
 mod policy_test;
+mod reconciliation;
 mod redaction;
 mod reading;
 mod receipts;
