@@ -18,12 +18,14 @@ mod tests;
 mod trace;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::sync::Arc;
 
 use regorus::{Engine, Value};
 use serde_json::Value as Shown;
 
 use super::check::names::{Named, Place, Root, Scope, World, declared};
-use super::syntax::{Expr, Literal, Parsed, Rule, RuleBody, RuleHead, Span, Statement, Step};
+use super::syntax::{Expr, Literal, Parsed, Rule, RuleBody, RuleHead, Span, Statement, Step, WithModifier};
 use crate::limits;
 use crate::model::Json;
 pub(super) use heads::{Bound, cases};
@@ -34,8 +36,8 @@ pub use trace::{At, Became, Binding, BodyTrace, Failure, How, RuleTrace, Seen, S
 
 /// A bundle and an input, to be asked about. Runs on a stack of [`limits::EVALUATION_STACK_BYTES`].
 pub(super) struct Explainer<'a> {
-    world: World<'a>,
-    rules: BTreeMap<String, Vec<(usize, &'a Rule)>>,
+    world: Rc<World<'a>>,
+    rules: Rc<BTreeMap<String, Vec<(usize, &'a Rule)>>>,
     ground: Ground<'a>,
     values: Values,
 }
@@ -51,6 +53,17 @@ struct Chain<'a> {
     documents: Vec<Value>,
     /// What was chosen on the way here, such as the element of an `every`.
     chosen: Vec<Binding>,
+}
+
+/// What a statement replaces while it is evaluated.
+#[derive(Clone, Copy)]
+struct With<'a> {
+    text: &'a str,
+    replaced: &'a [WithModifier],
+}
+
+impl With<'_> {
+    const NOTHING: Self = Self { text: "", replaced: &[] };
 }
 
 /// Where in the search we are.
@@ -75,7 +88,19 @@ impl<'a> Explainer<'a> {
             }
         }
         let ground = Ground::new(engine, input, steps_max, modules);
-        Self { world, rules, ground, values }
+        Self { world: Rc::new(world), rules: Rc::new(rules), ground, values }
+    }
+
+    /// The same bundle under another input.
+    fn under(&self, input: Value) -> Self {
+        let Ground { pristine, steps_max, mark, .. } = &self.ground;
+        let ground = Ground { pristine, input, steps_max: *steps_max, mark: Arc::clone(mark) };
+        Self {
+            world: Rc::clone(&self.world),
+            rules: Rc::clone(&self.rules),
+            ground,
+            values: self.values.clone(),
+        }
     }
 
     /// All definitions of a rule: `gateway.payments.permit`.
@@ -271,8 +296,16 @@ impl<'a> Explainer<'a> {
             Ok(values) if values.is_empty() => {
                 let expressions: Vec<&Expr> = terms.clone();
                 let at = terms.first().map_or(head.refr().span(), |term| place(parsed, term));
-                let failure =
-                    self.failure(chain, at, text, How::HeadUndefined, &expressions, "", depth, seen);
+                let failure = self.failure(
+                    chain,
+                    at,
+                    text,
+                    How::HeadUndefined,
+                    &expressions,
+                    With::NOTHING,
+                    depth,
+                    seen,
+                );
                 Became::Failed(Box::new(failure))
             }
             Ok(values) => {
@@ -362,10 +395,11 @@ impl<'a> Explainer<'a> {
     ) -> Result<Failure, String> {
         let parsed = self.module(chain.module).parsed;
         let expression = without_space(parsed.whole(statement.span));
-        let with = statement
+        let text = statement
             .with_mods
             .first()
             .map_or("", |modifier| parsed.whole(Span { start: modifier.span.start, ..statement.span }));
+        let with = With { text, replaced: &statement.with_mods };
         let at = statement.span;
         if let Some(error) = error {
             let mut failure = self.failure(
@@ -385,7 +419,7 @@ impl<'a> Explainer<'a> {
             Literal::Every { key, value, domain, query } if depth.0 < limits::EXPLAIN_DEPTH_MAX => {
                 let name = |span: &Span| parsed.text(*span).to_owned();
                 let loops = key.iter().chain([value]).map(name).collect::<Vec<_>>();
-                if let Some(inner) = self.every(&chain, &loops, domain, &query.stmts, with)? {
+                if let Some(inner) = self.every(&chain, &loops, domain, &query.stmts, text)? {
                     return match self.first_failure(inner, Depth(depth.0 + 1), seen)? {
                         Err(failure) => Ok(failure),
                         Ok(_) => Err("the element that fails does not fail alone".into()),
@@ -401,7 +435,7 @@ impl<'a> Explainer<'a> {
             Literal::Expr { expr } => {
                 let mark = &self.ground.mark;
                 let probe = format!(
-                    "contains {mark}_v if {{\n{}\n{mark}_v := ({}) {with}\n}}",
+                    "contains {mark}_v if {{\n{}\n{mark}_v := ({}) {text}\n}}",
                     chain.before.join("\n"),
                     source(parsed, expr)
                 );
@@ -470,13 +504,13 @@ impl<'a> Explainer<'a> {
         expression: String,
         how: How,
         expressions: &[&'a Expr],
-        with: &str,
+        with: With<'a>,
         depth: Depth,
         seen: &mut BTreeSet<String>,
     ) -> Failure {
         let named = self.module(chain.module);
         let found = operands(&self.world, named, &chain.scope, expressions);
-        let (rows, more_rows) = self.rows(chain, &found, with);
+        let (rows, more_rows) = self.rows(chain, &found, with.text);
         let because = self.because(chain, &found, &rows, how, with, depth, seen);
         let shown = rows.iter().take(limits::EXPLAIN_ROWS_MAX).map(|row| {
             let own = found.iter().zip(row).map(|(operand, values)| Binding {
@@ -538,14 +572,26 @@ impl<'a> Explainer<'a> {
         operands: &[Operand<'a>],
         rows: &[Vec<Vec<Value>>],
         how: How,
-        with: &str,
+        with: With<'a>,
         depth: Depth,
         seen: &mut BTreeSet<String>,
     ) -> Vec<RuleTrace> {
-        // Under `with`, rules have other values than those that can be asked for here.
-        if depth.0 >= limits::EXPLAIN_DEPTH_MAX || !with.is_empty() {
+        if depth.0 >= limits::EXPLAIN_DEPTH_MAX {
             return Vec::new();
         }
+        let parsed = self.module(chain.module).parsed;
+        // Under another input, rules are asked under it. What else `with` replaces can only be replaced by it.
+        let under = match with.replaced {
+            [] => None,
+            [only] if only.refr.reference().is_some_and(|r| r.root == "input" && r.steps.is_empty()) => {
+                match self.given(chain, &source(parsed, &only.value)).as_deref() {
+                    Ok([input]) => Some(self.under(input.clone())),
+                    Ok(_) | Err(_) => return Vec::new(),
+                }
+            }
+            _ => return Vec::new(),
+        };
+        let asked = under.as_ref().unwrap_or(self);
         let mut traces = Vec::new();
         for (number, operand) in operands.iter().enumerate() {
             let Some(node) = self.node(chain, operand) else { continue };
@@ -562,8 +608,10 @@ impl<'a> Explainer<'a> {
             }
             let depth = Depth(depth.0 + 1);
             if let Expr::Call { params, .. } = operand.expr {
-                let texts: Vec<String> =
-                    params.iter().map(|param| source(self.module(chain.module).parsed, param)).collect();
+                if under.is_some() {
+                    continue;
+                }
+                let texts: Vec<String> = params.iter().map(|param| source(parsed, param)).collect();
                 let Ok(called) = self.given(chain, &format!("[{}]", texts.join(", "))) else { continue };
                 let Some(Value::Array(values)) = called.first() else { continue };
                 let values: Vec<Value> = values.iter().cloned().collect();
@@ -575,7 +623,7 @@ impl<'a> Explainer<'a> {
                     traces.push(self.trace(&node, Some((&shown, &values[..])), depth, seen));
                 }
             } else if seen.insert(node.clone()) {
-                traces.push(self.trace(&node, None, depth, seen));
+                traces.push(asked.trace(&node, None, depth, seen));
             }
         }
         traces

@@ -1,3 +1,4 @@
+use super::super::explain::Became;
 use super::*;
 
 fn report(test: &str) -> Result<TestReport, BundleError> {
@@ -71,4 +72,22 @@ fn a_test_may_read_the_clock_print_and_mock_what_it_tests() {
                 p.x == 7 with data.p.x as 7\n}\n";
     let report = report(text).expect("report");
     assert_eq!(report.counts().passed, 1, "{report:?}");
+}
+
+#[test]
+fn a_failure_is_followed_into_the_tested_rule_under_the_mocked_input() {
+    let policy = "package p\n\nok if {\n\tinput.a == 1\n\tinput.b > 5\n}\n";
+    let text = "package p_test\n\nimport data.p\n\nasked := {\"a\": 1, \"b\": 2}\n\ntest_ok if p.ok with input as asked\n\ntest_two if p.ok with input as asked with data.x as 1\n";
+    let options = Options { explain: true, ..Options::plain() };
+    let report = with(&[("p.rego", policy), ("p_test.rego", text)], &options).expect("report");
+    let failure =
+        |number: usize| match &report.results[number].assertion.as_ref().expect("explained").bodies[0].became
+        {
+            Became::Failed(failure) => failure.clone(),
+            other => panic!("{other:?}"),
+        };
+    let (first, second) = (failure(0), failure(1));
+    let Became::Failed(below) = &first.because[0].bodies[0].became else { panic!("{first:#?}") };
+    assert_eq!((&*below.at.file, below.at.line, below.expression.as_str()), ("p.rego", 5, "input.b > 5"));
+    assert_eq!(second.because, [], "what else is replaced is not known there");
 }
