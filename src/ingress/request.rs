@@ -337,7 +337,9 @@ async fn run(
         listener.gate.metrics.in_flight.inc();
         let _in_flight = InFlight { metrics: listener.gate.metrics.clone(), _slot: slot, _open: open };
         // When this is dropped by the gateway going away, what it holds records its own outcome.
+        // What ends just as it is given up has ended: equal runs are equal.
         tokio::select! {
+            biased;
             () = execute(&listener, admissible, (want, patience), head) => {}
             () = listener.abandon.cancelled() => {}
         }
@@ -446,7 +448,9 @@ async fn pass_on(
     stall_max: Duration,
 ) -> Passed {
     loop {
+        // What has come is passed on also as the client goes: how the answer ends does not hang on a coin.
         let frame = tokio::select! {
+            biased;
             frame = answer.frame() => frame,
             () = pieces.closed() => return Passed::ClientGone,
         };
