@@ -43,6 +43,8 @@ use tokio_util::sync::CancellationToken;
 
 pub use control::Control;
 pub use control::Done;
+#[cfg(test)]
+pub(crate) use endpoint::Asked;
 pub use door::Door;
 pub use log::LogApi;
 pub use operators::{CertificateOf, NotAnOperator, Operator, Operators, SharedOperators, TOKEN_START, Token};

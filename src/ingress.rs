@@ -13,3 +13,5 @@ mod request;
 pub use connection::{Bounds, Listener, serve};
 pub use patience::Impatient;
 pub use peer::{Peer, ServerTls, SharedTls};
+#[cfg(test)]
+pub(crate) use request::run_admissible;

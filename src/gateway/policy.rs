@@ -192,9 +192,9 @@ impl Watched {
         }
         let prepared = self.prepared(bundle).await.map_err(Failed::NotLoaded)?;
         let activation = activation(&prepared, activated_by, ordered, version_of);
-        let receipt = self.ledger.record_policy(activation).await.map_err(Failed::NotRecorded)?;
         let (revision, by) = (prepared.bundle().revision(), activated_by);
-        self.versions.set_after(POLICY, &version(receipt.index), || self.pdp.activate(prepared));
+        let put = put_in_force(&self.ledger, &self.versions, &self.pdp, (prepared, activation));
+        let receipt = put.await.map_err(Failed::NotRecorded)?;
         let now = self.clock.wall().unix_ms() as f64 / 1_000.0;
         self.metrics.policy_reloaded(true);
         self.metrics.policy_activated(&revision.to_string(), now);
@@ -233,6 +233,18 @@ impl Watched {
     }
 }
 
+/// Recorded, and then active, in a step of its own in which nothing starts to be sent.
+pub(super) async fn put_in_force(
+    ledger: &Ledger,
+    versions: &Versions,
+    pdp: &Pdp,
+    (prepared, activation): (Prepared, PolicyActivation),
+) -> Result<Receipt, Unrecorded> {
+    let receipt = ledger.record_policy(activation).await?;
+    versions.set_after(POLICY, &version(receipt.index), || pdp.activate(prepared));
+    Ok(receipt)
+}
+
 fn answer(order: Option<PolicyOrder>, done: Result<Done, Refusal>) {
     if let Some(order) = order {
         order.answer(done);
@@ -240,7 +252,7 @@ fn answer(order: Option<PolicyOrder>, done: Result<Done, Refusal>) {
 }
 
 /// The leaf's content, of a bundle that can be activated.
-fn activation(
+pub(super) fn activation(
     prepared: &Prepared,
     activated_by: &str,
     ordered: Option<Ordered>,

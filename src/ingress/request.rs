@@ -319,6 +319,21 @@ async fn attributed(
     rejected
 }
 
+/// For simulations, which have no connections: a request that was read and found admissible, from here to its end. Whoever
+/// drops this hangs up.
+#[cfg(test)]
+pub(crate) async fn run_admissible(
+    listener: Arc<Listener>,
+    surface: Arc<Surface>,
+    execution: ExecutionRequest,
+    proved: ProvedUnder,
+    wait: Option<Duration>,
+) -> Response<ResponseBody> {
+    let slot = listener.in_flight.clone().try_acquire_owned().expect("fewer run at once");
+    let memory = listener.bodies.clone().try_acquire_many_owned(1).expect("bodies are small");
+    run(listener, Admissible { surface, execution, proved, memory }, (WantReceipt::Usual, wait), slot, None).await
+}
+
 /// Runs the request in its own task and waits for the head of its answer.
 async fn run(
     listener: Arc<Listener>,
