@@ -215,6 +215,11 @@ pub(crate) mod paused {
             *self.life.lock().expect("nothing panics in here") = (None, now);
         }
 
+        /// Between two lives.
+        pub(crate) fn pass(&self, time: Duration) {
+            self.life.lock().expect("nothing panics in here").1 += time.as_nanos() as u64;
+        }
+
         /// As an operator or a time server sets a clock: no time passes. Nanoseconds, back or forth.
         pub(crate) fn set_by(&self, ns: i64) {
             let origin = self.origin_ns.load(Ordering::Relaxed);

@@ -77,12 +77,15 @@ fn run(seed: u64, wiring: Wiring) -> Run {
 
 /// The machine goes on, or starts anew as well.
 fn restart(world: &World, how: How) {
+    if let How::Killed(down_ms) = how {
+        world.paused.pass(Duration::from_millis(down_ms));
+    }
     match how {
         How::Stopped => {}
-        How::Killed | How::Poisoned if world.storage.is_dark() || world.dice(|dice| dice.percent(40)) => {
+        How::Killed(_) | How::Poisoned if world.storage.is_dark() || world.dice(|dice| dice.percent(40)) => {
             world.storage.restart_machine();
         }
-        How::Killed | How::Poisoned => world.storage.restart_process(),
+        How::Killed(_) | How::Poisoned => world.storage.restart_process(),
     }
 }
 

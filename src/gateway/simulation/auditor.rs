@@ -17,6 +17,7 @@ use super::log::{self, Leaf, unix_ns};
 use super::script::{ACTORS, Frozen, Limits, PERMIT_AGE_MAX, POLICIES, Script, TRAP, Wish};
 use super::world::{START, World, prepared};
 use crate::ledger::stepped::signer;
+use crate::limits::ENDED_KEPT_MS;
 use crate::merkle::note::Signer;
 use crate::verify::verify_log;
 
@@ -116,10 +117,12 @@ impl Permit<'_> {
 
 /// What left the gateway as one request, or began to.
 pub struct Message<'s> {
-    pub connection: usize,
     /// Of its first byte in the journal.
     pub first: usize,
+    /// Of what broke off early: of its PERMIT.
     pub wish: &'s Wish,
+    /// Bytes of it that left.
+    length: usize,
     pub is_whole: bool,
     pub permit: Option<usize>,
 }
@@ -299,29 +302,24 @@ impl<'a> Auditor<'a> {
                     self.found.add(Rule::Effect, what);
                     break;
                 };
-                self.messages.push(Message { connection, first, wish, is_whole: whole.is_some(), permit: None });
-                at += message.len().min(rest.len());
+                let (length, is_whole) = (message.len().min(rest.len()), whole.is_some());
+                self.messages.push(Message { first, wish, length, is_whole, permit: None });
+                at += length;
             }
         }
         self.messages.sort_by_key(|message| message.first);
     }
 
-    /// Gives each message a PERMIT of its own that was durable before, and whose outcome was not yet. What broke off
-    /// early may be any message that begins so.
+    /// Gives each message a PERMIT of its own that was durable before, and whose outcome was not yet: of several the one
+    /// that became so last, since a permit is used at once. What broke off early may be any message that begins so.
     fn assign(&mut self) {
-        let (wholes, parts): (Vec<_>, Vec<_>) =
-            (0..self.messages.len()).partition(|n| self.messages[*n].is_whole);
-        for n in wholes.into_iter().chain(parts) {
+        for n in 0..self.messages.len() {
             let message = &self.messages[n];
             let first = message.first;
-            let length: usize = self.happened.iter().map(|happened| match &happened.what {
-                What::Left(connection, bytes) if *connection == message.connection => bytes.len(),
-                _ => 0,
-            }).sum();
             let of = |wish: &Wish| {
                 let (own, other) = (message_of(message.wish, SECRET), message_of(wish, SECRET));
                 let common = own.bytes().zip(other.bytes()).take_while(|(a, b)| a == b).count();
-                wish.number == message.wish.number || (!message.is_whole && common >= length)
+                wish.number == message.wish.number || (!message.is_whole && common >= message.length)
             };
             let digests: BTreeSet<_> = self.script.wishes.iter().filter(|wish| of(wish)).map(digest_of).collect();
             let is_open = |permit: &Permit<'_>| {
@@ -334,10 +332,17 @@ impl<'a> Auditor<'a> {
                     && digests.contains(permit.digest)
                     && is_open(permit)
             };
-            match self.permits.iter().position(fits) {
+            let certainty = |permit: &Permit<'_>| {
+                (permit.leaf.durable, (permit.status() == "indeterminate") != message.is_whole)
+            };
+            let fitting = (0..self.permits.len()).filter(|n| fits(&self.permits[*n]));
+            match fitting.max_by_key(|n| certainty(&self.permits[*n])) {
                 Some(permit) => {
+                    let wishes = &self.script.wishes;
+                    let wish = wishes.iter().find(|wish| digest_of(wish) == self.permits[permit].digest);
                     self.permits[permit].message = Some(n);
                     self.messages[n].permit = Some(permit);
+                    self.messages[n].wish = wish.expect("it is of one of them");
                 }
                 None => {
                     let what = format!("wish {} left at {first} without a PERMIT of its own", message.wish.number);
@@ -430,11 +435,8 @@ impl<'a> Auditor<'a> {
                     && opened.text(&["request", "digest"]) == Some(permit.digest)
                     && opened.text(&["actor", "id"]) == Some(permit.actor)
             });
-            let said = |word: &str| {
-                let is_it = |leaf: &&Leaf| leaf.text(&["action"]) == Some(word) && leaf.text(&["hold"]) == Some(hold);
-                leaves[..index].iter().filter(|leaf| leaf.is("admin")).any(|leaf| is_it(&leaf))
-            };
-            let holds = is_of_it && said("approve") && !said("refuse") && !said("expire");
+            let said = |word: &str| leaves[..index].iter().any(|leaf| is_word(leaf, word, hold));
+            let holds = is_of_it && said("approve");
             found.unless(holds, Rule::Approval, || format!("PERMIT {id} rests on hold {hold}, which is not its own"));
         }
     }
@@ -481,6 +483,12 @@ impl<'a> Auditor<'a> {
                 opened.text(&["hold", "until"]).map(unix_ns)
             });
             wrong(end.is_none_or(|end| wall < end), Rule::Approval, "after the end of its approvals");
+            let is_over = |hold| {
+                let is_end = |leaf: &Leaf| is_word(leaf, "refuse", hold) || is_word(leaf, "expire", hold);
+                let mut ends = self.leaves.iter().filter(|leaf| is_end(leaf));
+                ends.any(|leaf| leaf.durable.is_some_and(|durable| durable < place))
+            };
+            wrong(!approved.is_some_and(is_over), Rule::Approval, "after its hold was refused or has expired");
         }
     }
 
@@ -511,11 +519,13 @@ impl<'a> Auditor<'a> {
         });
         self.found.unless(is_it, Rule::Told, || format!("ask {} was told {receipt}", told.ask));
         let permit = self.permits.iter().find(|permit| leaf.is_some_and(|leaf| std::ptr::eq(leaf, permit.leaf)));
-        // A whole answer of the upstream's: its outcome says so, unless the process died before it was recorded.
+        // A whole answer of the upstream's to a whole message: its outcome says so, unless the process died before it was
+        // recorded.
         let is_answer = matches!(told.status, 200 | 201 | 402) && told.body.is_some();
         let is_known = |permit: &Permit<'_>| {
             let is_settled = matches!(permit.status(), "confirmed" | "failed");
-            is_settled || permit.outcome.is_some_and(|outcome| outcome.leaf.text(&["cause"]) == Some("recovered"))
+            let is_whole = permit.message.is_some_and(|n| self.messages[n].is_whole);
+            is_settled || !is_whole || permit.outcome.is_some_and(|outcome| outcome.leaf.text(&["cause"]) == Some("recovered"))
         };
         let holds = !is_answer || permit.is_some_and(is_known);
         self.found.unless(holds, Rule::Told, || {
@@ -526,9 +536,20 @@ impl<'a> Auditor<'a> {
     fn check_states(&mut self) {
         for (place, happened) in self.happened.iter().enumerate() {
             let What::State(said) = &happened.what else { continue };
-            let own = self.sums(place, said.at.unix_ns());
-            let own = Sums { at: said.at, ..own };
-            self.found.unless(own == *said, Rule::State, || {
+            let own = Sums { at: said.at, ..self.sums(place, said.at.unix_ns()) };
+            // By a clock that was set back, some of what the state has let go of would count again; it permits nothing then.
+            let latest = self.leaves.iter().filter(|leaf| leaf.durable < Some(place)).map(|leaf| leaf.text(&["time"]));
+            let latest = latest.flatten().map(unix_ns).max().unwrap_or_default() as u64;
+            let kept = latest.saturating_sub(ENDED_KEPT_MS * 1_000_000).max(said.at.unix_ns());
+            let least = Sums { at: said.at, ..self.sums(place, kept) };
+            let is_between = |least: &str, said: &str, most: &str| {
+                let number = |text: &str| text.parse::<i128>().ok();
+                number(least) <= number(said) && number(said) <= number(most)
+            };
+            let holds = is_between(&least.spent, &said.spent, &own.spent)
+                && is_between(&least.in_flight, &said.in_flight, &own.in_flight)
+                && (said.open, said.unknown, said.frozen) == (own.open, own.unknown, own.frozen);
+            self.found.unless(holds, Rule::State, || {
                 format!("at {place} the state says {said:?}, and the leaves {own:?}")
             });
         }
@@ -570,6 +591,11 @@ impl<'a> Auditor<'a> {
         let (spent, in_flight, frozen) = (spent.to_string(), in_flight.to_string(), closed.len());
         Sums { at: START, spent, in_flight, open, unknown, frozen }
     }
+}
+
+/// Whether an operator, or the gateway, says this of the hold.
+fn is_word(leaf: &Leaf, word: &str, hold: &str) -> bool {
+    leaf.is("admin") && leaf.text(&["action"]) == Some(word) && leaf.text(&["hold"]) == Some(hold)
 }
 
 /// A decision by which policy isolates the actor.

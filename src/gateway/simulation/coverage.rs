@@ -164,7 +164,7 @@ fn of_journal(auditor: &Auditor<'_>, count: &mut impl FnMut(&'static str, usize)
                 count("the upstream restarts under an exchange", auditor.permits.iter().filter(runs).count());
             }
             What::Ended(How::Poisoned) => count("a poisoned log ends the process", 1),
-            What::Ended(How::Killed) => {
+            What::Ended(How::Killed(_)) => {
                 let is_open = |permit: &&Permit<'_>| {
                     let ended = permit.outcome.and_then(|outcome| outcome.leaf.durable);
                     permit.leaf.durable.is_some_and(|durable| durable < place) && ended.is_none_or(|ended| ended > place)

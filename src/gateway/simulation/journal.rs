@@ -53,7 +53,8 @@ pub enum What {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum How {
     Stopped,
-    Killed,
+    /// And is down for so many milliseconds.
+    Killed(u64),
     Poisoned,
 }
 

@@ -241,7 +241,7 @@ impl Life {
                 Event::RightClock => world.set_clock(0),
                 Event::Restart(down) => world.upstream.restart(down),
                 Event::Stop => return self.stop(clients, commits).await,
-                Event::Kill(_) => return How::Killed,
+                Event::Kill(down_ms) => return How::Killed(down_ms),
                 Event::Fault(after, failure) => {
                     let operation = world.storage.history().0.len() + after;
                     world.storage.plan(Target::Operation(operation), failure);

@@ -119,8 +119,8 @@ pub enum Event {
     Restart(Duration),
     /// The gateway ends in order, and starts again.
     Stop,
-    /// The gateway's process ends at once; and starts again after so long.
-    Kill(Duration),
+    /// The gateway's process ends at once; and starts again after so many milliseconds.
+    Kill(u64),
     /// One of the next operations on the disk fails.
     Fault(usize, Failure),
     /// The disk takes so many more segments.
@@ -157,7 +157,7 @@ impl Script {
             commit_ms: rng.pick(&[0, 2, 10, 40]),
             slow_commits: rng.pick(&[0, 0, 5, 20]),
             evaluation_ms: rng.pick(&[0, 1, 5, 30]),
-            wire_bytes: rng.pick(&[16, 64, 256, 4_096]),
+            wire_bytes: rng.pick(&[48, 160, 4_096]),
             leases: rng.pick(&[1, 2, 8]),
         };
         let moments: Vec<u64> = (0..2 + rng.below(3)).map(|_| rng.below(15_000)).collect();
@@ -318,7 +318,7 @@ impl Writer {
             let at = self.moment() + self.rng.ms(0, 40);
             let event = match self.rng.below(8) {
                 0 | 1 => Event::Stop,
-                2..5 => Event::Kill(Duration::from_millis(self.rng.pick(&[0, 1, 500, 4_000]))),
+                2..5 => Event::Kill(self.rng.pick(&[0, 1, 500, 4_000])),
                 _ => {
                     let blocks = self.rng.below(8) as usize;
                     let failure = self.rng.pick(&[
