@@ -21,6 +21,9 @@ use crate::limits::ENDED_KEPT_MS;
 use crate::merkle::note::Signer;
 use crate::verify::verify_log;
 
+/// Of so many logs one is put to `verify` as well.
+const VERIFIED_EACH: u64 = 4;
+
 /// What must not be so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
@@ -130,7 +133,6 @@ pub struct Message<'s> {
 pub struct Audit {
     pub violations: Vec<Violation>,
     pub coverage: Coverage,
-    pub leaves: usize,
 }
 
 pub fn audit(world: &World, happened: &[Happened]) -> Audit {
@@ -146,7 +148,7 @@ pub fn audit(world: &World, happened: &[Happened]) -> Audit {
     auditor.check_told();
     auditor.check_states();
     let coverage = coverage::of(&auditor);
-    Audit { violations: auditor.found.0, coverage, leaves: leaves.len() }
+    Audit { violations: auditor.found.0, coverage }
 }
 
 #[derive(Default)]
@@ -182,8 +184,9 @@ fn message_of(wish: &Wish, credential: &str) -> String {
     let body = client::body(wish);
     let key = wish.key.as_ref().map(|key| format!("idempotency-key: {key}\r\n")).unwrap_or_default();
     format!(
-        "POST /v1/charges HTTP/1.1\r\nhost: {AUTHORITY}\r\nauthorization: Bearer {credential}\r\n\
+        "POST /v1/charges/{} HTTP/1.1\r\nhost: {AUTHORITY}\r\nauthorization: Bearer {credential}\r\n\
          content-length: {}\r\ncontent-type: application/json\r\n{key}\r\n{body}",
+        wish.number,
         body.len()
     )
 }
@@ -193,12 +196,15 @@ pub fn digest_of(wish: &Wish) -> String {
 }
 
 fn read_log(world: &World, happened: &[Happened], found: &mut Found) -> Vec<Leaf> {
-    match verify_log(&*world.storage, signer().verifier()) {
-        Ok(report) => {
-            let holds = report.passed() && report.open_count == 0 && report.unsigned_tail == 0;
-            found.unless(holds, Rule::Log, || format!("{report}"));
+    // The auditor does without it, and it takes as long as all the rest.
+    if world.seed.is_multiple_of(VERIFIED_EACH) {
+        match verify_log(&*world.storage, signer().verifier()) {
+            Ok(report) => {
+                let holds = report.passed() && report.open_count == 0 && report.unsigned_tail == 0;
+                found.unless(holds, Rule::Log, || format!("{report}"));
+            }
+            Err(error) => found.add(Rule::Log, error.to_string()),
         }
-        Err(error) => found.add(Rule::Log, error.to_string()),
     }
     let mut leaves = Vec::new();
     for (_, bytes) in world.storage.durable_segments() {
@@ -313,7 +319,9 @@ impl<'a> Auditor<'a> {
     /// Gives each message a PERMIT of its own that was durable before, and whose outcome was not yet: of several the one
     /// that became so last, since a permit is used at once. What broke off early may be any message that begins so.
     fn assign(&mut self) {
-        for n in 0..self.messages.len() {
+        let (wholes, parts): (Vec<_>, Vec<_>) =
+            (0..self.messages.len()).partition(|n| self.messages[*n].is_whole);
+        for n in wholes.into_iter().chain(parts) {
             let message = &self.messages[n];
             let first = message.first;
             let of = |wish: &Wish| {

@@ -66,14 +66,16 @@ async fn told((ask, wish): (usize, usize), response: Response<ResponseBody>) -> 
 }
 
 pub fn body(wish: &Wish) -> String {
-    format!("{{\"amount\":{},\"currency\":\"EUR\",\"n\":{}}}", wish.amount, wish.number)
+    format!("{{\"amount\":{},\"currency\":\"EUR\"}}", wish.amount)
 }
 
 /// As the gateway's edge makes it of what came in.
 pub fn execution(wish: &Wish, credential_ends: Option<Duration>) -> ExecutionRequest {
     let mut headers = vec![("content-type", "application/json")];
     headers.extend(wish.key.as_deref().map(|key| ("idempotency-key", key)));
-    let received = received("POST", "/v1/charges", &headers, &body(wish));
+    // Early in the message, so that messages that break off can be told apart.
+    let target = format!("/v1/charges/{}", wish.number);
+    let received = received("POST", &target, &headers, &body(wish));
     let request = read(received, &rules(JSON)).expect("a canonical request");
     let ends = |after: Duration| WallTime::from_unix_ns(START.unix_ns() + after.as_nanos() as u64);
     let actor = Actor {

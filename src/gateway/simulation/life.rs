@@ -19,7 +19,7 @@ use super::super::record_policy;
 use super::client::{self, AUTHORITY, SECRET};
 use super::journal::{How, Sums, What};
 use super::operators::Operators;
-use super::script::{BUDGET_WINDOW, Event, HOLD_EXPIRES, KEY_KEPT, PERMIT_AGE_MAX, SURFACE};
+use super::script::{BUDGET_WINDOW, Event, HOLD_EXPIRES, KEY_KEPT, PERMIT_AGE_MAX, Rng, SURFACE};
 use super::upstream::{HEAD_MAX, IDLE_MAX};
 use super::wirings::{self, Hears, Seen, Wiring};
 use super::world::{self, World};
@@ -77,7 +77,7 @@ async fn whole_life(world: &Arc<World>, events: &mut VecDeque<(Duration, Event)>
     let versions = Versions::new();
     let fold = Fold::new(versions.clone());
     let hears = Arc::new(Hears::new(Arc::clone(&fold), world.wiring));
-    let ids = world.dice(super::script::Rng::next);
+    let ids = world.dice(Rng::next);
     let opened = Stepped::open(&world.storage, ids, world.clock.clone(), hears);
     let (ledger, stepped) = match opened {
         Ok((ledger, stepped, _)) => (ledger, stepped),
@@ -121,10 +121,11 @@ async fn served(
         return How::Poisoned;
     };
     versions.set(POLICY, &version(receipt.index));
-    versions.set(IDENTITY, &world.dice(super::script::Rng::next).to_string());
+    versions.set(IDENTITY, &world.dice(Rng::next).to_string());
     world.journal.add(What::InForce(policy));
-    let life = Arc::new(Life::new(Arc::clone(world), ledger, versions, fold, pdp));
-    life.run(events, commits).await
+    let (reserved, reservations) = mpsc::unbounded_channel();
+    let life = Arc::new(Life::new(Arc::clone(world), ledger, versions, (fold, reserved), pdp));
+    life.run(events, reservations, commits).await
 }
 
 /// The committer's thread, and the publisher's.
@@ -145,10 +146,23 @@ async fn commit(world: Arc<World>, mut stepped: Stepped, end: CancellationToken)
     }
 }
 
+/// Whom events are left to.
+#[derive(Clone)]
+struct Others {
+    operate: mpsc::UnboundedSender<Event>,
+    reload: mpsc::UnboundedSender<usize>,
+}
+
 impl Life {
-    fn new(world: Arc<World>, ledger: Ledger, versions: Versions, fold: Arc<Fold>, pdp: Pdp) -> Self {
+    fn new(
+        world: Arc<World>,
+        ledger: Ledger,
+        versions: Versions,
+        (fold, reserved): (Arc<Fold>, mpsc::UnboundedSender<bool>),
+        pdp: Pdp,
+    ) -> Self {
         let (wiring, clock) = (world.wiring, world.clock.clone());
-        let state = Seen { fold: Arc::clone(&fold), wiring, journal: world.journal.clone() };
+        let state = Seen { fold: Arc::clone(&fold), wiring, journal: world.journal.clone(), reserved };
         let mut credentials = Credentials::new();
         let secret = Credential::new(Zeroizing::new(SECRET.as_bytes().to_vec())).expect("visible");
         credentials.insert("stripe".parse().expect("a name"), secret);
@@ -204,6 +218,7 @@ impl Life {
     async fn run(
         self: &Arc<Self>,
         events: &mut VecDeque<(Duration, Event)>,
+        reservations: mpsc::UnboundedReceiver<bool>,
         commits: (JoinHandle<Stepped>, CancellationToken),
     ) -> How {
         let (world, began) = (&self.world, self.world.journal.now());
@@ -211,42 +226,23 @@ impl Life {
         let operating = tokio::spawn(Operators::new(self).keep_operating(operated));
         let (reload, reloads) = mpsc::unbounded_channel();
         tokio::spawn(Arc::clone(self).keep_reloading(reloads));
+        let others = Others { operate, reload };
+        let ambushing = tokio::spawn(Arc::clone(self).keep_ambushing(reservations, others.clone()));
         let mut clients = Vec::new();
         while let Some((at, event)) = events.front().copied() {
             sleep(at.saturating_sub(world.journal.now())).await;
             events.pop_front();
-            // Nobody was there to be asked.
-            if at < began && matches!(event, Event::Ask(_)) {
-                continue;
-            }
-            world.journal.add(What::Scripted(event));
             match event {
+                // Nobody was there to be asked.
+                Event::Ask(_) if at < began => {}
                 Event::Ask(ask) => {
+                    world.journal.add(What::Scripted(event));
                     let number = world.asks();
                     clients.push((number, tokio::spawn(client::ask(Arc::clone(self), number, ask))));
                 }
-                Event::Freeze(_)
-                | Event::Unfreeze(_)
-                | Event::Approve(..)
-                | Event::Refuse(_)
-                | Event::Quarantine(_)
-                | Event::Release(_)
-                | Event::Resolve => operate.send(event).expect("operators live as long"),
-                Event::Reload(policy) => reload.send(policy).expect("it lives as long"),
-                Event::Identity => {
-                    self.versions.set(IDENTITY, &world.dice(super::script::Rng::next).to_string());
-                    world.journal.add(What::IdentityMoved);
-                }
-                Event::SetClock(ms) => world.set_clock(ms * 1_000_000),
-                Event::RightClock => world.set_clock(0),
-                Event::Restart(down) => world.upstream.restart(down),
                 Event::Stop => return self.stop(clients, commits).await,
                 Event::Kill(down_ms) => return How::Killed(down_ms),
-                Event::Fault(after, failure) => {
-                    let operation = world.storage.history().0.len() + after;
-                    world.storage.plan(Target::Operation(operation), failure);
-                }
-                Event::Room(segments) => world.storage.set_room(segments),
+                other => self.happens(other, &others),
             }
         }
         for (number, client) in &mut clients {
@@ -257,11 +253,50 @@ impl Life {
             }
         }
         clients.clear();
-        drop(operate);
+        ambushing.abort();
+        let _ = ambushing.await;
+        drop(others);
         if let Err(error) = operating.await {
             world.journal.add(What::Panicked(error.to_string()));
         }
         self.stop(clients, commits).await
+    }
+
+    fn happens(&self, event: Event, others: &Others) {
+        let world = &self.world;
+        world.journal.add(What::Scripted(event));
+        match event {
+            Event::Freeze(_)
+            | Event::Unfreeze(_)
+            | Event::Approve(..)
+            | Event::Refuse(_)
+            | Event::Quarantine(_)
+            | Event::Release(_)
+            | Event::Resolve => others.operate.send(event).expect("operators live as long"),
+            Event::Reload(policy) => others.reload.send(policy).expect("it lives as long"),
+            Event::Identity => {
+                self.versions.set(IDENTITY, &world.dice(Rng::next).to_string());
+                world.journal.add(What::IdentityMoved);
+            }
+            Event::SetClock(ms) => world.set_clock(ms * 1_000_000),
+            Event::RightClock => world.set_clock(0),
+            Event::Restart(down) => world.upstream.restart(down),
+            Event::Fault(after, failure) => {
+                let operation = world.storage.history().0.len() + after;
+                world.storage.plan(Target::Operation(operation), failure);
+            }
+            Event::Room(segments) => world.storage.set_room(segments),
+            Event::Ask(_) | Event::Stop | Event::Kill(_) => unreachable!("told apart before"),
+        }
+    }
+
+    async fn keep_ambushing(self: Arc<Self>, mut reservations: mpsc::UnboundedReceiver<bool>, others: Others) {
+        while let Some(is_approved) = reservations.recv().await {
+            if let Some(ambush) = self.world.ambush(is_approved) {
+                sleep(ambush.after).await;
+                self.happens(ambush.event, &others);
+            }
+        }
     }
 
     async fn keep_reloading(self: Arc<Self>, mut reloads: mpsc::UnboundedReceiver<usize>) {
@@ -274,6 +309,7 @@ impl Life {
             if world.wiring == Wiring::PolicyIsActiveBeforeItsLeaf {
                 let early = prepared.again();
                 self.versions.set_after(POLICY, "early", || self.pdp.activate(early));
+                sleep(Duration::from_millis(100)).await;
             }
             let put = put_in_force(&self.ledger, &self.versions, &self.pdp, (prepared, activation));
             if put.await.is_ok() {

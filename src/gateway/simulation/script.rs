@@ -127,6 +127,17 @@ pub enum Event {
     Room(usize),
 }
 
+/// What happens between a PERMIT's reservation and its first byte, whenever that is.
+#[derive(Clone, Copy, Debug)]
+pub struct Ambush {
+    /// Of the PERMITs that rest on approvals, or of all.
+    pub of_approved: bool,
+    /// The how-manieth of them, from 0 on.
+    pub nth: usize,
+    pub after: Duration,
+    pub event: Event,
+}
+
 /// How long things take.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
@@ -145,9 +156,12 @@ pub struct Script {
     pub wishes: Vec<Wish>,
     /// In order.
     pub events: Vec<(Duration, Event)>,
+    pub ambushes: Vec<Ambush>,
     /// Bytes of an answer that are kept; none where the gateway may start anew: a kept answer would be read by a
     /// thread then.
     pub keeps_answers: bool,
+    /// At first the disk has no room for decisions.
+    pub is_full: bool,
 }
 
 impl Script {
@@ -162,16 +176,25 @@ impl Script {
         };
         let moments: Vec<u64> = (0..2 + rng.below(3)).map(|_| rng.below(15_000)).collect();
         let mut writer = Writer { rng, moments, events: Vec::new() };
-        let wishes = writer.wishes();
+        let mut wishes = writer.wishes();
+        if writer.rng.percent(25) {
+            writer.rush(&mut wishes);
+        }
         let keeps_answers = writer.rng.percent(50);
         writer.operators();
         writer.surroundings();
         if !keeps_answers {
             writer.ends();
         }
+        let is_full = writer.rng.percent(5);
+        if is_full {
+            let at = writer.moment() + Duration::from_millis(20);
+            writer.add(at, Event::Room(8));
+        }
+        let ambushes = writer.ambushes();
         let Writer { mut events, .. } = writer;
         events.sort_by_key(|(at, _)| *at);
-        Self { pace, wishes, events, keeps_answers }
+        Self { pace, wishes, events, ambushes, keeps_answers, is_full }
     }
 }
 
@@ -278,8 +301,11 @@ impl Writer {
     }
 
     fn surroundings(&mut self) {
-        for _ in 0..self.rng.below(3) {
-            let (at, policy) = (self.moment(), self.rng.below(2) as usize);
+        let mut reloads: Vec<Duration> = (0..self.rng.below(4)).map(|_| self.moment()).collect();
+        reloads.sort();
+        for (n, at) in reloads.into_iter().enumerate() {
+            // Most change something, some only seem to.
+            let policy = if self.rng.percent(80) { (n + 1) % POLICIES.len() } else { n % POLICIES.len() };
             self.add(at, Event::Reload(policy));
         }
         if self.rng.percent(25) {
@@ -304,12 +330,54 @@ impl Writer {
             let (at, down) = (self.moment(), self.rng.pick(&[0, 0, 20, 500, 3_000]));
             self.add(at, Event::Restart(Duration::from_millis(down)));
         }
-        if self.rng.percent(4) {
-            let at = self.moment();
-            self.add(at, Event::Room(0));
-            let later = at + self.rng.ms(100, 3_000);
-            self.add(later, Event::Room(4));
+    }
+
+    /// The same request several times at once, waiting for people, who approve it.
+    fn rush(&mut self, wishes: &mut Vec<Wish>) {
+        let (number, actor) = (wishes.len(), self.rng.below(2) as usize);
+        let key = self.rng.percent(25).then(|| format!("key-{number}"));
+        wishes.push(Wish { number, actor, amount: 110 + self.rng.below(40), key, credential_ends: None });
+        let began = self.moment();
+        for _ in 0..2 + self.rng.below(2) {
+            let ask = Ask { wish: number, wait: Some(HOLD_EXPIRES), hangs_up: None, arrives: Duration::ZERO };
+            let at = began + self.rng.ms(0, 40);
+            self.add(at, Event::Ask(ask));
         }
+        let approved = began + self.rng.ms(200, 3_000);
+        (0..3).for_each(|nth| self.add(approved, Event::Approve(nth, 0)));
+    }
+
+    fn ambushes(&mut self) -> Vec<Ambush> {
+        let mut ambushes = Vec::new();
+        for of_approved in [false, true] {
+            if !self.rng.percent(if of_approved { 60 } else { 40 }) {
+                continue;
+            }
+            let past_approvals = HOLD_EXPIRES.as_millis() as u64 + self.rng.below(40_000);
+            let (policy, actor) = (self.rng.below(2) as usize, self.rng.below(2) as usize);
+            let clock = Event::SetClock(past_approvals as i64);
+            let event = match self.rng.below(10) {
+                0 | 1 => Event::Freeze(self.rng.pick(&[Frozen::All, Frozen::Surface, Frozen::Actor(actor)])),
+                2 => Event::Reload(policy),
+                3 => Event::Identity,
+                4 => Event::Restart(Duration::ZERO),
+                5 if of_approved => Event::Refuse(self.rng.below(2) as usize),
+                6..9 if of_approved => clock,
+                5..7 => clock,
+                _ => Event::Quarantine(actor),
+            };
+            let nth = if of_approved { 0 } else { self.rng.below(3) as usize };
+            ambushes.push(Ambush { of_approved, nth, after: self.rng.ms(0, 25), event });
+            // At some time all of it is over again.
+            let end = self.moment() + Duration::from_secs(2);
+            match event {
+                Event::Freeze(what) => self.add(end, Event::Unfreeze(what)),
+                Event::Quarantine(actor) => self.add(end, Event::Release(actor)),
+                Event::SetClock(_) => self.add(end, Event::RightClock),
+                _ => {}
+            }
+        }
+        ambushes
     }
 
     /// Of the gateway.

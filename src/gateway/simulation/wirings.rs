@@ -5,6 +5,8 @@
 
 use std::sync::{Arc, Mutex};
 
+use tokio::sync::mpsc;
+
 use super::journal::{Journal, What};
 use crate::authority::{Answer, Asked, Fold, Intent, NotReserved, State, Ticket, Versions, View};
 use crate::clock::WallTime;
@@ -56,6 +58,8 @@ pub struct Seen {
     pub fold: Arc<Fold>,
     pub wiring: Wiring,
     pub journal: Journal,
+    /// Told of each reservation, and whether it takes approvals.
+    pub reserved: mpsc::UnboundedSender<bool>,
 }
 
 impl std::fmt::Debug for Journal {
@@ -89,6 +93,7 @@ impl State for Seen {
     fn reserve<'s>(&'s self, id: ReceiptId, intent: Intent<'s>) -> Answer<'s, Result<Ticket, NotReserved>> {
         Box::pin(async move {
             let mut intent = Intent { asked: self.asked(intent.asked), ..intent };
+            let is_approved = intent.approved_hold.is_some();
             match self.wiring {
                 Wiring::ApprovalsAreNotTaken => intent.approved_hold = None,
                 Wiring::BudgetsAreNotTaken => intent.asked.draws = &[],
@@ -96,6 +101,8 @@ impl State for Seen {
             }
             let ticket = self.fold.reserve(id, intent).await?;
             self.journal.add(What::Reserved(id.to_string()));
+            // Nobody listens before the first request and after the last.
+            let _ = self.reserved.send(is_approved);
             if self.wiring == Wiring::TakenIsGivenBack {
                 let reserves = ticket.reserves.clone();
                 return Ok(Ticket::new(id, reserves, Box::new(|| ())));

@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use super::journal::{Journal, What};
-use super::script::{Limits, POLICIES, Rng, SURFACE, Script, TRAP};
+use super::script::{Ambush, Limits, POLICIES, Rng, SURFACE, Script, TRAP};
 use super::upstream::Upstream;
 use super::wirings::Wiring;
 use crate::clock::paused::Paused;
@@ -31,6 +31,8 @@ pub struct World {
     /// Which of the two bundles lies where the gateway looks for one.
     pub policy: AtomicUsize,
     asks: AtomicUsize,
+    /// PERMITs that rest on approvals, and all.
+    reserved: [AtomicUsize; 2],
     /// By how much the wall clock is wrong, nanoseconds.
     pub wrong: AtomicI64,
     dice: Mutex<Rng>,
@@ -44,6 +46,9 @@ impl World {
         let storage = Arc::new(Simulated::new());
         let witness = journal.clone();
         storage.tell(move |bytes| witness.add(What::Durable(bytes.to_vec())));
+        if script.is_full {
+            storage.set_room(1);
+        }
         if wiring == Wiring::DiskLies {
             storage.lie();
         }
@@ -61,6 +66,7 @@ impl World {
             upstream,
             policy,
             asks,
+            reserved: Default::default(),
             wrong,
             dice,
         })
@@ -74,6 +80,17 @@ impl World {
     /// The number of the next thing that is asked.
     pub fn asks(&self) -> usize {
         self.asks.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// What waits for this reservation.
+    pub fn ambush(&self, is_approved: bool) -> Option<Ambush> {
+        let count = |n: usize| self.reserved[n].fetch_add(1, Ordering::Relaxed);
+        let (nth_of_approved, nth) = (is_approved.then(|| count(0)), count(1));
+        let is_it = |ambush: &&Ambush| match ambush.of_approved {
+            true => nth_of_approved == Some(ambush.nth),
+            false => nth == ambush.nth,
+        };
+        self.script.ambushes.iter().find(is_it).copied()
     }
 
     pub fn commit_takes(&self) -> Duration {
