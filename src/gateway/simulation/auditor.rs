@@ -113,6 +113,11 @@ impl Permit<'_> {
         time.as_str().map_or_else(|| time.as_i64().map(i128::from), |text| text.parse().ok()).expect("a time")
     }
 
+    /// Digest of the message, if the outcome says that all of it left.
+    fn sent(&self) -> Option<&str> {
+        self.outcome.and_then(|outcome| outcome.leaf.text(&["sent", "digest"]))
+    }
+
     pub fn status(&self) -> &str {
         self.outcome.map_or("none", |outcome| outcome.status)
     }
@@ -340,9 +345,7 @@ impl<'a> Auditor<'a> {
                     && digests.contains(permit.digest)
                     && is_open(permit)
             };
-            let certainty = |permit: &Permit<'_>| {
-                (permit.leaf.durable, (permit.status() == "indeterminate") != message.is_whole)
-            };
+            let certainty = |permit: &Permit<'_>| (permit.leaf.durable, permit.sent().is_some() == message.is_whole);
             let fitting = (0..self.permits.len()).filter(|n| fits(&self.permits[*n]));
             match fitting.max_by_key(|n| certainty(&self.permits[*n])) {
                 Some(permit) => {
@@ -377,10 +380,8 @@ impl<'a> Auditor<'a> {
             found.unless(holds, Rule::Outcome, || {
                 format!("PERMIT {} is {}, and what left is whole: {is_whole:?}", permit.id, outcome.status)
             });
-            let sent = outcome.leaf.text(&["sent", "digest"]);
-            found.unless(sent.is_none_or(|sent| sent == permit.digest), Rule::Outcome, || {
-                format!("PERMIT {} sent something else", permit.id)
-            });
+            let holds = permit.sent().is_none_or(|sent| sent == permit.digest && is_whole == Some(true));
+            found.unless(holds, Rule::Outcome, || format!("PERMIT {} did not send what it says", permit.id));
         }
     }
 

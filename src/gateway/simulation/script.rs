@@ -174,7 +174,7 @@ impl Script {
             wire_bytes: rng.pick(&[48, 160, 4_096]),
             leases: rng.pick(&[1, 2, 8]),
         };
-        let moments: Vec<u64> = (0..2 + rng.below(3)).map(|_| rng.below(15_000)).collect();
+        let moments: Vec<u64> = (0..1 + rng.below(3)).map(|_| rng.below(12_000)).collect();
         let mut writer = Writer { rng, moments, events: Vec::new() };
         let mut wishes = writer.wishes();
         if writer.rng.percent(25) {
@@ -221,7 +221,7 @@ impl Writer {
     }
 
     fn wishes(&mut self) -> Vec<Wish> {
-        let count = 3 + self.rng.below(6) as usize;
+        let count = 2 + self.rng.below(4) as usize;
         let mut wishes = Vec::new();
         for number in 0..count {
             let rng = &mut self.rng;

@@ -121,25 +121,8 @@ const WIRINGS: &[(Wiring, Rule)] = &[
 
 #[test]
 fn zz_one() {
-    for seed in 0..2500 {
-        let run = run(seed, Wiring::ApprovalsHaveNoEnd);
-        if !run.violations.is_empty() {
-            eprintln!("{}", show(seed, &run));
-            return;
-        }
+    for seed in 0..600 {
+        let run = run(seed, Wiring::Right);
+        println!("{seed} {}", journal::digest_of(&run.happened));
     }
-    let mut n = 0;
-    for seed in 0..300 {
-        let run = run(seed, Wiring::ApprovalsHaveNoEnd);
-        for (i, h) in run.happened.iter().enumerate() {
-            if let journal::What::Reserved(_) = &h.what {
-                let mut set = false;
-                for g in &run.happened[i..] {
-                    if let journal::What::ClockIs(ns) = g.what { if ns > 12_000_000_000 { set = true; } }
-                    if let journal::What::Left(..) = g.what { if set { n += 1; eprintln!("seed {seed} {i}"); } break; }
-                }
-            }
-        }
-    }
-    eprintln!("{n}");
 }
