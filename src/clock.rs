@@ -186,7 +186,8 @@ pub(crate) mod paused {
         pub(super) fn monotonic(&self) -> Moment {
             let (since, before) = *self.life.lock().expect("nothing panics in here");
             // Between two lives no time passes.
-            let passed = since.map_or(0, |since| tokio::time::Instant::now().duration_since(since).as_nanos() as u64);
+            let passed =
+                since.map_or(0, |since| tokio::time::Instant::now().duration_since(since).as_nanos() as u64);
             Moment(before + passed)
         }
 

@@ -331,7 +331,8 @@ pub(crate) async fn run_admissible(
 ) -> Response<ResponseBody> {
     let slot = listener.in_flight.clone().try_acquire_owned().expect("fewer run at once");
     let memory = listener.bodies.clone().try_acquire_many_owned(1).expect("bodies are small");
-    run(listener, Admissible { surface, execution, proved, memory }, (WantReceipt::Usual, wait), slot, None).await
+    run(listener, Admissible { surface, execution, proved, memory }, (WantReceipt::Usual, wait), slot, None)
+        .await
 }
 
 /// Runs the request in its own task and waits for the head of its answer.

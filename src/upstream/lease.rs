@@ -35,7 +35,8 @@ pub struct Upstream(Arc<Pool>);
 
 /// How a simulated upstream is reached: within the process.
 #[cfg(test)]
-pub(crate) type Reach = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = io::Result<Box<dyn Wire>>> + Send>> + Send + Sync>;
+pub(crate) type Reach =
+    Arc<dyn Fn() -> Pin<Box<dyn Future<Output = io::Result<Box<dyn Wire>>> + Send>> + Send + Sync>;
 
 /// A stream of bytes that a simulation is at the other end of.
 #[cfg(test)]

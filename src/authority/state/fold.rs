@@ -17,8 +17,8 @@ use rust_decimal::Decimal;
 
 use super::super::budget::{add, exact_number};
 use super::super::versions::{Moved, Versions};
-use super::changes::{Changes, Stirring};
 use super::budgets::{BudgetKey, Budgets, Sums, Taken};
+use super::changes::{Changes, Stirring};
 use super::claims::{Claim, ClaimKey, Claims, Executed, Progress, RequestDigest};
 use super::holds::{Hold, HoldStatus, Holds, RequestKey};
 use super::overlay::{Overlay, Pending};

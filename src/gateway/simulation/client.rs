@@ -33,7 +33,8 @@ pub async fn ask(life: Arc<Life>, number: usize, ask: Ask) {
     }
     world.journal.add(What::Asked { ask: number, wish: wish.number });
     let ends = wish.credential_ends.filter(|_| world.wiring != Wiring::CredentialsHaveNoEnd);
-    let running = run_admissible(life.listener(), life.surface.clone(), execution(wish, ends), proved, ask.wait);
+    let running =
+        run_admissible(life.listener(), life.surface.clone(), execution(wish, ends), proved, ask.wait);
     let told = async {
         let response = running.await;
         told((number, wish.number), response).await

@@ -69,9 +69,13 @@ fn of_leaves(auditor: &Auditor<'_>, count: &mut impl FnMut(&'static str, usize))
     for leaf in auditor.leaves {
         let code = leaf.json.pointer("/reasons/0/code").and_then(|code| code.as_str()).unwrap_or_default();
         match (leaf.text(&["type"]), leaf.text(&["decision"]).or(leaf.text(&["action"])), code) {
-            (Some("decision"), Some("SILENCE"), "clock_stepped") => count("a clock that was set decides nothing", 1),
+            (Some("decision"), Some("SILENCE"), "clock_stepped") => {
+                count("a clock that was set decides nothing", 1)
+            }
             (Some("decision"), Some("SILENCE"), "read_set_moved") => count("the read set moves too often", 1),
-            (Some("decision"), Some("SILENCE"), "evaluation_timeout") => count("an evaluation takes too long", 1),
+            (Some("decision"), Some("SILENCE"), "evaluation_timeout") => {
+                count("an evaluation takes too long", 1)
+            }
             (Some("decision"), Some("QUARANTINE"), "trap") => count("an actor is quarantined by policy", 1),
             (Some("decision"), Some("DENY"), "budget") => count("the budget is exhausted", 1),
             (Some("decision"), Some("DENY"), "hold_refused") => count("an operator refuses a hold", 1),
@@ -101,12 +105,18 @@ fn of_permits(auditor: &Auditor<'_>, count: &mut impl FnMut(&'static str, usize)
         count("an answer is cut", usize::from(cause == "answer_cut"));
         count("an outcome that nobody knew is settled later", usize::from(permit.attested.is_some()));
         count("the upstream refuses", usize::from(permit.status() == "failed"));
-        count("what was superseded is permitted again", usize::from(permit.leaf.text(&["supersedes"]).is_some()));
+        count(
+            "what was superseded is permitted again",
+            usize::from(permit.leaf.text(&["supersedes"]).is_some()),
+        );
         let is_part = permit.message.is_some_and(|n| !auditor.messages[n].is_whole);
         count("a message breaks off halfway", usize::from(is_part));
         let is_approved = permit.leaf.text(&["approved_hold"]).is_some();
         count("an approval is consumed", usize::from(is_approved && permit.message.is_some()));
-        count("an approval is given back by what was not sent", usize::from(is_approved && permit.status() == "not_sent"));
+        count(
+            "an approval is given back by what was not sent",
+            usize::from(is_approved && permit.status() == "not_sent"),
+        );
         if is_superseded {
             since(auditor, permit, count);
         }
@@ -118,17 +128,26 @@ fn since(auditor: &Auditor<'_>, permit: &Permit<'_>, count: &mut impl FnMut(&'st
     let Some((from, _)) = permit.reserved else { return };
     let to = permit.outcome.and_then(|outcome| outcome.leaf.durable).unwrap_or(auditor.happened.len());
     let between = &auditor.happened[from..to];
-    let any = |is_it: &dyn Fn(&What) -> bool| usize::from(between.iter().any(|happened| is_it(&happened.what)));
-    count("a freeze comes between evaluation and first byte", any(&|what| matches!(what, What::FreezeReturned(_))));
+    let any =
+        |is_it: &dyn Fn(&What) -> bool| usize::from(between.iter().any(|happened| is_it(&happened.what)));
+    count(
+        "a freeze comes between evaluation and first byte",
+        any(&|what| matches!(what, What::FreezeReturned(_))),
+    );
     count("a reload comes between evaluation and first byte", any(&|what| matches!(what, What::InForce(_))));
     let moved = any(&|what| matches!(what, What::IdentityMoved));
     count("an actor's proof is outdated between evaluation and first byte", moved);
     let durable = permit.leaf.durable.map(|place| auditor.happened[place].at);
     let waited = durable.zip(permit.reserved).map(|(durable, (_, reserved))| durable - reserved);
-    count("a permit grows old before its first byte", usize::from(waited > Some(super::script::PERMIT_AGE_MAX)));
+    count(
+        "a permit grows old before its first byte",
+        usize::from(waited > Some(super::script::PERMIT_AGE_MAX)),
+    );
     let wish = auditor.script.wishes.iter().find(|wish| super::auditor::digest_of(wish) == permit.digest);
     let end = wish.and_then(|wish| wish.credential_ends);
-    let walls = between.iter().map(|happened| happened.wall.unix_ns() - super::world::START.unix_ns().min(happened.wall.unix_ns()));
+    let walls = between
+        .iter()
+        .map(|happened| happened.wall.unix_ns() - super::world::START.unix_ns().min(happened.wall.unix_ns()));
     let last = walls.max().unwrap_or_default();
     let has_ended = end.is_some_and(|end| u128::from(last) >= end.as_nanos());
     count("a credential ends between proof and first byte", usize::from(has_ended));
@@ -167,11 +186,17 @@ fn of_journal(auditor: &Auditor<'_>, count: &mut impl FnMut(&'static str, usize)
             What::Ended(How::Killed(_)) => {
                 let is_open = |permit: &&Permit<'_>| {
                     let ended = permit.outcome.and_then(|outcome| outcome.leaf.durable);
-                    permit.leaf.durable.is_some_and(|durable| durable < place) && ended.is_none_or(|ended| ended > place)
+                    permit.leaf.durable.is_some_and(|durable| durable < place)
+                        && ended.is_none_or(|ended| ended > place)
                 };
-                count("a process is killed with a permit open", auditor.permits.iter().filter(is_open).count());
+                count(
+                    "a process is killed with a permit open",
+                    auditor.permits.iter().filter(is_open).count(),
+                );
             }
-            What::Started => count("a start after a stop in order", usize::from(has_run == Some(How::Stopped))),
+            What::Started => {
+                count("a start after a stop in order", usize::from(has_run == Some(How::Stopped)))
+            }
             What::Answered(told) => match told.reason.as_deref() {
                 Some("upstream_unreachable") => count("the upstream takes no connection", 1),
                 Some("ledger_full") => count("the disk is full", 1),
@@ -190,7 +215,10 @@ fn of_journal(auditor: &Auditor<'_>, count: &mut impl FnMut(&'static str, usize)
                 let wish = super::auditor::digest_of(&auditor.script.wishes[ask.wish]);
                 permit.digest == wish && permit.leaf.text(&["approved_hold"]).is_some()
             };
-            count("a waiting request is released by an approval", auditor.permits.iter().filter(is_released).count());
+            count(
+                "a waiting request is released by an approval",
+                auditor.permits.iter().filter(is_released).count(),
+            );
         }
     }
 }

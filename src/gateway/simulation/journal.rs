@@ -9,6 +9,7 @@ use super::script::{Event, Frozen};
 use crate::clock::{Clock, Moment, WallTime};
 
 #[derive(Clone, Debug)]
+#[expect(dead_code, reason = "some of it is for those who read a trace")]
 pub enum What {
     /// A gateway runs from here on.
     Started,
@@ -26,12 +27,20 @@ pub enum What {
     /// The upstream has read a whole message, and does what it says; how it goes on.
     Executed(usize, Conduct),
     /// It was proved who asks, as the n-th of all that is asked.
-    Proved { ask: usize, wish: usize },
+    Proved {
+        ask: usize,
+        wish: usize,
+    },
     /// The last byte of it has come.
-    Asked { ask: usize, wish: usize },
+    Asked {
+        ask: usize,
+        wish: usize,
+    },
     Answered(Told),
     /// A client went before there was an answer.
-    Gone { ask: usize },
+    Gone {
+        ask: usize,
+    },
     FreezeReturned(Frozen),
     UnfreezeAsked(Frozen),
     QuarantineReturned(usize),

@@ -24,8 +24,8 @@ use super::upstream::{HEAD_MAX, IDLE_MAX};
 use super::wirings::{self, Hears, Seen, Wiring};
 use super::world::{self, World};
 use crate::authority::{
-    Amount, Asked, BudgetRule, Credential, Credentials, Facts, Fold, IDENTITY, Identities, Require, State, Taken,
-    Versions, Window, draws,
+    Amount, Asked, BudgetRule, Credential, Credentials, Facts, Fold, IDENTITY, Identities, Require, State,
+    Taken, Versions, Window, draws,
 };
 use crate::ingress::{Bounds, Listener};
 use crate::ledger::simulated::Target;
@@ -290,7 +290,11 @@ impl Life {
         }
     }
 
-    async fn keep_ambushing(self: Arc<Self>, mut reservations: mpsc::UnboundedReceiver<bool>, others: Others) {
+    async fn keep_ambushing(
+        self: Arc<Self>,
+        mut reservations: mpsc::UnboundedReceiver<bool>,
+        others: Others,
+    ) {
         while let Some(is_approved) = reservations.recv().await {
             if let Some(ambush) = self.world.ambush(is_approved) {
                 sleep(ambush.after).await;
@@ -390,8 +394,7 @@ fn surface(world: &World) -> Surface {
         Wiring::PermitsNeverAge => Duration::from_secs(60),
         _ => PERMIT_AGE_MAX,
     };
-    let taken =
-        Taken { mtls: None, jwt: None, api_key: None, require: Require::One, clock: clock.clone() };
+    let taken = Taken { mtls: None, jwt: None, api_key: None, require: Require::One, clock: clock.clone() };
     Surface {
         name: SURFACE.parse().expect("a name"),
         hosts: Hosts::new(Default::default()),

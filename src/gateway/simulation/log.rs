@@ -41,7 +41,11 @@ pub fn frames(bytes: &[u8]) -> Vec<Frame> {
         for _ in 0..records {
             let length = number(place + 32, 4) as usize;
             let content = frame[place + 36..place + 36 + length].to_vec();
-            assert_eq!(Sha256::digest(&content)[..], frame[place..place + 32], "evidence is what its digest names");
+            assert_eq!(
+                Sha256::digest(&content)[..],
+                frame[place..place + 32],
+                "evidence is what its digest names"
+            );
             evidence.insert(sha256(&content), content);
             place += 36 + length;
         }

@@ -69,12 +69,14 @@ impl Operators {
             Event::Approve(nth, by) => {
                 if let Some(hold) = self.hold(nth) {
                     // Of one that has expired, is used or was refused there is nothing more to say.
-                    let _ = self.control.carry_out_here(&self.people[by], Asked::Approve { hold, reason }).await;
+                    let _ =
+                        self.control.carry_out_here(&self.people[by], Asked::Approve { hold, reason }).await;
                 }
             }
             Event::Refuse(nth) => {
                 if let Some(hold) = self.hold(nth) {
-                    let _ = self.control.carry_out_here(&self.people[0], Asked::Refuse { hold, reason }).await;
+                    let _ =
+                        self.control.carry_out_here(&self.people[0], Asked::Refuse { hold, reason }).await;
                 }
             }
             Event::Freeze(what) => {
@@ -88,14 +90,16 @@ impl Operators {
                 let _ = self.carried_out(Asked::Unfreeze { scope: scope(what), reason }).await;
             }
             Event::Quarantine(actor) => {
-                let (surface, whom) = (SURFACE.parse().expect("a name"), ACTORS[actor].parse().expect("an id"));
+                let (surface, whom) =
+                    (SURFACE.parse().expect("a name"), ACTORS[actor].parse().expect("an id"));
                 if self.carried_out(Asked::Quarantine { surface, actor: whom, reason }).await.is_ok() {
                     journal.add(What::QuarantineReturned(actor));
                 }
             }
             Event::Release(actor) => {
                 journal.add(What::ReleaseAsked(actor));
-                let (surface, whom) = (SURFACE.parse().expect("a name"), ACTORS[actor].parse().expect("an id"));
+                let (surface, whom) =
+                    (SURFACE.parse().expect("a name"), ACTORS[actor].parse().expect("an id"));
                 let _ = self.carried_out(Asked::Release { surface, actor: whom, reason }).await;
             }
             Event::Resolve => self.resolve().await,
@@ -115,7 +119,11 @@ impl Operators {
     /// What nobody knows, somebody finds out: as `Control` does it, which reads the decision from the archive.
     async fn resolve(&self) {
         let Some(unknown) = self.life.fold.unknown().first().copied() else { return };
-        let status = if self.life.world.dice(|dice| dice.percent(50)) { Attested::Confirmed } else { Attested::Failed };
+        let status = if self.life.world.dice(|dice| dice.percent(50)) {
+            Attested::Confirmed
+        } else {
+            Attested::Failed
+        };
         let attestation = Attestation {
             decision_id: unknown.decision_id,
             decision_index: unknown.decision_index,

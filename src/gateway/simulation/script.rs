@@ -362,8 +362,8 @@ impl Writer {
                 3 => Event::Identity,
                 4 => Event::Restart(Duration::ZERO),
                 5 if of_approved => Event::Refuse(self.rng.below(2) as usize),
-                6..9 if of_approved => clock,
-                5..7 => clock,
+                6..=8 if of_approved => clock,
+                5 | 6 => clock,
                 _ => Event::Quarantine(actor),
             };
             let nth = if of_approved { 0 } else { self.rng.below(3) as usize };

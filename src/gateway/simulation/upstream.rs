@@ -132,7 +132,12 @@ impl Upstream {
         }
     }
 
-    async fn read_message(&self, io: &mut DuplexStream, received: &mut Vec<u8>, dice: &mut Rng) -> io::Result<Read> {
+    async fn read_message(
+        &self,
+        io: &mut DuplexStream,
+        received: &mut Vec<u8>,
+        dice: &mut Rng,
+    ) -> io::Result<Read> {
         let is_slow = dice.percent(10);
         let is_early = dice.percent(2);
         let mut buffer = [0; 128];
@@ -186,7 +191,8 @@ impl Upstream {
             }
             Conduct::SaysClose => {
                 let whole = plain("200 OK", &body);
-                let text = String::from_utf8(whole).expect("text").replacen("\r\n", "\r\nconnection: close\r\n", 1);
+                let text =
+                    String::from_utf8(whole).expect("text").replacen("\r\n", "\r\nconnection: close\r\n", 1);
                 let _ = io.write_all(text.as_bytes()).await;
                 return false;
             }
@@ -298,7 +304,11 @@ impl AsyncWrite for Line {
 }
 
 impl AsyncRead for Line {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().io).poll_read(cx, buffer)
     }
 }

@@ -139,7 +139,8 @@ pub fn prepared(policy: usize) -> Prepared {
 }
 
 pub fn metrics() -> Arc<Metrics> {
-    static METRICS: LazyLock<Arc<Metrics>> = LazyLock::new(|| Arc::new(Metrics::new().expect("distinct names")));
+    static METRICS: LazyLock<Arc<Metrics>> =
+        LazyLock::new(|| Arc::new(Metrics::new().expect("distinct names")));
     Arc::clone(&METRICS)
 }
 
@@ -165,7 +166,8 @@ deny contains \"budget\" if (sums.spent + sums.in_flight) + amount > {budget_max
 quarantine contains \"trap\" if amount == {TRAP}
 "
     );
-    let sources = Sources::from_files([("gateway/payments.rego".to_owned(), text.into_bytes())]).expect("sources");
+    let sources =
+        Sources::from_files([("gateway/payments.rego".to_owned(), text.into_bytes())]).expect("sources");
     let bundle = Bundle::from_sources(sources, &[package()]).expect("a bundle");
     Prepared::of(bundle, &settings()).expect("compiles")
 }
