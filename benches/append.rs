@@ -206,6 +206,7 @@ fn activation(n: usize) -> PolicyActivation {
         engine: "regorus/0.14.1 strict".into(),
         files: Vec::new(),
         revision: Digest::of(&n.to_be_bytes()),
+        older_than: None,
         ordered: None,
         version: None,
     }

@@ -187,6 +187,7 @@ async fn activate(ledger: &Ledger, pdp: &Pdp) {
         engine: pdp.engine().into(),
         files: pdp.files(),
         revision: pdp.revision(),
+        older_than: None,
         ordered: None,
         version: None,
     };

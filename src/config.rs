@@ -96,6 +96,8 @@ pub struct LedgerConfig {
 #[derive(Clone, Debug)]
 pub struct PolicyConfig {
     pub source: PolicySource,
+    /// The one revision that may follow a newer one without an operator's word.
+    pub older: Option<Digest>,
 }
 
 #[derive(Clone, Debug)]

@@ -38,7 +38,7 @@ use crate::ledger::{
 };
 use crate::limits;
 use crate::merkle::note::Signer;
-use crate::model::{Digest, Digester, SurfaceName};
+use crate::model::{Activated, Digest, Digester, Older, SurfaceName};
 use crate::pep::{self, Authority, Gate, Route, Routes, Surface, Turns};
 use crate::policy::{BundleError, Pdp, Settings};
 use crate::sinks::{self, Sinks};
@@ -68,6 +68,10 @@ pub struct Gateway {
 /// Why the gateway did not start. Nothing listens, and nothing was admitted.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    #[error(
+        "policy: {0}; order it while a gateway runs (`policy reload --older`), or name its revision in `policy.older`"
+    )]
+    Older(#[from] Older),
     #[error("policy: {0}")]
     Policy(#[from] BundleError),
     #[error("signing key: {0}")]
@@ -123,14 +127,14 @@ impl Gateway {
         // Before the log is opened, which tells it what the leaves have left behind.
         let fold = Fold::new(versions.clone());
         let packages = config.surfaces.iter().map(|s| s.package.clone()).collect();
-        let policy = Policy { source: config.policy.source.clone(), packages };
+        let policy = Policy { source: config.policy.source.clone(), packages, older: config.policy.older };
         let (pdp, ledger, (content, version)) =
             open(&config, policy.clone(), &clock, &metrics, fold.clone()).await?;
-        let activation = match record_policy(&pdp, version, &ledger).await {
+        let activation = match record_policy(&pdp, version, &policy, &fold, &ledger).await {
             Ok(receipt) => receipt,
             Err(error) => {
                 ledger.close(ABANDON_MAX).await;
-                return Err(error.into());
+                return Err(error);
             }
         };
         let mut surfaces = Vec::new();
@@ -139,7 +143,7 @@ impl Gateway {
         }
         // Nothing below fails, so no part of a gateway is left running.
         metrics.policy_activated(&pdp.revision().to_string(), clock.wall().unix_ms() as f64 / 1_000.0);
-        versions.set(policy::POLICY, &policy::version(activation.index));
+        versions.set(policy::POLICY, &policy::version_of(activation.index));
         let parts = std::mem::take(&mut config.identity_parts);
         let epoch = Epoch::new(
             config.digest,
@@ -225,6 +229,7 @@ impl Gateway {
         let (reload, asked) = watch::channel(());
         let watched = policy::Watched {
             policy,
+            fold: fold.clone(),
             pdp,
             ledger: ledger.clone(),
             versions,
@@ -356,17 +361,22 @@ impl Shared {
 async fn record_policy(
     pdp: &Pdp,
     version: Option<u64>,
+    policy: &Policy,
+    fold: &Fold,
     ledger: &Ledger,
-) -> Result<ledger::Receipt, Unrecorded> {
+) -> Result<ledger::Receipt, StartError> {
+    let activated = Activated { revision: pdp.revision(), version };
+    let older_than = policy.follows(fold.activations(), activated, None)?;
     let activation = PolicyActivation {
         activated_by: "start".into(),
         engine: pdp.engine().into(),
         files: pdp.files(),
+        older_than,
         ordered: None,
-        revision: pdp.revision(),
+        revision: activated.revision,
         version,
     };
-    ledger.record_policy(activation).await
+    Ok(ledger.record_policy(activation).await?)
 }
 
 /// Policy, log, and digest and version of what policy was read from; off the async threads: compiling and recovering take their time.

@@ -228,9 +228,10 @@ impl Ledger {
     /// if only to be refused, is judged by it.
     pub async fn record_policy(&self, activation: PolicyActivation) -> Result<Receipt, Unrecorded> {
         let shared = &self.0.shared;
-        let (bytes, evidence) = entries::policy(activation, shared.epoch, shared.clock.wall());
-        let leaf = Leaf::new(bytes, evidence, Duty::Wanted);
-        Ok(self.append(leaf, Kind::Event, Effect::default()).await?.receipt)
+        let (entry, evidence) = entries::policy(activation, shared.epoch, shared.clock.wall());
+        let effect = Effect { change: change_of(&entry), guard: None };
+        let leaf = Leaf::new(entries::bytes(&entry), evidence, Duty::Wanted);
+        Ok(self.append(leaf, Kind::Event, effect).await?.receipt)
     }
 
     /// What an operator did. When this returns, whoever follows the log has heard of it. Written also when the disk is

@@ -3,6 +3,7 @@
 //! Nothing here does I/O or knows how a value came about. A name is checked once, when it is made,
 //! and is valid from then on. `entry` holds the leaves of the log exactly as RECEIPTS.md lists them.
 
+mod activation;
 mod actor;
 mod digest;
 pub mod entry;
@@ -17,6 +18,7 @@ mod state;
 mod text;
 mod verdict;
 
+pub use activation::{Activated, Activations, Highest, Older};
 pub use actor::{Actor, AuthenticationMethod};
 pub use digest::{Digest, Digester, InvalidDigest};
 pub use fault::CredentialFault;

@@ -232,7 +232,7 @@ fn an_unknown_field_is_refused_with_the_name_that_was_meant() {
     let far = place.problem("policy: { dir: ./policies }", "policy: { dir: ./policies, zzz: 1 }");
     assert_eq!(
         far,
-        "3:28 unknown field `zzz` in `policy`; expected one of `dir`, `bundle`, `keys`, `require_signature`"
+        "3:28 unknown field `zzz` in `policy`; expected one of `dir`, `bundle`, `keys`, `older`, `require_signature`"
     );
 }
 

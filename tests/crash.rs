@@ -162,6 +162,7 @@ fn killed_again_and_again(seed: u64, kills: u32) {
     let mut moments = Moments(seed);
     // Small segments: kills come while one is left for the next, and while a full one is sealed.
     let mut world = Setup { segment_mib: 4, ..Setup::default() }.lay_out();
+    world.strip_program();
     let mut receipts = Vec::new();
     for kill in 1..=kills {
         // A start that is killed by the clock below it is a moment like any other.

@@ -139,6 +139,7 @@ pub(super) fn activation(n: usize) -> PolicyActivation {
         engine,
         files: Vec::new(),
         revision,
+        older_than: None,
         ordered: None,
         version: None,
     }

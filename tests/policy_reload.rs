@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::symlink;
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use interlock::gateway::Stopped;
 use interlock::model::Digest;
 use interlock::model::entry::{Entry, PolicyEntry, Role};
 use interlock::replay::{Disclosures, Replayer, Selection, Under};
@@ -46,7 +47,11 @@ fn write(world: &World, text: &str) {
 }
 
 fn reload(world: &World, token: &str, reason: &str) -> Response {
-    let body = json!({ "reason": reason }).to_string();
+    reload_as(world, token, &json!({ "reason": reason }))
+}
+
+fn reload_as(world: &World, token: &str, body: &Value) -> Response {
+    let body = body.to_string();
     let mut client = Client::connect(world.admin_address());
     let head = format!(
         "POST /policy/reload HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\nconnection: close\r\n\
@@ -301,35 +306,42 @@ fn policy_command(arguments: &[&str]) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8(said).expect("UTF-8"))
 }
 
-#[test]
-fn a_signed_bundle_is_built_shipped_and_exchanged_and_one_that_nobody_signed_is_not_taken() {
+/// Not running yet: policy will come from `bundle.tar.gz`, signed by `signing.pem`.
+fn from_a_signed_bundle() -> World {
     let world = setup().lay_out();
     let (key, other) =
         (rcgen::KeyPair::generate().expect("P-256"), rcgen::KeyPair::generate().expect("P-256"));
     world.write("signing.pem", &key.serialize_pem(), 0o600);
     world.write("other.pem", &other.serialize_pem(), 0o600);
     world.write("release.pem", &key.public_key_pem(), 0o644);
+    let yaml = fs::read_to_string(world.path("interlock.yaml")).expect("readable");
+    let from_dir = format!("policy: {{ dir: {} }}", world.path("policies").display());
+    let from_bundle =
+        "policy: { bundle: ./bundle.tar.gz, keys: [{ id: release, public_key: ./release.pem }] }";
+    assert!(yaml.contains(&from_dir));
+    world.write("interlock.yaml", &yaml.replace(&from_dir, from_bundle), 0o644);
+    world
+}
+
+/// Ships what stands in `policies`; the revision.
+fn ship(world: &World, key: &str, version: Option<u64>) -> String {
     let path = |name: &str| world.path(name).display().to_string();
-    let (dir, staged, bundle) = (path("policies"), path("staged.tar.gz"), path("bundle.tar.gz"));
-    let (signing, others, release) = (path("signing.pem"), path("other.pem"), path("release.pem"));
-    let build = |key: &str, version: &str| {
-        let built = policy_command(&[
-            "build",
-            &dir,
-            "-o",
-            &staged,
-            "--version",
-            version,
-            "--key",
-            key,
-            "--key-id",
-            "release",
-        ]);
-        assert_eq!(built.0, Some(0), "{}", built.1);
-        fs::rename(&staged, &bundle).expect("shipped");
-        built.1.trim().to_owned()
-    };
-    let first = build(&signing, "1");
+    let (dir, staged, key) = (path("policies"), path("staged.tar.gz"), path(key));
+    let version = version.map(|version| version.to_string());
+    let mut arguments = vec!["build", &dir, "-o", &staged, "--key", &key, "--key-id", "release"];
+    arguments.extend(version.as_ref().into_iter().flat_map(|version| ["--version", version]));
+    let built = policy_command(&arguments);
+    assert_eq!(built.0, Some(0), "{}", built.1);
+    fs::rename(&staged, world.path("bundle.tar.gz")).expect("shipped");
+    built.1.trim().to_owned()
+}
+
+#[test]
+fn a_signed_bundle_is_built_shipped_and_exchanged_and_one_that_nobody_signed_is_not_taken() {
+    let world = from_a_signed_bundle();
+    let first = ship(&world, "signing.pem", Some(1));
+    let path = |name: &str| world.path(name).display().to_string();
+    let (dir, bundle, release) = (path("policies"), path("bundle.tar.gz"), path("release.pem"));
     let inspected = policy_command(&["inspect", &bundle, "--public-key", &release, "--key-id", "release"]);
     assert_eq!(inspected.0, Some(0), "{}", inspected.1);
     for line in
@@ -340,20 +352,13 @@ fn a_signed_bundle_is_built_shipped_and_exchanged_and_one_that_nobody_signed_is_
     let of_directory = policy_command(&["inspect", &dir]);
     assert!(of_directory.1.contains(&first), "one revision: {}", of_directory.1);
 
-    let yaml = fs::read_to_string(world.path("interlock.yaml")).expect("readable");
-    let from_dir = format!("policy: {{ dir: {dir} }}");
-    let from_bundle =
-        "policy: { bundle: ./bundle.tar.gz, keys: [{ id: release, public_key: ./release.pem }] }";
-    assert!(yaml.contains(&from_dir));
-    world.write("interlock.yaml", &yaml.replace(&from_dir, from_bundle), 0o644);
     let mut world = world;
     world.run_inside();
     let before = readiness(&world);
     assert_eq!(before["policy"], *first);
 
-    let write_policy = |name: &str| fs::write(format!("{dir}/test.rego"), policy(name)).expect("written");
-    write_policy("second");
-    build(&others, "2");
+    write(&world, &policy("second"));
+    ship(&world, "other.pem", Some(2));
     world.wait_for_metric("interlock_policy_failing", 1.0);
     assert_eq!(readiness(&world)["policy"], *first, "somebody else signed it");
     let unsigned = policy_command(&["build", &dir, "-o", &bundle]);
@@ -361,7 +366,7 @@ fn a_signed_bundle_is_built_shipped_and_exchanged_and_one_that_nobody_signed_is_
     let refused = reload(&world, ADMINISTRATOR, "nobody signed it");
     refused.assert_refused(422, "policy_not_activated");
     assert!(refused.text().contains("signature_missing"), "{}", refused.text());
-    let second = build(&signing, "2");
+    let second = ship(&world, "signing.pem", Some(2));
     wait_for_another(&world, &before);
     world.wait_for_metric("interlock_policy_failing", 0.0);
     world.ask("GET", "/v1/things", "permit", "");
@@ -372,4 +377,78 @@ fn a_signed_bundle_is_built_shipped_and_exchanged_and_one_that_nobody_signed_is_
         .collect();
     assert_eq!(versions, [(first, Some(1)), (second.clone(), Some(2))]);
     assert_eq!(audit.decisions()[0].policy.revision.to_string(), second);
+}
+
+#[test]
+fn an_older_version_needs_somebodys_word_for_exactly_its_revision() {
+    let mut world = from_a_signed_bundle();
+    let shipped = |world: &World, name: &str, version: Option<u64>| {
+        write(world, &policy(name));
+        ship(world, "signing.pem", version)
+    };
+    let first = shipped(&world, "first", Some(1));
+    world.run_inside();
+    let before = readiness(&world);
+    let second = shipped(&world, "second", Some(2));
+    wait_for_another(&world, &before);
+
+    // Signed, all of them, and each by itself good.
+    for (name, version) in [("first", Some(1)), ("other", Some(2)), ("none", None)] {
+        shipped(&world, name, version);
+        world.wait_for_metric("interlock_policy_failing", 1.0);
+        let refused = reload(&world, ADMINISTRATOR, "because");
+        refused.assert_refused(409, "policy_older");
+        assert!(refused.text().contains("version 2, which entry"), "{}", refused.text());
+        assert_eq!(readiness(&world)["policy"], *second);
+        shipped(&world, "second", Some(2));
+        world.wait_for_metric("interlock_policy_failing", 0.0);
+    }
+
+    // The word is for one revision, and not for whatever lies there now.
+    shipped(&world, "first", Some(1));
+    reload_older(&world, &second, "the wrong one").assert_refused(409, "policy_older");
+    reload_older(&world, "sha-256:xyz", "no revision").assert_refused(400, "body_invalid");
+    let done = reload_older(&world, &first, "the second refuses refunds");
+    assert_eq!((done.status, &done.json()["changed"]), (200, &json!(true)), "{}", done.text());
+    assert_eq!(readiness(&world)["policy"], *first);
+
+    // It stays in force over a restart; any other one still has to be newer than the newest.
+    world.finish_here(Stopped::Clean);
+    world.run_inside();
+    assert_eq!(readiness(&world)["policy"], *first);
+    world.finish_here(Stopped::Clean);
+    let third = shipped(&world, "other", Some(2));
+    let (status, said) = start_fails(&mut world);
+    assert!(!status.success() && said.contains("version 2 is not after version 2"), "{said}");
+    let yaml = fs::read_to_string(world.path("interlock.yaml")).expect("readable");
+    let answered =
+        yaml.replace("bundle: ./bundle.tar.gz,", &format!("bundle: ./bundle.tar.gz, older: \"{third}\","));
+    world.write("interlock.yaml", &answered, 0o644);
+    world.run_inside();
+    assert_eq!(readiness(&world)["policy"], *third);
+
+    let audit = world.finish();
+    let activations: Vec<_> = activations(&audit.entries)
+        .iter()
+        .map(|(_, p)| (p.revision.to_string(), p.version, p.older_than, p.reason.as_deref()))
+        .collect();
+    let reason = Some("the second refuses refunds");
+    let expected = [
+        (first.clone(), Some(1), None, None),
+        (second, Some(2), None, None),
+        (first.clone(), Some(1), Some(2), reason),
+        (first, Some(1), None, None),
+        (third, Some(2), Some(2), None),
+    ];
+    assert_eq!(activations, expected);
+}
+
+fn reload_older(world: &World, revision: &str, reason: &str) -> Response {
+    reload_as(world, ADMINISTRATOR, &json!({ "older": revision, "reason": reason }))
+}
+
+/// How a start ends that must end.
+fn start_fails(world: &mut World) -> (ExitStatus, String) {
+    world.start_without_waiting();
+    world.wait_for_end()
 }

@@ -167,8 +167,8 @@ impl Control {
                 self.is_of_another(operator, &actor)?;
                 self.record(of_actor(AdminAction::Release, operator.entry(), surface, actor, reason)).await
             }
-            Asked::ReloadPolicy { reason } => {
-                self.policy.ask(PolicyAsk { by: operator.entry(), reason }).await
+            Asked::ReloadPolicy { reason, older } => {
+                self.policy.ask(PolicyAsk { by: operator.entry(), reason, older }).await
             }
             Asked::Resolve { decision, status, evidence, reason } => {
                 // An id that is none is told from one whose outcome is known.

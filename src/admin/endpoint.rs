@@ -11,7 +11,7 @@ use crate::authority::Scope;
 use crate::ledger::Attested;
 use crate::limits;
 use crate::model::entry::Role;
-use crate::model::{ActorId, InvalidName, ReceiptId, SurfaceName};
+use crate::model::{ActorId, Digest, InvalidName, ReceiptId, SurfaceName};
 
 /// One path of the control plane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,12 +105,19 @@ pub enum Asked {
     Quarantine { surface: SurfaceName, actor: ActorId, reason: Arc<str> },
     Release { surface: SurfaceName, actor: ActorId, reason: Arc<str> },
     Resolve { decision: ReceiptId, status: Attested, evidence: Arc<str>, reason: Arc<str> },
-    ReloadPolicy { reason: Arc<str> },
+    ReloadPolicy { reason: Arc<str>, older: Option<Digest> },
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ReasonBody {
+    reason: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReloadBody {
+    older: Option<String>,
     reason: String,
 }
 
@@ -168,7 +175,12 @@ impl Change {
                 let (surface, actor, reason) = actor(body)?;
                 Asked::Release { surface, actor, reason }
             }
-            Self::ReloadPolicy => Asked::ReloadPolicy { reason: reason(body)? },
+            Self::ReloadPolicy => {
+                let ReloadBody { older, reason } = parse(body)?;
+                let older = older.map(|older| older.parse()).transpose();
+                let older = older.map_err(|e| Refusal::Body { detail: format!("`older`: {e}.") })?;
+                Asked::ReloadPolicy { reason: text("reason", reason)?, older }
+            }
             Self::Resolve(decision) => {
                 let ResolveBody { status, evidence, reason } = parse(body)?;
                 let status = match status {

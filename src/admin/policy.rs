@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::control::Done;
 use super::problem::Refusal;
 use crate::limits;
+use crate::model::Digest;
 use crate::model::entry::OperatorEntry;
 
 /// Who wants it, and why.
@@ -19,6 +20,8 @@ use crate::model::entry::OperatorEntry;
 pub struct PolicyAsk {
     pub by: OperatorEntry,
     pub reason: Arc<str>,
+    /// The revision that may become active although it is not after the newest.
+    pub older: Option<Digest>,
 }
 
 /// One that waits for its answer.

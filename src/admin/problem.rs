@@ -75,6 +75,10 @@ pub enum Refusal {
     PolicyNotActivated {
         detail: String,
     },
+    /// The bundle is not after the newest that was active, and the order does not name it.
+    PolicyOlder {
+        detail: String,
+    },
     Unrecorded(Unrecorded),
 }
 
@@ -190,6 +194,11 @@ impl Refusal {
                 "policy_not_activated",
                 "The bundle cannot be used, and the one before it judges on.",
             ),
+            Self::PolicyOlder { .. } => (
+                StatusCode::CONFLICT,
+                "policy_older",
+                "The bundle is not newer than one that was active. To activate it all the same, name its revision in `older`.",
+            ),
             Self::Unrecorded(_) => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "not_recorded",
@@ -234,9 +243,10 @@ impl Refusal {
             Self::Parameter { name, detail } => {
                 Details { parameter: Some(name), detail: Some(detail.clone()), header: None }
             }
-            Self::NoTileName(why) | Self::Body { detail: why } | Self::PolicyNotActivated { detail: why } => {
-                detail(why.clone())
-            }
+            Self::NoTileName(why)
+            | Self::Body { detail: why }
+            | Self::PolicyNotActivated { detail: why }
+            | Self::PolicyOlder { detail: why } => detail(why.clone()),
             Self::RoleInsufficient { needed } => {
                 detail(format!("It needs the role `{}`.", role_name(*needed)))
             }

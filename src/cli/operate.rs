@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
-use interlock::model::{ActorId, Json, ReceiptId, SurfaceName};
+use interlock::model::{ActorId, Digest, Json, ReceiptId, SurfaceName};
 
 use client::{AdminArgs, Answer};
 
@@ -198,12 +198,20 @@ pub struct PolicyReloadArgs {
     /// Why; it stands in the log
     #[arg(long)]
     reason: String,
+    /// The revision (as `policy inspect` prints it) that may be activated although a newer one was active
+    #[arg(long, value_name = "REVISION")]
+    older: Option<Digest>,
     #[command(flatten)]
     admin: AdminArgs,
 }
 
 pub fn reload_policy(args: &PolicyReloadArgs) -> Result<ExitCode> {
-    change(&args.admin, "/policy/reload", &Json::object([("reason", Json::string(&args.reason))]))
+    let reason = ("reason", Json::string(&args.reason));
+    let body = match args.older {
+        Some(revision) => Json::object([("older", Json::string(&revision.to_string())), reason]),
+        None => Json::object([reason]),
+    };
+    change(&args.admin, "/policy/reload", &body)
 }
 
 pub fn quarantines(args: &QuarantinesArgs) -> Result<ExitCode> {

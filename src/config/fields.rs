@@ -87,7 +87,13 @@ pub const LEDGER: Section = Section {
 pub const POLICY: Section = Section {
     path: "policy",
     called: "`policy`",
-    fields: &[optional("dir"), optional("bundle"), optional("keys"), default("require_signature", "true")],
+    fields: &[
+        optional("dir"),
+        optional("bundle"),
+        optional("keys"),
+        optional("older"),
+        default("require_signature", "true"),
+    ],
 };
 
 pub const POLICY_KEY: Section = Section {

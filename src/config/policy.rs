@@ -53,6 +53,11 @@ impl PolicySource {
         }
     }
 
+    /// Whether what is there may have a version, so that going back shows.
+    pub fn has_versions(&self) -> bool {
+        matches!(self, Self::Bundle { .. })
+    }
+
     /// For people.
     pub fn path(&self) -> &PathBuf {
         match self {
@@ -94,7 +99,21 @@ pub fn read(reader: &mut Reader<'_>, node: &Node, secrets: SecretsAre) -> Option
             return None;
         }
     };
-    Some(PolicyConfig { source })
+    let older = match fields.optional("older") {
+        Some(node) => Some(read_older(reader, node, &source)?),
+        None => None,
+    };
+    Some(PolicyConfig { source, older })
+}
+
+fn read_older(reader: &mut Reader<'_>, node: &Node, source: &PolicySource) -> Option<Digest> {
+    if !source.has_versions() {
+        reader.error(node.at, "a directory has no version; `older` is for a `bundle`");
+    }
+    let revision = reader.text(node, "a revision")?.parse();
+    revision
+        .map_err(|why| reader.error(node.at, format!("a revision, as `policy inspect` prints it: {why}")))
+        .ok()
 }
 
 fn read_keys(reader: &mut Reader<'_>, node: &Node, secrets: SecretsAre) -> Option<Vec<BundleKey>> {

@@ -24,12 +24,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::policy_source::Policy;
 use crate::admin::{Done, PolicyAsk, PolicyHealth, PolicyOrder, PolicyOrders, Refusal};
-use crate::authority::Versions;
+use crate::authority::{Fold, Versions};
 use crate::clock::Clock;
 use crate::config::FoundPolicy;
 use crate::ledger::{Ledger, Ordered, PolicyActivation, Receipt, Unrecorded};
 use crate::limits;
-use crate::model::{Digest, LeafIndex};
+use crate::model::{Activated, Digest, LeafIndex, Older};
 use crate::policy::{Bundle, BundleError, ENGINE, Pdp, Prepared};
 use crate::telemetry::Metrics;
 
@@ -37,7 +37,7 @@ use crate::telemetry::Metrics;
 pub(super) const POLICY: &str = "policy";
 
 /// Each activation is a version: the entry that records it.
-pub(super) fn version(activation: LeafIndex) -> String {
+pub(super) fn version_of(activation: LeafIndex) -> String {
     activation.to_string()
 }
 
@@ -46,6 +46,7 @@ pub(super) struct Watched {
     pub policy: Policy,
     pub pdp: Pdp,
     pub ledger: Ledger,
+    pub fold: Arc<Fold>,
     pub versions: Versions,
     pub metrics: Arc<Metrics>,
     pub clock: Clock,
@@ -66,6 +67,7 @@ enum Because {
 /// Why what was read is not in force.
 enum Failed {
     NotLoaded(BundleError),
+    Older(Older),
     NotRecorded(Unrecorded),
 }
 
@@ -150,10 +152,11 @@ impl Watched {
         let (digest, version) = (read.digest, read.version);
         let is_same_version = version == state.version;
         let ordered = order.as_ref().map(|order| {
-            let PolicyAsk { by, reason } = &order.ask;
+            let PolicyAsk { by, reason, older: _ } = &order.ask;
             Ordered { by: by.clone(), reason: reason.clone() }
         });
-        match self.put(read, is_same_version, activated_by, ordered).await {
+        let older = order.as_ref().and_then(|order| order.ask.older);
+        match self.put(read, is_same_version, activated_by, (ordered, older)).await {
             Ok(receipt) => {
                 (state.active, state.version) = (digest, version);
                 self.in_force();
@@ -164,7 +167,8 @@ impl Watched {
             }
             Err(failed) => {
                 // What the log did not take is tried again; what is wrong with the bundle stays wrong.
-                state.failed = matches!(failed, Failed::NotLoaded(_)).then(|| digest.to_string());
+                state.failed =
+                    matches!(failed, Failed::NotLoaded(_) | Failed::Older(_)).then(|| digest.to_string());
                 self.fail(failed, order);
             }
         }
@@ -183,16 +187,27 @@ impl Watched {
         read: FoundPolicy,
         is_same_version: bool,
         activated_by: &'static str,
-        ordered: Option<Ordered>,
+        (ordered, older): (Option<Ordered>, Option<Digest>),
     ) -> Result<Option<Receipt>, Failed> {
-        let version_of = read.version;
+        let version = read.version;
         let bundle = self.policy.load(read).await.map_err(Failed::NotLoaded)?;
         if is_same_version && bundle.revision() == self.pdp.revision() {
             return Ok(None);
         }
+        let activated = Activated { revision: bundle.revision(), version };
+        let older_than =
+            self.policy.follows(self.fold.activations(), activated, older).map_err(Failed::Older)?;
         let prepared = self.prepared(bundle).await.map_err(Failed::NotLoaded)?;
-        let activation = activation(&prepared, activated_by, ordered, version_of);
-        let (revision, by) = (prepared.bundle().revision(), activated_by);
+        let activation = PolicyActivation {
+            activated_by: activated_by.into(),
+            engine: ENGINE.into(),
+            files: prepared.bundle().sources().deciding(),
+            older_than,
+            ordered,
+            revision: activated.revision,
+            version,
+        };
+        let (revision, by) = (activated.revision, activated_by);
         let put = put_in_force(&self.ledger, &self.versions, &self.pdp, (prepared, activation));
         let receipt = put.await.map_err(Failed::NotRecorded)?;
         let now = self.clock.wall().unix_ms() as f64 / 1_000.0;
@@ -224,6 +239,11 @@ impl Watched {
                 why.truncate(why.floor_char_boundary(limits::POLICY_FAULTS_SHOWN_BYTES_MAX));
                 Refusal::PolicyNotActivated { detail: why }
             }
+            Failed::Older(older) => {
+                let why = older.to_string();
+                tracing::error!(%revision, why, "policy not changed: nobody answers for an older one");
+                Refusal::PolicyOlder { detail: format!("{why}.") }
+            }
             Failed::NotRecorded(error) => {
                 tracing::error!(%revision, %error, "policy not changed: the log did not take its activation");
                 Refusal::Unrecorded(error)
@@ -241,30 +261,12 @@ pub(super) async fn put_in_force(
     (prepared, activation): (Prepared, PolicyActivation),
 ) -> Result<Receipt, Unrecorded> {
     let receipt = ledger.record_policy(activation).await?;
-    versions.set_after(POLICY, &version(receipt.index), || pdp.activate(prepared));
+    versions.set_after(POLICY, &version_of(receipt.index), || pdp.activate(prepared));
     Ok(receipt)
 }
 
 fn answer(order: Option<PolicyOrder>, done: Result<Done, Refusal>) {
     if let Some(order) = order {
         order.answer(done);
-    }
-}
-
-/// The leaf's content, of a bundle that can be activated.
-pub(super) fn activation(
-    prepared: &Prepared,
-    activated_by: &str,
-    ordered: Option<Ordered>,
-    version: Option<u64>,
-) -> PolicyActivation {
-    let bundle = prepared.bundle();
-    PolicyActivation {
-        activated_by: activated_by.into(),
-        engine: ENGINE.into(),
-        files: bundle.sources().deciding(),
-        ordered,
-        revision: bundle.revision(),
-        version,
     }
 }

@@ -1,16 +1,37 @@
 //! What policy is read from, off the async threads, and what surfaces need of it.
 
 use crate::config::{FoundPolicy, PolicySource};
-use crate::model::PackageName;
+use crate::model::{Activated, Activations, Digest, Older, PackageName};
 use crate::policy::{Bundle, BundleError};
 
 #[derive(Clone, Debug)]
 pub(super) struct Policy {
     pub source: PolicySource,
     pub packages: Vec<PackageName>,
+    /// See [`crate::config::PolicyConfig::older`].
+    pub older: Option<Digest>,
 }
 
 impl Policy {
+    /// What the leaf of this activation says of being older: nothing, or older than which version, where somebody answers
+    /// for exactly this revision.
+    pub fn follows(
+        &self,
+        before: Activations,
+        activated: Activated,
+        answered_for: Option<Digest>,
+    ) -> Result<Option<u64>, Older> {
+        if !self.source.has_versions() {
+            return Ok(None);
+        }
+        let is_answered_for = [self.older, answered_for].contains(&Some(activated.revision));
+        match before.judge(activated) {
+            Ok(()) => Ok(None),
+            Err(older) if is_answered_for => Ok(Some(older.than.version)),
+            Err(older) => Err(older),
+        }
+    }
+
     /// Blocks for as long as checking, compiling and its tests take.
     pub fn load_here(&self, found: FoundPolicy) -> Result<Bundle, BundleError> {
         Bundle::tested(found.sources, &self.packages)

@@ -217,6 +217,8 @@ pub struct PolicyActivation {
     pub engine: Arc<str>,
     /// Every file that decides, whole.
     pub files: Vec<BundleFile>,
+    /// See [`PolicyEntry::older_than`].
+    pub older_than: Option<u64>,
     /// An operator asked for it.
     pub ordered: Option<Ordered>,
     pub revision: Digest,
@@ -232,27 +234,29 @@ pub struct Ordered {
 }
 
 /// The leaf, and its evidence: the files in the order in which the leaf names them.
-pub fn policy(activation: PolicyActivation, epoch: Epoch, now: WallTime) -> (Vec<u8>, Vec<(Digest, Bytes)>) {
-    let PolicyActivation { activated_by, engine, mut files, ordered, revision, version } = activation;
+pub fn policy(activation: PolicyActivation, epoch: Epoch, now: WallTime) -> (Entry, Vec<(Digest, Bytes)>) {
+    let PolicyActivation { activated_by, engine, mut files, older_than, ordered, revision, version } =
+        activation;
     let (by, reason) = ordered.map(|ordered| (ordered.by, ordered.reason)).unzip();
     files.sort_by(|a, b| a.name.cmp(&b.name));
     let evidence: Vec<_> = files.iter().map(|f| (Digest::of(&f.bytes), f.bytes.clone())).collect();
     let named = files.into_iter().zip(&evidence);
     let files = named.map(|(file, &(sha256, _))| PolicyFile { name: file.name, sha256 }).collect();
-    let leaf = bytes(&Entry::Policy(Box::new(PolicyEntry {
+    let entry = Entry::Policy(Box::new(PolicyEntry {
         activated_by,
         by,
         engine,
         epoch,
         files,
+        older_than,
         reason,
         revision,
         spec: SPEC.into(),
         time: now.rfc3339().into(),
         entry_type: EntryType::Policy,
         version,
-    })));
-    (leaf, evidence)
+    }));
+    (entry, evidence)
 }
 
 /// What a start or stop leaf says beyond its event.

@@ -74,7 +74,11 @@ impl Effect {
                 permitted.reserves.iter().map(|reserve| reserve.budget.clone()).collect()
             }
             Some(
-                Change::Held(_) | Change::Quarantined { .. } | Change::Settled(_) | Change::Administered(_),
+                Change::Held(_)
+                | Change::Quarantined { .. }
+                | Change::Settled(_)
+                | Change::Administered(_)
+                | Change::Activated(_),
             )
             | None => Vec::new(),
         }

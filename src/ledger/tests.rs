@@ -110,6 +110,7 @@ pub(super) fn activation() -> PolicyActivation {
         engine,
         files: Vec::new(),
         revision,
+        older_than: None,
         ordered: None,
         version: None,
     }
@@ -313,6 +314,7 @@ async fn what_is_too_large_is_refused_before_anything_is_written() {
             .map(|n| BundleFile { name: format!("{n:04}.rego").into(), bytes: Bytes::new() })
             .collect(),
         revision: Digest::of(b"bundle"),
+        older_than: None,
         ordered: None,
         version: None,
     };
@@ -475,7 +477,7 @@ fn golden_entries() -> Vec<(&'static str, Entry)> {
         by: AttestedBy { evidence: "ticket 7".into(), operator },
         budgets: vec!["daily".parse().expect("a name")],
     };
-    let attested = entries::attested(attestation(Some(by), Attested::Confirmed), Epoch(3), now);
+    let attested = entries::attested(attestation(Some(by.clone()), Attested::Confirmed), Epoch(3), now);
     let looked_up = entries::attested(attestation(None, Attested::Failed), Epoch(3), now);
     let admin = |administration| Entry::Admin(Box::new(entries::admin(administration, Epoch(3), now)));
     let (surface, actor) =
@@ -516,8 +518,17 @@ fn golden_entries() -> Vec<(&'static str, Entry)> {
         engine: "regorus/0.14.1 strict".into(),
         files: vec![file("b.rego"), file("a.rego")],
         revision: Digest::of(b"bundle"),
+        older_than: None,
         ordered: None,
         version: None,
+    };
+    let ordered = Ordered { by, reason: "the new limits refuse refunds".into() };
+    let older = PolicyActivation {
+        activated_by: "operator".into(),
+        older_than: Some(9),
+        ordered: Some(ordered),
+        version: Some(8),
+        ..activation.clone()
     };
     let vkey: Arc<str> = SeedSigner::new(ORIGIN, 2).verifier().to_string().into();
     let key = |event| parsed(entries::key_bytes(event, vkey.clone(), Epoch(3), now));
@@ -538,7 +549,8 @@ fn golden_entries() -> Vec<(&'static str, Entry)> {
         ("key", key(crate::model::entry::KeyEvent::Add)),
         ("key_retired", key(crate::model::entry::KeyEvent::Retire)),
         ("key_compromised", key(crate::model::entry::KeyEvent::Compromised)),
-        ("policy", parsed(entries::policy(activation, Epoch(3), now).0)),
+        ("policy", entries::policy(activation, Epoch(3), now).0),
+        ("policy_older", entries::policy(older, Epoch(3), now).0),
     ]
 }
 

@@ -408,6 +408,9 @@ pub struct PolicyEntry {
     pub epoch: Epoch,
     /// Sorted by name.
     pub files: Vec<PolicyFile>,
+    /// It is not after this version, which was active before; somebody answers for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub older_than: Option<u64>,
     /// Of the operator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Arc<str>>,

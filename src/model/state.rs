@@ -12,8 +12,8 @@ use super::entry::{
     Reserve,
 };
 use super::{
-    ActionName, ActorId, BudgetName, Decision, Digest, IdempotencyKey, LeafIndex, OutcomeStatus, ReceiptId,
-    Settled, SurfaceName,
+    ActionName, Activated, ActorId, BudgetName, Decision, Digest, IdempotencyKey, LeafIndex, OutcomeStatus,
+    ReceiptId, Settled, SurfaceName,
 };
 use crate::clock::WallTime;
 
@@ -31,6 +31,8 @@ pub enum Change {
     Settled(Settlement),
     /// What an operator did, or the gateway itself when a hold expired.
     Administered(Box<Administered>),
+    /// A policy bundle became the active one.
+    Activated(Activated),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -116,7 +118,10 @@ impl Change {
             Entry::Decision(decision) => of_decision(decision),
             Entry::Outcome(outcome) => of_outcome(outcome).map(Some),
             Entry::Admin(admin) => of_admin(admin).map(Some),
-            Entry::Epoch(_) | Entry::Key(_) | Entry::Policy(_) | Entry::Refusal(_) => Ok(None),
+            Entry::Policy(policy) => {
+                Ok(Some(Change::Activated(Activated { revision: policy.revision, version: policy.version })))
+            }
+            Entry::Epoch(_) | Entry::Key(_) | Entry::Refusal(_) => Ok(None),
         }
     }
 }

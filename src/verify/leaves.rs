@@ -12,7 +12,9 @@ use super::report::Check;
 use crate::limits;
 use crate::merkle::tile::Fringe;
 use crate::model::entry::{EpochEntry, EpochEvent};
-use crate::model::{BudgetName, Digest, Epoch, LeafIndex, OutcomeStatus, ReceiptId, Settled, TreeSize};
+use crate::model::{
+    Activated, Activations, BudgetName, Digest, Epoch, LeafIndex, OutcomeStatus, ReceiptId, Settled, TreeSize,
+};
 
 /// What is remembered of a PERMIT until its outcome comes.
 #[derive(Debug)]
@@ -59,6 +61,7 @@ pub struct Leaves {
     revisions: BTreeSet<Digest>,
     /// More were activated in this epoch than are remembered.
     revisions_lost: bool,
+    activations: Activations,
     pub epochs: u64,
     pub decisions: u64,
     pub permits: u64,
@@ -76,6 +79,7 @@ impl Leaves {
             due_since: None,
             revisions: BTreeSet::new(),
             revisions_lost: false,
+            activations: Activations::default(),
             epochs: 0,
             decisions: 0,
             permits: 0,
@@ -113,15 +117,29 @@ impl Leaves {
             },
             Fact::Epoch(e) => self.epoch(&e, tree, after_stop, &mut complaints),
             Fact::Key(k) => complaints.extend(self.keys.event(&k, index).map(|what| (Check::Epochs, what))),
-            Fact::Policy { revision, .. } => {
+            Fact::Policy { activated, older_than, .. } => {
+                complaints.extend(self.older(activated, older_than).map(|what| (Check::Epochs, what)));
+                self.activations.take(index, activated);
                 self.revisions_lost |= self.revisions.len() >= limits::REVISIONS_REMEMBERED;
                 if !self.revisions_lost {
-                    self.revisions.insert(revision);
+                    self.revisions.insert(activated.revision);
                 }
             }
             Fact::Admin { .. } | Fact::Refusal { .. } | Fact::Unreadable => {}
         }
         complaints
+    }
+
+    /// What is wrong with the version of a policy. One that is read from a directory has none, and says nothing.
+    fn older(&self, activated: Activated, older_than: Option<u64>) -> Option<String> {
+        match (self.activations.judge(activated), older_than) {
+            (Ok(()), None) => None,
+            (Err(older), Some(said)) if older.than.version == said => None,
+            (Err(older), None) => activated.version.map(|_| format!("{older}, and nobody answers for that")),
+            (Ok(()) | Err(_), Some(said)) => {
+                Some(format!("says that it is not after version {said}, which is not the highest before it"))
+            }
+        }
     }
 
     /// A run settles what earlier ones left open before it does anything else.

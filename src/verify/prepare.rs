@@ -23,7 +23,9 @@ use crate::model::entry::{
     KeyEntry, OutcomeEntry, PolicyEntry, RefusalEntry, RequestEntry, Reserve, SPEC, SettledAs,
     policy_revision,
 };
-use crate::model::{BudgetName, Decision, Digest, Epoch, LeafIndex, OutcomeStatus, ReceiptId, Settled};
+use crate::model::{
+    Activated, BudgetName, Decision, Digest, Epoch, LeafIndex, OutcomeStatus, ReceiptId, Settled,
+};
 
 /// A frame as the walk gave it out.
 pub struct Raw {
@@ -53,7 +55,7 @@ pub enum Fact {
     Outcome(OutcomeFact),
     Epoch(Box<EpochEntry>),
     Key(Box<KeyEntry>),
-    Policy { epoch: Epoch, revision: Digest },
+    Policy { epoch: Epoch, activated: Activated, older_than: Option<u64> },
     Refusal { epoch: Epoch },
     Admin { epoch: Epoch },
     Unreadable,
@@ -165,7 +167,8 @@ fn read(bytes: &[u8], evidence: &mut slice::Iter<'_, Evidence<'_>>, complaints: 
         Entry::Key(k) => Fact::Key(k),
         Entry::Policy(p) => {
             complaints.extend(read_policy(&p, evidence));
-            Fact::Policy { epoch: p.epoch, revision: p.revision }
+            let activated = Activated { revision: p.revision, version: p.version };
+            Fact::Policy { epoch: p.epoch, activated, older_than: p.older_than }
         }
         Entry::Refusal(r) => Fact::Refusal { epoch: r.epoch },
         Entry::Admin(a) => {

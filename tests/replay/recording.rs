@@ -229,6 +229,7 @@ impl Recorder {
             engine: self.pdp.engine().into(),
             files: self.pdp.files(),
             revision: self.pdp.revision(),
+            older_than: None,
             ordered: None,
             version: None,
         };

@@ -172,6 +172,7 @@ impl Setup {
             is_listener_tls: self.listener_tls,
             is_audited: false,
             redacted: self.redacted,
+            program_file: None,
             dir,
         };
         world.write("log.key", signing_key.as_str(), 0o600);
@@ -298,6 +299,8 @@ pub struct World {
     is_audited: bool,
     /// What must be nowhere in the log, in logs and in metrics.
     redacted: &'static [&'static str],
+    /// Instead of the program as it was built.
+    program_file: Option<PathBuf>,
     dir: TempDir,
 }
 
@@ -369,11 +372,22 @@ impl World {
         self.spawn(&[]);
     }
 
+    /// Runs a copy of the program without what is there for debuggers: every start reads the file for its digest, which
+    /// shows where there are thousands of them.
+    pub fn strip_program(&mut self) {
+        let file = self.path("interlock");
+        let Some(built) = option_env!("CARGO_BIN_EXE_interlock") else { panic!("no program was built") };
+        let stripped = Command::new("strip").arg("-o").arg(&file).arg(built).status();
+        assert!(stripped.expect("runs").success(), "stripped");
+        self.program_file = Some(file);
+    }
+
     fn spawn(&mut self, under: &[&str]) {
         let (main, admin) = free_ports();
         let file = self.config_file(main, admin);
         // Not in a fuzz target, which includes this file and stays inside its process.
-        let Some(program) = option_env!("CARGO_BIN_EXE_interlock") else { panic!("no program was built") };
+        let Some(built) = option_env!("CARGO_BIN_EXE_interlock") else { panic!("no program was built") };
+        let program = self.program_file.as_deref().unwrap_or(Path::new(built));
         let mut command = match under.split_first() {
             None => Command::new(program),
             Some((first, rest)) => {
@@ -658,23 +672,33 @@ pub struct Saved {
 }
 
 impl Saved {
-    /// Every file of the log by its path, with its bytes.
+    /// Every file of the log and of the salts by its path, with its bytes.
     pub fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
-        let mut found = BTreeMap::new();
-        let mut dirs = vec![self.dir.path().join("ledger")];
-        while let Some(dir) = dirs.pop() {
-            for entry in fs::read_dir(dir).expect("readable") {
-                let path = entry.expect("readable").path();
-                if path.is_dir() {
-                    dirs.push(path);
-                } else {
-                    let name = path.strip_prefix(self.dir.path()).expect("below it").to_owned();
-                    found.insert(name, fs::read(&path).expect("readable"));
-                }
+        files_in(self.dir.path())
+    }
+
+    /// Whether nothing changed since: no file, and nothing at the upstream.
+    pub fn is_as_in(&self, world: &World) -> bool {
+        self.captures.len() == world.upstream.captures().len() && self.files() == files_in(world.dir.path())
+    }
+}
+
+fn files_in(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut dirs: Vec<_> =
+        ["ledger", "salts"].iter().map(|name| dir.join(name)).filter(|dir| dir.exists()).collect();
+    while let Some(below) = dirs.pop() {
+        for entry in fs::read_dir(below).expect("readable") {
+            let path = entry.expect("readable").path();
+            if path.is_dir() {
+                dirs.push(path);
+            } else {
+                let name = path.strip_prefix(dir).expect("below it").to_owned();
+                found.insert(name, fs::read(&path).expect("readable"));
             }
         }
-        found
     }
+    found
 }
 
 /// Files with their modes; zeros are written, so that room which was taken stays taken.

@@ -15,8 +15,8 @@ use super::{
 use crate::clock::{Clock, WallTime};
 use crate::model::entry::{AdminAction, OperatorEntry, Role};
 use crate::model::{
-    ActionName, ActorId, Administered, BudgetName, Change, Claim, Digest, Held, IdempotencyKey, LeafIndex,
-    OutcomeStatus, Permitted, ReceiptId, Reserved, Settled, Settlement, SurfaceName,
+    ActionName, Activated, ActorId, Administered, BudgetName, Change, Claim, Digest, Held, IdempotencyKey,
+    LeafIndex, OutcomeStatus, Permitted, ReceiptId, Reserved, Settled, Settlement, SurfaceName,
 };
 
 /// One implementation.
@@ -758,7 +758,7 @@ pub fn a_quarantine_stands_until_it_is_released<H: Harness>() {
 
 /// Any changes, in any order, as no gateway would write them: of few actors, keys and budgets, so that they meet.
 pub fn any_changes() -> impl Strategy<Value = Vec<(LeafIndex, Change)>> {
-    proptest::collection::vec((0u8..13, any::<u8>(), any::<u8>(), any::<u8>()), 0..60).prop_map(|seeds| {
+    proptest::collection::vec((0u8..14, any::<u8>(), any::<u8>(), any::<u8>()), 0..60).prop_map(|seeds| {
         let mut second = 0;
         let all = seeds.into_iter().enumerate().map(|(n, seed)| {
             second += u64::from(seed.3) % 8;
@@ -826,7 +826,11 @@ fn any_change(n: u64, (kind, a, b, c): (u8, u8, u8, u8), second: u64) -> Change 
         ),
         10 => admin(if c % 2 == 0 { AdminAction::Freeze } else { AdminAction::Unfreeze }, place),
         11 => admin(if c % 2 == 0 { AdminAction::Quarantine } else { AdminAction::Release }, both),
-        _ => Change::Quarantined { surface, actor, by: id(n), at: at(second) },
+        12 => Change::Quarantined { surface, actor, by: id(n), at: at(second) },
+        _ => Change::Activated(Activated {
+            revision: Digest::of(&[(a % 5) as u8]),
+            version: (b % 4 > 0).then_some(b % 9),
+        }),
     }
 }
 

@@ -33,8 +33,8 @@ use crate::ledger::Follower;
 use crate::limits;
 use crate::model::entry::{AdminAction, Reserve};
 use crate::model::{
-    Administered, Change, Held, LeafIndex, OutcomeStatus, Permitted, ReadItem, ReceiptId, Settlement,
-    TreeSize,
+    Activations, Administered, Change, Held, LeafIndex, OutcomeStatus, Permitted, ReadItem, ReceiptId,
+    Settlement, TreeSize,
 };
 
 /// Name and first version of what freezes and quarantines share in a read set.
@@ -77,6 +77,7 @@ pub struct Folded {
     pub open: OrdMap<LeafIndex, Open>,
     /// Decisions whose outcome is not known, by leaf.
     pub unknown: OrdMap<LeafIndex, Unknown>,
+    pub activations: Activations,
 }
 
 impl Default for Folded {
@@ -90,6 +91,7 @@ impl Default for Folded {
             forgotten: WallTime::from_unix_ns(0),
             open: OrdMap::default(),
             unknown: OrdMap::default(),
+            activations: Activations::default(),
         }
     }
 }
@@ -195,6 +197,11 @@ impl Fold {
     /// Whether the decision of this leaf has an outcome that is not known.
     pub fn is_unknown(&self, decision: LeafIndex) -> bool {
         self.shared.lock().folded.unknown.contains_key(&decision)
+    }
+
+    /// What policy was active, as far as the log goes.
+    pub fn activations(&self) -> Activations {
+        self.shared.lock().folded.activations
     }
 
     pub fn population(&self) -> Population {
@@ -517,6 +524,7 @@ impl Inner {
             Change::Administered(administered) => {
                 stirred.holds |= self.folded.administer(index, *administered);
             }
+            Change::Activated(activated) => self.folded.activations.take(index, activated),
         }
         stirred.restrictions |= self.folded.restrictions.changed != restrictions;
     }

@@ -21,9 +21,9 @@ use super::{Approval, Scope};
 use crate::clock::WallTime;
 use crate::limits;
 use crate::model::entry::Role;
-use crate::model::{Digest, LeafIndex, OutcomeStatus, ReceiptId};
+use crate::model::{Activations, Digest, Highest, LeafIndex, OutcomeStatus, ReceiptId};
 
-const SPEC: &[u8] = b"interlock-state/2\n";
+const SPEC: &[u8] = b"interlock-state/3\n";
 
 /// The bytes are no snapshot of this version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,7 +46,8 @@ pub fn write(folded: &Folded) -> Vec<u8> {
     // Most of it are claims; their records have at most so many bytes.
     let mut out = Writer(Vec::with_capacity(4_096 + folded.claims.len() * 160));
     out.0.extend_from_slice(SPEC);
-    let Folded { applied, claims, budgets, holds, restrictions, forgotten, open, unknown } = folded;
+    let Folded { applied, claims, budgets, holds, restrictions, forgotten, open, unknown, activations } =
+        folded;
     out.optional(*applied, |out, index| out.u64(index.0));
     out.list(claims.len(), claims.iter(), |out, (key, claim)| {
         out.digest(&key.0);
@@ -75,6 +76,7 @@ pub fn write(folded: &Folded) -> Vec<u8> {
         out.id(*id);
         out.time(*at);
     });
+    out.activations(*activations);
     out.0
 }
 
@@ -97,6 +99,7 @@ pub fn read(bytes: &[u8]) -> Result<Folded, Unreadable> {
             })?
             .into_iter()
             .collect(),
+        activations: reader.activations()?,
     };
     if reader.0.is_empty() { Ok(folded) } else { Err(Unreadable::Rest) }
 }
@@ -233,6 +236,15 @@ impl Writer {
         });
     }
 
+    fn activations(&mut self, Activations { highest, last }: Activations) {
+        self.optional(highest, |out, Highest { version, revision, entry }| {
+            out.u64(version);
+            out.digest(&revision);
+            out.u64(entry.0);
+        });
+        self.optional(last, |out, last| out.digest(&last));
+    }
+
     fn open(&mut self, open: &Open) {
         let Open { id, claim, reserves, approved_hold } = open;
         self.id(*id);
@@ -286,6 +298,13 @@ impl<'b> Reader<'b> {
 
     fn u8(&mut self) -> Read<u8> {
         self.array().map(|[byte]| byte)
+    }
+
+    fn activations(&mut self) -> Read<Activations> {
+        let highest = self.optional("highest", |reader| {
+            Ok(Highest { version: reader.u64()?, revision: reader.digest()?, entry: reader.index()? })
+        })?;
+        Ok(Activations { highest, last: self.optional("last", Self::digest)? })
     }
 
     fn u64(&mut self) -> Read<u64> {

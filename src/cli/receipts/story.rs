@@ -210,7 +210,7 @@ fn restriction(index: LeafIndex, entry: &Entry) -> Option<(Restricted, bool)> {
             let (surface, actor) = (Some(surface), Some(actor));
             Some((Restricted { index, surface, actor, is_quarantine: true, by }, true))
         }
-        Change::Permitted(_) | Change::Held(_) | Change::Settled(_) => None,
+        Change::Permitted(_) | Change::Held(_) | Change::Settled(_) | Change::Activated(_) => None,
     }
 }
 

@@ -14,8 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use zeroize::Zeroizing;
 
-use super::super::policy::{POLICY, activation, put_in_force, version};
-use super::super::record_policy;
+use super::super::policy::{POLICY, put_in_force, version_of};
 use super::client::{self, AUTHORITY, SECRET};
 use super::journal::{How, Sums, What};
 use super::operators::Operators;
@@ -30,10 +29,10 @@ use crate::authority::{
 use crate::ingress::{Bounds, Listener};
 use crate::ledger::simulated::Target;
 use crate::ledger::stepped::Stepped;
-use crate::ledger::{Closed, Ledger};
+use crate::ledger::{Closed, Ledger, PolicyActivation};
 use crate::limits;
 use crate::pep::{self, Authority, Gate, Holds, Hosts, Idempotency, Routes, Surface, Turns};
-use crate::policy::{Pdp, subject};
+use crate::policy::{ENGINE, Pdp, Prepared, subject};
 use crate::upstream::{Scheme, Settings, Upstream};
 
 /// How long a client is waited for, at most, when nothing more happens.
@@ -116,11 +115,11 @@ async fn served(
     let policy = world.policy.load(Ordering::Relaxed);
     let pdp = world.pdp(policy);
     world.journal.add(What::ReloadAsked(policy));
-    let Ok(receipt) = record_policy(&pdp, None, &ledger).await else {
+    let Ok(receipt) = ledger.record_policy(activation(&world::prepared(policy), "start")).await else {
         // Of a full disk or of a poisoned log; the start fails.
         return How::Poisoned;
     };
-    versions.set(POLICY, &version(receipt.index));
+    versions.set(POLICY, &version_of(receipt.index));
     versions.set(IDENTITY, &world.dice(Rng::next).to_string());
     world.journal.add(What::InForce(policy));
     let (reserved, reservations) = mpsc::unbounded_channel();
@@ -309,7 +308,7 @@ impl Life {
             world.policy.store(policy, Ordering::Relaxed);
             world.journal.add(What::ReloadAsked(policy));
             let prepared = world::prepared(policy);
-            let activation = activation(&prepared, "change", None, None);
+            let activation = activation(&prepared, "change");
             if world.wiring == Wiring::PolicyIsActiveBeforeItsLeaf {
                 let early = prepared.again();
                 self.versions.set_after(POLICY, "early", || self.pdp.activate(early));
@@ -360,6 +359,18 @@ impl Life {
             Closed::Clean | Closed::PermitsOpen(_) => How::Stopped,
             Closed::Poisoned => How::Poisoned,
         }
+    }
+}
+
+fn activation(prepared: &Prepared, activated_by: &str) -> PolicyActivation {
+    PolicyActivation {
+        activated_by: activated_by.into(),
+        engine: ENGINE.into(),
+        files: prepared.bundle().sources().deciding(),
+        older_than: None,
+        ordered: None,
+        revision: prepared.bundle().revision(),
+        version: None,
     }
 }
 

@@ -287,6 +287,15 @@ async fn caught_up(ledger: &Ledger) -> Arc<Snapshot> {
     reached.expect("the archive follows").expect("the sender lives").clone()
 }
 
+async fn failed_more_often_than(failures: u64, ledger: &Ledger) {
+    let failed = async {
+        while ledger.statistics().archive_failures <= failures {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), failed).await.expect("the archive fails");
+}
+
 fn leaves_in(dir: &Path) -> Vec<Vec<u8>> {
     Frames::of(dir).leaves
 }
@@ -870,14 +879,9 @@ async fn a_disk_that_does_not_take_tiles_stops_nothing_and_is_tried_again() {
     let (ledger, _) = open(dir.path());
     let mut random = Random(40);
     write_leaves(&ledger, 700, &mut random).await;
-    for _ in 0..100 {
-        if ledger.statistics().archive_failures > 0 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    failed_more_often_than(0, &ledger).await;
     let statistics = ledger.statistics();
-    assert!(statistics.archive_failures > 0 && statistics.archive_lag > 400, "{statistics:?}");
+    assert!(statistics.archive_lag > 400, "{statistics:?}");
     assert_eq!(ledger.reader().lag(), statistics.archive_lag);
     fs::remove_file(dir.path().join("tile")).expect("removed");
     let at = caught_up(&ledger).await;
@@ -889,13 +893,7 @@ async fn a_disk_that_does_not_take_tiles_stops_nothing_and_is_tried_again() {
     write(&tile, b"in the way");
     let failures = ledger.statistics().archive_failures;
     write_leaves(&ledger, at.size().0 + 600, &mut random).await;
-    for _ in 0..100 {
-        if ledger.statistics().archive_failures > failures {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    assert!(ledger.statistics().archive_failures > failures);
+    failed_more_often_than(failures, &ledger).await;
     // A close does not wait for the disk.
     assert_eq!(ledger.close(Duration::ZERO).await, Closed::Clean);
     fs::remove_file(&tile).expect("removed");
