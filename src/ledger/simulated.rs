@@ -74,8 +74,10 @@ struct State {
     witness: Option<Witness>,
 }
 
+type Sees = dyn Fn(&[u8]) + Send;
+
 /// Sees what a sync made durable, as it does so.
-struct Witness(Box<dyn Fn(&[u8]) + Send>);
+struct Witness(Box<Sees>);
 
 impl std::fmt::Debug for Witness {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -49,16 +49,15 @@ pub async fn ask(life: Arc<Life>, number: usize, ask: Ask) {
 }
 
 async fn told((ask, wish): (usize, usize), response: Response<ResponseBody>) -> Told {
-    let (parts, body) = response.into_parts();
-    let body = body.collect().await.ok().map(|whole| whole.to_bytes().to_vec());
-    let header = |name: &http::HeaderName| {
-        parts.headers.get(name).map(|value| value.to_str().expect("visible").to_owned())
-    };
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    let body = response.into_body().collect().await.ok().map(|whole| whole.to_bytes().to_vec());
+    let header =
+        |name: &http::HeaderName| headers.get(name).map(|value| value.to_str().expect("visible").to_owned());
     let problem = body.as_deref().and_then(|body| serde_json::from_slice::<serde_json::Value>(body).ok());
     Told {
         ask,
         wish,
-        status: parts.status.as_u16(),
+        status,
         reason: problem.and_then(|problem| Some(problem.get("reason")?.as_str()?.to_owned())),
         receipt: header(&crate::respond::RECEIPT_HEADER),
         is_replayed: header(&REPLAYED_HEADER).is_some(),

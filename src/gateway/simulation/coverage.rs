@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::auditor::{Auditor, Permit};
+use super::auditor::{Auditor, Permitted};
 use super::journal::{Conduct, How, What};
 use super::log::Leaf;
 
@@ -124,7 +124,7 @@ fn of_permits(auditor: &Auditor<'_>, count: &mut impl FnMut(&'static str, usize)
 }
 
 /// What happened between a PERMIT's reservation and its outcome.
-fn since(auditor: &Auditor<'_>, permit: &Permit<'_>, count: &mut impl FnMut(&'static str, usize)) {
+fn since(auditor: &Auditor<'_>, permit: &Permitted<'_>, count: &mut impl FnMut(&'static str, usize)) {
     let Some((from, _)) = permit.reserved else { return };
     let to = permit.outcome.and_then(|outcome| outcome.leaf.durable).unwrap_or(auditor.happened.len());
     let between = &auditor.happened[from..to];
@@ -175,7 +175,7 @@ fn of_journal(auditor: &Auditor<'_>, count: &mut impl FnMut(&'static str, usize)
             What::Executed(_, Conduct::Stalls) => count("an answer stalls", 1),
             What::Gone { .. } => count("a client goes before its answer", 1),
             What::Scripted(super::script::Event::Restart(_)) => {
-                let runs = |permit: &&Permit<'_>| {
+                let runs = |permit: &&Permitted<'_>| {
                     let began = permit.message.map(|n| auditor.messages[n].first);
                     let ended = permit.outcome.and_then(|outcome| outcome.leaf.durable);
                     began.is_some_and(|began| began < place) && ended.is_none_or(|ended| ended > place)
@@ -184,7 +184,7 @@ fn of_journal(auditor: &Auditor<'_>, count: &mut impl FnMut(&'static str, usize)
             }
             What::Ended(How::Poisoned) => count("a poisoned log ends the process", 1),
             What::Ended(How::Killed(_)) => {
-                let is_open = |permit: &&Permit<'_>| {
+                let is_open = |permit: &&Permitted<'_>| {
                     let ended = permit.outcome.and_then(|outcome| outcome.leaf.durable);
                     permit.leaf.durable.is_some_and(|durable| durable < place)
                         && ended.is_none_or(|ended| ended > place)
@@ -211,7 +211,7 @@ fn of_journal(auditor: &Auditor<'_>, count: &mut impl FnMut(&'static str, usize)
             && ask.wait.is_some()
         {
             // Asked once, held, approved while it waited, sent.
-            let is_released = |permit: &&Permit<'_>| {
+            let is_released = |permit: &&Permitted<'_>| {
                 let wish = super::auditor::digest_of(&auditor.script.wishes[ask.wish]);
                 permit.digest == wish && permit.leaf.text(&["approved_hold"]).is_some()
             };

@@ -125,8 +125,11 @@ impl State for Seen {
 pub struct Hears {
     pub fold: Arc<Fold>,
     pub wiring: Wiring,
-    late: Mutex<Vec<(Vec<(LeafIndex, Change)>, TreeSize)>>,
+    late: Mutex<Vec<Heard>>,
 }
+
+/// What one batch changed, and the log's size with it.
+type Heard = (Vec<(LeafIndex, Change)>, TreeSize);
 
 impl Hears {
     pub fn new(fold: Arc<Fold>, wiring: Wiring) -> Self {
