@@ -189,6 +189,7 @@ fn open(dir: &Path, commits: Arc<Commits>) -> Ledger {
         origin,
         segment_bytes: interlock::limits::SEGMENT_BYTES_DEFAULT,
         salts: None,
+        heartbeat: None,
     };
     let start = Start {
         binary_digest: Digest::of(b"binary"),

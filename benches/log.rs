@@ -121,6 +121,7 @@ fn open(dir: &Path) -> Ledger {
         origin: ORIGIN.parse().expect("a name"),
         segment_bytes: interlock::limits::SEGMENT_BYTES_DEFAULT,
         salts: None,
+        heartbeat: None,
     };
     let start = Start {
         // What claims leave behind is kept, or the gateway would have to make it of all leaves.

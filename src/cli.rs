@@ -68,7 +68,7 @@ struct VerifyAndReplayArgs {
     #[command(flatten)]
     verify: verify::VerifyArgs,
     /// Also evaluate every recorded decision again; `interlock replay` says more
-    #[arg(long, requires = "log")]
+    #[arg(long, requires = "log", conflicts_with_all = ["mirror", "receipt", "leaf"])]
     replay: bool,
 }
 

@@ -87,6 +87,8 @@ pub struct LedgerConfig {
     pub segment_bytes: u64,
     /// Where the keys of redacted values are kept; outside `dir`. There if anything is redacted.
     pub salts: Option<PathBuf>,
+    /// After so long without a leaf a `heartbeat` is written; whole seconds. `None`: never.
+    pub heartbeat: Option<Duration>,
     /// More keys that sign every checkpoint; as `signing_key`.
     pub also_sign_with: Vec<PathBuf>,
     /// Of this log.

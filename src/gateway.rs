@@ -397,6 +397,7 @@ async fn open(
         origin: config.log_origin.clone(),
         segment_bytes: config.ledger.segment_bytes,
         salts: config.ledger.salts.clone(),
+        heartbeat: config.ledger.heartbeat,
     };
     let ledger_config = config.ledger.clone();
     let config_digest = config.digest;

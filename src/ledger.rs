@@ -18,6 +18,7 @@ mod export;
 mod follow;
 mod fsck;
 mod full;
+mod heartbeat;
 mod ids;
 mod key;
 mod key_events;

@@ -175,6 +175,10 @@ pub const SEGMENT_MIB_DEFAULT: u64 = SEGMENT_BYTES_DEFAULT / MIB_BYTES;
 /// policy input may take half of it.
 pub const SEGMENT_MIB_MIN: u64 = 4;
 pub const SEGMENT_MIB_MAX: u64 = SEGMENT_BYTES_MAX / MIB_BYTES;
+/// Seconds without a leaf after which a heartbeat is written: one frame of 4 KiB each. A day is as long as anybody should
+/// wait to hear that a log is alive.
+pub const HEARTBEAT_S_DEFAULT: u64 = 3_600;
+pub const HEARTBEAT_S_MAX: u64 = 86_400;
 pub const MIB_BYTES: u64 = 1024 * 1024;
 
 pub const REQUESTS_IN_FLIGHT_MAX_DEFAULT: u64 = 1_024;

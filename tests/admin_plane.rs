@@ -112,6 +112,7 @@ pub fn seed_holds(world: &World, last: &[Duration]) -> Vec<ReceiptId> {
             origin: "interlock.test/log".parse().expect("a name"),
             segment_bytes: limits::SEGMENT_BYTES_MIN,
             salts: None,
+            heartbeat: None,
         };
         let signer = FileSigner::load(&world.path("log.key")).expect("the key");
         let (ledger, _) = Ledger::open(settings, Box::new(signer), Clock::system(), start()).expect("opens");

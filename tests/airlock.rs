@@ -42,6 +42,7 @@ impl Airlock {
             origin: "interlock.test/log".parse().expect("a name"),
             segment_bytes: limits::SEGMENT_BYTES_MIN,
             salts: None,
+            heartbeat: None,
         };
         let (signer, _) = FileSigner::generate(settings.origin.clone()).expect("a key");
         let start = Start { follower: Fold::new(versions.clone()), ..start() };

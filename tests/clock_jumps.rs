@@ -56,6 +56,7 @@ fn time_of(entry: &Entry) -> &str {
         Entry::Admin(e) => &e.time,
         Entry::Decision(e) => &e.time,
         Entry::Epoch(e) => &e.time,
+        Entry::Heartbeat(e) => &e.time,
         Entry::Key(e) => &e.time,
         Entry::Outcome(e) => &e.time,
         Entry::Policy(e) => &e.time,

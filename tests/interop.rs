@@ -40,7 +40,7 @@ deny contains {
 } if input.request.body.odd
 "#;
 
-/// A log with leaves of every type: decisions, some redacted, with a hold and with claims, outcomes, refusals, starts,
+/// A log with leaves of every type that requests and operators cause: decisions, some redacted, with a hold and with claims, outcomes, refusals, starts,
 /// stops, policy, key and admin leaves; with a note of two signatures.
 fn log() -> World {
     let policy = POLICY.to_owned() + ODD_TEXT;
@@ -109,7 +109,7 @@ fn size(world: &World) -> usize {
 }
 
 /// The tlog-proof of each entry from the ledger's own reader, one JSON string a line. One more run stands in the log
-/// afterwards.
+/// afterwards, idle until its first heartbeat.
 fn write_proofs(world: &World) -> PathBuf {
     let (reader, at) = read(world);
     assert_eq!(**at.checkpoint(), checkpoint(world), "what is served is what is on disk");
@@ -128,9 +128,13 @@ async fn read(world: &World) -> (Reader, std::sync::Arc<Snapshot>) {
         origin: world.key.name().clone(),
         segment_bytes: SEGMENT_BYTES,
         salts: None,
+        heartbeat: Some(Duration::from_secs(1)),
     };
-    let (ledger, _) = Ledger::open(settings, signers, Clock::system(), start()).expect("opens");
+    let (ledger, opened) = Ledger::open(settings, signers, Clock::system(), start()).expect("opens");
     let reader = ledger.reader();
+    while ledger.statistics().leaves == opened.size.0 {
+        thread::sleep(Duration::from_millis(20));
+    }
     assert_eq!(ledger.close(Duration::ZERO).await, Closed::Clean);
     let at = reader.snapshot();
     assert_eq!(reader.lag(), 0);
@@ -212,7 +216,7 @@ fn sigstore_accepts_the_checkpoint_and_every_proof_and_rfc8785_writes_every_leaf
     let found = check(&world.key.to_string()).expect("accepted");
     assert_eq!((&found["size"], &found["signatures"]), (&size.into(), &2.into()), "{found}");
     assert_eq!(found["refused"], size.div_ceil(100) * 2, "what was changed is refused: {found}");
-    let types = ["admin", "decision", "epoch", "key", "outcome", "policy", "refusal"];
+    let types = ["admin", "decision", "epoch", "heartbeat", "key", "outcome", "policy", "refusal"];
     assert_eq!(found["types"], Value::from(types.to_vec()), "{found}");
     assert_eq!(found["forms"], Value::from(vec!["_sd", "claim", "hold"]), "{found}");
     let stranger = super::keys::generate(&world, "stranger.key");
@@ -230,6 +234,7 @@ async fn tiles_bundles_and_proofs_have_their_golden_bytes() {
         origin: ORIGIN.parse().expect("a name"),
         segment_bytes: SEGMENT_BYTES,
         salts: None,
+        heartbeat: None,
     };
     let clock = Clock::manual(WallTime::from_unix_ns(1_763_643_600_123_456_000));
     let (ledger, _) = Ledger::open(settings, fixed_key(), clock, start()).expect("opens");

@@ -36,6 +36,7 @@ fn open(dir: &Path, signers: Signers) -> Result<Ledger, OpenError> {
         origin: ORIGIN.parse().expect("a name"),
         segment_bytes: SEGMENT_BYTES,
         salts: None,
+        heartbeat: None,
     };
     Ok(Ledger::open(settings, signers, Clock::system(), start())?.0)
 }
@@ -87,9 +88,12 @@ fn story(dir: &Path, origin: &str, names: &[&VerifierKey]) -> Vec<String> {
             };
             Some(format!("{event} {}", name(&e.vkey)))
         }
-        Entry::Admin(_) | Entry::Decision(_) | Entry::Outcome(_) | Entry::Policy(_) | Entry::Refusal(_) => {
-            None
-        }
+        Entry::Admin(_)
+        | Entry::Decision(_)
+        | Entry::Heartbeat(_)
+        | Entry::Outcome(_)
+        | Entry::Policy(_)
+        | Entry::Refusal(_) => None,
     };
     entries(dir, origin).iter().filter_map(told).collect()
 }

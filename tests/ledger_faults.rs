@@ -113,6 +113,7 @@ pub(super) fn open(dir: &Path, key: &Key) -> Result<(Ledger, Opened), OpenError>
         origin: key.verifier().name().clone(),
         segment_bytes: SEGMENT_BYTES,
         salts: None,
+        heartbeat: None,
     };
     let clock = Clock::manual(WallTime::from_unix_ns(1_763_643_600_000_000_000));
     Ledger::open(settings, Box::new(key.clone()), clock, start())
@@ -250,8 +251,12 @@ async fn a_cut_log_does_not_pass_and_does_not_start() {
     let report = log.verify();
     assert_eq!((report.verdicts.frames, report.exit_code()), (Verdict::Pass, 12), "{report}");
     assert!(log.refused().contains("signed for 6 entries, the frames hold 4"), "{}", log.refused());
-    log.change(FIRST_SEGMENT, |bytes| bytes.truncate(3 * 4_096 + 100));
+    log.change(FIRST_SEGMENT, |bytes| bytes.truncate(3 * 4_096));
     assert_eq!(log.verify().exit_code(), 12);
+    let rest = Log::with_leaves(6).await;
+    rest.change(FIRST_SEGMENT, |bytes| bytes.truncate(3 * 4_096 + 100));
+    assert_eq!(rest.verify().exit_code(), 10);
+    assert!(rest.refused().contains("after the last whole block"), "{}", rest.refused());
 }
 
 #[tokio::test]
@@ -320,6 +325,7 @@ async fn a_key_of_another_name_opens_nothing() {
         origin: "example.org/other".parse().expect("a name"),
         segment_bytes: SEGMENT_BYTES,
         salts: None,
+        heartbeat: None,
     };
     let opened = Ledger::open(settings, Box::new(log.key.clone()), Clock::system(), start());
     assert!(matches!(opened, Err(OpenError::OtherKey { .. })));
@@ -330,7 +336,8 @@ async fn a_segment_size_that_frames_do_not_fit_is_refused() {
     for segment_bytes in [0, SEGMENT_BYTES - 4_096, SEGMENT_BYTES + 1, u64::MAX] {
         let log = Log::new();
         let origin = ORIGIN.parse().expect("a name");
-        let settings = Settings { dir: log.dir.path().to_owned(), origin, segment_bytes, salts: None };
+        let settings =
+            Settings { dir: log.dir.path().to_owned(), origin, segment_bytes, salts: None, heartbeat: None };
         let opened = Ledger::open(settings, Box::new(log.key.clone()), Clock::system(), start());
         assert!(matches!(opened, Err(OpenError::SegmentBytes)), "{segment_bytes}");
     }

@@ -23,14 +23,14 @@ use super::ledger_faults::{
     FIRST_SEGMENT, Log, ORIGIN, SEGMENT_BYTES, activation, interlock, start, stdout, write,
 };
 
-const FIRST_SEALED: &str = "frames/00000000000000000000.frames.zst";
-const SECOND_SEALED: &str = "frames/00000000000000000064.frames.zst";
+pub(super) const FIRST_SEALED: &str = "frames/00000000000000000000.frames.zst";
+pub(super) const SECOND_SEALED: &str = "frames/00000000000000000064.frames.zst";
 const NEWEST_RESTART: &str = "restart/00000000000000000128.json";
 /// One leaf a frame, one frame a block: two full segments, and half of a third.
 const LEAVES: usize = 160;
 
 /// Two segments are sealed, a restart point stands after each, and the log is closed.
-async fn sealed_log() -> Log {
+pub(super) async fn sealed_log() -> Log {
     let log = Log::new();
     let (ledger, _) = log.open().expect("opens");
     log.fill(&ledger, LEAVES - 2).await;
@@ -421,7 +421,8 @@ async fn a_second_writer_is_refused_also_when_somebody_removed_the_lock() {
 
 fn open_with(log: &Log, segment_bytes: u64) -> Ledger {
     let origin = ORIGIN.parse().expect("a name");
-    let settings = Settings { dir: log.dir.path().to_owned(), origin, segment_bytes, salts: None };
+    let settings =
+        Settings { dir: log.dir.path().to_owned(), origin, segment_bytes, salts: None, heartbeat: None };
     let clock = Clock::manual(WallTime::from_unix_ns(1_763_643_600_000_000_000));
     Ledger::open(settings, Box::new(log.key.clone()), clock, start()).expect("opens").0
 }

@@ -165,7 +165,7 @@ const NONE: [usize; 0] = [];
 const LOOK: Duration = Duration::from_millis(10);
 
 /// Waits until the archive has everything that is durable.
-fn wait_until_readable(world: &World) {
+pub(super) fn wait_until_readable(world: &World) {
     let leaves = world.metric("interlock_ledger_leaves");
     let size = || {
         let checkpoint = world.admin("/checkpoint").text();
@@ -179,7 +179,7 @@ fn wait_until_readable(world: &World) {
 }
 
 /// Many refusals, one leaf each, on a few connections.
-fn fill(world: &World, leaves: usize) {
+pub(super) fn fill(world: &World, leaves: usize) {
     thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {

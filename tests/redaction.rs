@@ -14,6 +14,7 @@ use interlock::verify::Directory;
 use interlock::verify::walk::{Step, Walk};
 use zeroize::Zeroizing;
 
+use super::verification::proof_in;
 use crate::support::auditor::Audit;
 use crate::support::client::Response;
 use crate::support::http2::Http2;
@@ -331,7 +332,11 @@ fn whoever_has_the_values_and_the_key_can_disclose_them_one_by_one() {
     let file = world.path("message").display().to_string();
     let output = disclose(&world, id, places::DIGEST, &["--digest-of", &file]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success() && said.contains("evidence, the decision, the outcome"), "{said}");
+    assert!(
+        output.status.success()
+            && said.contains("evidence of entry 2; the decision, entry 2; the outcome, entry 3"),
+        "{said}"
+    );
     // Of the bodies, from their bytes.
     world.write("body", &payment(), 0o644);
     let file = world.path("body").display().to_string();
@@ -398,6 +403,36 @@ fn whoever_has_the_values_and_the_key_can_disclose_them_one_by_one() {
     assert_eq!(code, Some(0), "{text}");
     let (code, text) = replay(&lines[1..]);
     assert!(code == Some(3) && text.contains("/request/body/_sd/"), "{text}");
+
+    // An auditor without log and key holds the same lines against receipt and evidence.
+    let leaves = world.leaves();
+    let is_it = |leaf: &Vec<u8>| String::from_utf8_lossy(leaf).contains(&format!("\"id\":\"{id}\""));
+    let at = leaves.iter().position(is_it).expect("its leaf");
+    let note = std::fs::read_to_string(world.path("ledger/checkpoint")).expect("signed");
+    world.write("proof", &proof_in(&leaves, at as u64, note).to_string(), 0o600);
+    world.write("receipt", &String::from_utf8_lossy(&leaves[at]), 0o600);
+    world.write("evidence", &String::from_utf8_lossy(&json::write(&stored[0].evidence)), 0o600);
+    let verify = |disclosures: &[String]| {
+        world.write("disclosures", &disclosures.join("\n"), 0o600);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_interlock-verify"));
+        for (flag, file) in ["receipt", "proof", "disclosures", "evidence"]
+            .map(|file| (format!("--{file}"), world.path(file)))
+        {
+            command.arg(flag).arg(file);
+        }
+        let output = command.args(["--key", &key]).output().expect("runs");
+        (output.status.code(), String::from_utf8(output.stdout).expect("UTF-8"))
+    };
+    let target = disclosed(&world, id, places::TARGET, &["--text", "/v1/payments?email=m%21il%40x&n=1"]);
+    let (code, told) = verify(&[lines.clone(), vec![target]].concat());
+    assert_eq!(code, Some(0), "{told}");
+    for pointer in ["evidence /request/body/items/1/account: \"acc#2\"", "leaf /request/target: "] {
+        assert!(told.contains(pointer), "{pointer} in {told}");
+    }
+    let mut strange = lines.clone();
+    strange[0] = Disclosure::of_member("c2FsdA", "pin", Json::string(PIN)).as_str().to_owned();
+    let (code, told) = verify(&strange);
+    assert!(code == Some(18) && told.contains("nowhere  pin ("), "{told}");
 
     // The key is destroyed: nobody can make a disclosure any more; those that were made still hold.
     std::fs::remove_file(salts::file_of(&world.path("salts"), Epoch(1))).expect("removed");

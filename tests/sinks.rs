@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use interlock::gateway::Stopped;
 
+use crate::ledger_faults::{interlock, stdout};
 use crate::support::upstream::Capture;
 use crate::support::{Script, Setup, Step, Upstream, World};
 
@@ -88,6 +89,36 @@ fn a_collector_that_fails_hangs_and_comes_back_gets_every_leaf_in_order() {
     let first = &deliveries[0];
     assert!(first.head().starts_with("POST /in?from=test HTTP/1.1\r\n"), "{}", first.head());
     assert_eq!(first.header("content-type").as_deref(), Some("application/x-ndjson"));
+}
+
+#[test]
+fn an_idle_gateway_is_heard_by_sinks_and_readers_and_its_state_stays() {
+    let collector = Upstream::plain();
+    let mut world = setup(&url(collector.address())).lay_out();
+    super::keys::configure(&world, "./log.key, heartbeat_s: 1");
+    for _ in 0..2 {
+        world.run_inside();
+        ask(&world, 1);
+        let before = world.admin("/receipts?since=0").text().matches("\"type\":\"heartbeat\"").count();
+        let begun = Instant::now();
+        while world.admin("/receipts?since=0").text().matches("\"type\":\"heartbeat\"").count() < before + 2 {
+            assert!(begun.elapsed() < Duration::from_secs(30), "two heartbeats in two seconds");
+            thread::sleep(Duration::from_millis(50));
+        }
+        assert!(begun.elapsed() >= Duration::from_secs(1), "the second one after a second");
+        ask(&world, 1);
+        world.finish_here(Stopped::Clean);
+    }
+    let leaves = world.leaves();
+    assert_eq!(received(&collector.captures()), leaves);
+    let is_one = |leaf: &&Vec<u8>| leaf.ends_with(b"\"type\":\"heartbeat\"}");
+    let beats = leaves.iter().filter(is_one).count();
+    assert!(beats >= 4, "{beats}");
+    let log = world.path("ledger").display().to_string();
+    let listed = interlock(&["receipts", "list", "--log", &log, "--type", "heartbeat"]);
+    assert_eq!(stdout(&listed).lines().count(), beats);
+    let counted = stdout(&interlock(&["log", "stat", "--log", &log, "--json"]));
+    assert!(counted.contains("\"heartbeat\""), "{counted}");
 }
 
 #[test]

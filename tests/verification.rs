@@ -203,6 +203,11 @@ impl Made {
         }));
         let admin = ["admin", "admin_of_quarantine", "admin_of_approval"][(first % 3) as usize];
         settled.push(self.of_epoch(golden(admin)));
+        let mut before = self.edge.clone();
+        settled.iter().for_each(|leaf| before.append(leaf_hash(leaf)));
+        let mut heartbeat = golden("heartbeat");
+        heartbeat["previous"] = json!({"size": before.size(), "root": before.root()});
+        settled.push(self.of_epoch(heartbeat));
         self.frame(settled, answers);
     }
 
@@ -628,10 +633,15 @@ impl HashReader for Hashes<'_> {
 }
 
 fn proof_of(made: &Made, index: u64) -> TlogProof {
-    let path =
-        prove_inclusion(&Hashes(&made.leaves), LeafIndex(index), made.edge.size()).expect("in the tree");
     let checkpoint = String::from_utf8(made.signed(&[&made.key])).expect("UTF-8");
-    TlogProof { index: LeafIndex(index), path, checkpoint }
+    proof_in(&made.leaves, index, checkpoint)
+}
+
+/// Of one of these leaves, in the tree of all of them.
+pub(super) fn proof_in(leaves: &[Vec<u8>], index: u64, checkpoint: String) -> TlogProof {
+    let (index, size) = (LeafIndex(index), TreeSize(leaves.len() as u64));
+    let path = prove_inclusion(&Hashes(leaves), index, size).expect("in the tree");
+    TlogProof { index, path, checkpoint }
 }
 
 #[test]
@@ -1301,4 +1311,41 @@ fn what_others_vouch_for_follows_an_outcome_that_is_not_known_and_names_who_says
     let vouched = outcome("outcome", json!({"attested_by": golden("outcome_by_operator")["attested_by"]}));
     let report = told([decision("decision", json!({})), vouched]);
     refused(&report, 3, Check::WellFormed, "who vouches for it");
+}
+
+#[test]
+fn a_heartbeat_that_names_another_tree_or_no_time_is_named() {
+    let key = Key::new();
+    let mut made = Made::new(&key);
+    let right = json!({"size": made.edge.size(), "root": made.edge.root()});
+    let beat = |previous: Value, every_s: u64| {
+        let mut made = made.clone();
+        let mut leaf = golden("heartbeat");
+        leaf["previous"] = previous;
+        leaf["every_s"] = json!(every_s);
+        let leaf = made.of_epoch(leaf);
+        made.frame(vec![leaf], Vec::new());
+        made.stop();
+        verify(&made.laid_out().files, &made.key)
+    };
+    assert!(beat(right.clone(), 1).passed());
+    for wrong in [
+        json!({"size": 1, "root": made.edge.root()}),
+        json!({"size": made.edge.size(), "root": Digest::of(b"other")}),
+    ] {
+        refused(&beat(wrong, 1), 2, Check::Epochs, "another root or size");
+    }
+    refused(&beat(right, 0), 2, Check::WellFormed, "`every_s` is 0");
+    // After the stop, in nobody's run.
+    made.stop();
+    let mut leaf = golden("heartbeat");
+    leaf["previous"] = json!({"size": made.edge.size(), "root": made.edge.root()});
+    let leaf = made.of_epoch(leaf);
+    made.frame(vec![leaf], Vec::new());
+    refused(
+        &verify(&made.laid_out().files, &made.key),
+        3,
+        Check::Epochs,
+        "between a stop and the next start",
+    );
 }

@@ -71,7 +71,7 @@ pub fn run(args: &DiscloseArgs) -> Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     }
     writeln!(stdout().lock(), "{}", disclosure.as_str())?;
-    eprintln!("interlock: held by the {}", held_by.join(", the "));
+    eprintln!("interlock: held by the {}", held_by.join("; the "));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -116,11 +116,12 @@ fn digest_of_file(path: &Path) -> std::io::Result<Digest> {
     }
 }
 
-/// A decision, its evidence, and its outcome if it has one.
+/// A decision, its evidence, and its outcome if it has one, with the places of both in the log.
 struct Found {
+    index: LeafIndex,
     decision: Box<DecisionEntry>,
     evidence: Json,
-    outcome: Option<Box<OutcomeEntry>>,
+    outcome: Option<(LeafIndex, Box<OutcomeEntry>)>,
 }
 
 impl Found {
@@ -130,7 +131,7 @@ impl Found {
         let note = source.checkpoint().with_context(cannot_read)?.context("there is no checkpoint")?;
         let origin = parse_checkpoint_unverified(&note).with_context(cannot_read)?.origin;
         let mut walk = Walk::new(&source, &origin).with_context(cannot_read)?;
-        let mut found: Option<(LeafIndex, Self)> = None;
+        let mut found: Option<Self> = None;
         loop {
             let frame = match walk.step().with_context(cannot_read)? {
                 Step::Frame(frame, _) => frame,
@@ -149,16 +150,17 @@ impl Found {
                         let bounds = json::Bounds { depth_max: VALUE.depth_max * 2, ..VALUE };
                         let evidence = json::parse(evidence.bytes, bounds)
                             .map_err(|why| anyhow::anyhow!("the evidence is not JSON: {}", why.code))?;
-                        found = Some((index, Self { decision, evidence, outcome: None }));
+                        found = Some(Self { index, decision, evidence, outcome: None });
                     }
-                    (Entry::Outcome(outcome), Some((at, found))) if outcome.decision_index == *at => {
-                        found.outcome = Some(outcome);
+                    (Entry::Outcome(outcome), Some(found)) if outcome.decision_index == found.index => {
+                        found.outcome = Some((index, outcome));
                     }
                     (
                         Entry::Admin(_)
                         | Entry::Decision(_)
                         | Entry::Outcome(_)
                         | Entry::Epoch(_)
+                        | Entry::Heartbeat(_)
                         | Entry::Key(_)
                         | Entry::Policy(_)
                         | Entry::Refusal(_),
@@ -168,24 +170,19 @@ impl Found {
             }
             let is_whole =
                 |found: &Self| found.decision.decision != Decision::Permit || found.outcome.is_some();
-            if found.as_ref().is_some_and(|(_, found)| is_whole(found)) {
+            if found.as_ref().is_some_and(is_whole) {
                 break;
             }
         }
-        found.map(|(_, found)| found).with_context(|| format!("no decision has the id {id}"))
+        found.with_context(|| format!("no decision has the id {id}"))
     }
 
     /// The disclosure, and what holds its digest. `None` if there is no such place.
-    fn disclose(
-        &self,
-        pointer: &str,
-        value: Json,
-        salter: &Salter,
-    ) -> Option<(Disclosure, Vec<&'static str>)> {
+    fn disclose(&self, pointer: &str, value: Json, salter: &Salter) -> Option<(Disclosure, Vec<String>)> {
         let mut held_by = Vec::new();
         let in_evidence = redaction::disclose(&self.evidence, pointer, value.clone(), salter);
         if in_evidence.as_ref().is_some_and(|(_, held)| *held) {
-            held_by.push("evidence");
+            held_by.push(format!("evidence of entry {}", self.index));
         }
         let leaf_places = [
             places::DIGEST,
@@ -203,14 +200,14 @@ impl Found {
         let digest = disclosure.digest();
         let holds = |digests: &[DisclosureDigest]| digests.contains(&digest);
         if holds(&self.decision.request.disclosures) {
-            held_by.push("decision");
+            held_by.push(format!("decision, entry {}", self.index));
         }
-        let sent = self.outcome.as_ref().and_then(|outcome| outcome.sent.as_ref());
-        let response = self.outcome.as_ref().and_then(|outcome| outcome.response.as_ref());
-        if sent.is_some_and(|sent| holds(&sent.disclosures))
-            || response.is_some_and(|response| holds(&response.disclosures))
-        {
-            held_by.push("outcome");
+        if let Some((index, outcome)) = &self.outcome {
+            let sent = outcome.sent.as_ref().is_some_and(|sent| holds(&sent.disclosures));
+            let response = outcome.response.as_ref().is_some_and(|response| holds(&response.disclosures));
+            if sent || response {
+                held_by.push(format!("outcome, entry {index}"));
+            }
         }
         Some((disclosure, held_by))
     }

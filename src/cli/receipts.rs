@@ -87,6 +87,7 @@ enum TypeName {
     Outcome,
     Refusal,
     Epoch,
+    Heartbeat,
     Key,
     Policy,
 }
@@ -106,7 +107,7 @@ fn list(args: &ListArgs) -> Result<ExitCode> {
     let mut out = stdout().lock();
     let table = !args.json && out.is_terminal();
     if table {
-        writeln!(out, "{:>8}  {:<27}  {:<8}  {:<13}  ABOUT", "ENTRY", "TIME", "TYPE", "RESULT")?;
+        writeln!(out, "{:>8}  {:<27}  {:<9}  {:<13}  ABOUT", "ENTRY", "TIME", "TYPE", "RESULT")?;
     }
     each_leaf(&args.log, |index, bytes, entry, _evidence| {
         if !args.admits(entry) {
@@ -116,7 +117,7 @@ fn list(args: &ListArgs) -> Result<ExitCode> {
             let (time, leaf_type, result, about) = row(entry);
             writeln!(
                 out,
-                "{:>8}  {:<27}  {leaf_type:<8}  {:<13}  {}",
+                "{:>8}  {:<27}  {leaf_type:<9}  {:<13}  {}",
                 index.0,
                 escape(time),
                 result,
@@ -175,6 +176,7 @@ impl<'e> Seen<'e> {
             },
             Entry::Outcome(o) => of(&o.time, TypeName::Outcome),
             Entry::Epoch(e) => of(&e.time, TypeName::Epoch),
+            Entry::Heartbeat(h) => of(&h.time, TypeName::Heartbeat),
             Entry::Key(k) => of(&k.time, TypeName::Key),
             Entry::Policy(p) => of(&p.time, TypeName::Policy),
             Entry::Admin(a) => Seen {
@@ -215,6 +217,10 @@ fn row(entry: &Entry) -> (&str, &'static str, String, String) {
             };
             let after = if e.clean { "" } else { ", after no clean stop" };
             (&e.time, "epoch", event.into(), format!("epoch {}{after}", e.epoch))
+        }
+        Entry::Heartbeat(h) => {
+            let about = format!("nothing else for {} s, after {} leaves", h.every_s, h.previous.size);
+            (&h.time, "heartbeat", "alive".into(), about)
         }
         Entry::Key(k) => {
             let event = match k.event {

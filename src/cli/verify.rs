@@ -13,14 +13,14 @@ use interlock::merkle::tlog_proof::TlogProof;
 use interlock::merkle::trust::Trust;
 use interlock::model::{Digest, InvalidDigest, TreeSize, parse_line};
 use interlock::verify::{
-    Directory, Options, Progress, ReceiptReport, Report, escape_json, verify_leaf_hash, verify_log_with,
-    verify_receipt,
+    Directory, Disclosures, Options, Progress, ReceiptReport, Report, escape_json, verify_leaf_hash,
+    verify_log_with, verify_mirror, verify_receipt,
 };
 use serde::Serialize;
 
 /// Exit codes: 0 everything passed; 1 cannot be read; 2 wrong usage; 10 frames or leaves malformed; 11 not
 /// included; 12 not signed; 13 not paired; 14 epochs; 15 evidence; 16 tiles; 17 not replayed
-/// as recorded. The lowest one that failed is given.
+/// as recorded; 18 a disclosure belongs to nothing. The lowest one that failed is given.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct VerifyArgs {
@@ -29,7 +29,7 @@ pub struct VerifyArgs {
     #[command(flatten)]
     trusted: Trusted,
     /// The receipt's proof (C2SP tlog-proof)
-    #[arg(long, value_name = "FILE", conflicts_with = "log")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["log", "mirror"])]
     proof: Option<PathBuf>,
     /// A checkpoint of this log that was kept elsewhere: must be signed and lie on the log's history
     #[arg(long, value_name = "FILE", conflicts_with_all = ["receipt", "leaf"])]
@@ -37,6 +37,12 @@ pub struct VerifyArgs {
     /// How long to wait for a checkpoint that covers the newest leaves of a log that is being written
     #[arg(long, value_name = "MS", default_value_t = limits::CHECKPOINT_WAIT_MS_DEFAULT)]
     wait_ms: u64,
+    /// SD-JWT disclosures (RFC 9901), one a line: each must belong to the receipt, or to its evidence
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["log", "mirror", "leaf"])]
+    disclosures: Option<PathBuf>,
+    /// The receipt's policy input, as `log export --evidence` writes it: where disclosures that are not the leaf's belong
+    #[arg(long, value_name = "FILE", requires = "disclosures")]
+    evidence: Option<PathBuf>,
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
@@ -48,6 +54,10 @@ struct Subject {
     /// Directory of the log
     #[arg(long, value_name = "DIR")]
     log: Option<PathBuf>,
+    /// Directory of a mirror: `checkpoint` and `tile/`, as the log serves them or `log export` writes them. It has no frames
+    /// and no evidence, and nothing is said of them
+    #[arg(long, value_name = "DIR", verbatim_doc_comment)]
+    mirror: Option<PathBuf>,
     /// One leaf, as exact bytes or as the line of JSON in which receipts are listed; a line feed after it is no part of it
     #[arg(long, value_name = "FILE", requires = "proof")]
     receipt: Option<PathBuf>,
@@ -76,13 +86,16 @@ pub type Replay = fn(&Directory, &Trust, &mut Report) -> Result<()>;
 
 pub fn run(args: VerifyArgs, replay: Option<Replay>) -> Result<ExitCode> {
     let trust = args.trusted.read()?;
-    let Subject { log, receipt, leaf } = &args.subject;
+    let Subject { log, mirror, receipt, leaf } = &args.subject;
     if let Some(log) = log {
         return run_log(log, &trust, &args, replay);
     }
+    if let Some(mirror) = mirror {
+        return run_mirror(mirror, &trust, &args);
+    }
     let proof = read_proof(args.proof.as_deref().expect("clap asks for it with a receipt, and with a leaf"))?;
     let report = match (receipt, leaf) {
-        (Some(receipt), _) => verify_file(receipt, &proof, &trust)?,
+        (Some(receipt), _) => verify_file(receipt, &proof, &trust, &args)?,
         (None, Some(leaf)) => verify_leaf_hash(*leaf, &proof, &trust),
         (None, None) => unreachable!("clap asks for a log, a receipt or a leaf"),
     };
@@ -92,14 +105,14 @@ pub fn run(args: VerifyArgs, replay: Option<Replay>) -> Result<ExitCode> {
 
 fn run_log(dir: &Path, trust: &Trust, args: &VerifyArgs, replay: Option<Replay>) -> Result<ExitCode> {
     let cannot_read = || format!("cannot read the log in {}", dir.display());
-    let log = Directory::open(dir).with_context(cannot_read)?;
-    let mut archived = Vec::new();
-    for path in &args.checkpoint {
-        archived.push((path.display().to_string(), read_file(path, limits::NOTE_BYTES_MAX)?));
-    }
-    let bar = Bar::on_terminal();
-    let options = Options { wait: Duration::from_millis(args.wait_ms), archived, progress: bar };
-    let mut report = verify_log_with(&log, trust, options).with_context(cannot_read)?;
+    let log = Directory::open(dir).with_context(|| match Directory::open_mirror(dir) {
+        Ok(_) => format!(
+            "{} holds no frames; what a log serves to read is verified with `--mirror`",
+            dir.display()
+        ),
+        Err(_) => cannot_read(),
+    })?;
+    let mut report = verify_log_with(&log, trust, options(args)?).with_context(cannot_read)?;
     if let Some(replay) = replay {
         replay(&log, trust, &mut report).with_context(cannot_read)?;
     }
@@ -107,17 +120,46 @@ fn run_log(dir: &Path, trust: &Trust, args: &VerifyArgs, replay: Option<Replay>)
     Ok(ExitCode::from(report.exit_code()))
 }
 
+fn run_mirror(dir: &Path, trust: &Trust, args: &VerifyArgs) -> Result<ExitCode> {
+    let cannot_read = || format!("cannot read the mirror in {}", dir.display());
+    let mirror = Directory::open_mirror(dir).with_context(cannot_read)?;
+    let report = verify_mirror(&mirror, trust, options(args)?).with_context(cannot_read)?;
+    print(&report, &report, args.json)?;
+    Ok(ExitCode::from(report.exit_code()))
+}
+
+fn options(args: &VerifyArgs) -> Result<Options<'static>> {
+    let mut archived = Vec::new();
+    for path in &args.checkpoint {
+        archived.push((path.display().to_string(), read_file(path, limits::NOTE_BYTES_MAX)?));
+    }
+    Ok(Options { wait: Duration::from_millis(args.wait_ms), archived, progress: Bar::on_terminal() })
+}
+
 /// What a line has around its leaf, with room to spare.
 const LINE_BYTES_AROUND_MAX: usize = 64;
 
-fn verify_file(receipt: &Path, proof: &TlogProof, trust: &Trust) -> Result<ReceiptReport> {
+fn verify_file(receipt: &Path, proof: &TlogProof, trust: &Trust, args: &VerifyArgs) -> Result<ReceiptReport> {
     let bytes = read_file(receipt, limits::ENTRY_BYTES_MAX + LINE_BYTES_AROUND_MAX)?;
     // Editors and shells end a file with a line feed; a leaf has none.
     let bytes = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
-    let Some((index, leaf)) = parse_line(bytes) else { return Ok(verify_receipt(bytes, proof, trust)) };
+    let (index, leaf) = parse_line(bytes).map_or((None, bytes), |(index, leaf)| (Some(index), leaf));
     let mut report = verify_receipt(leaf, proof, trust);
-    report.was_said_to_stand_at(index);
+    if let Some(index) = index {
+        report.was_said_to_stand_at(index);
+    }
+    if let Some(path) = &args.disclosures {
+        let evidence =
+            args.evidence.as_deref().map(|path| read_file(path, limits::EVIDENCE_BYTES_MAX)).transpose()?;
+        report.disclose(leaf, &read_disclosures(path)?, evidence.as_deref());
+    }
     Ok(report)
+}
+
+fn read_disclosures(path: &Path) -> Result<Disclosures> {
+    let bytes = read_file(path, limits::DISCLOSURES_BYTES_MAX as usize)?;
+    let text = String::from_utf8(bytes).ok().with_context(|| format!("{} is not UTF-8", path.display()))?;
+    Disclosures::parse(&text).with_context(|| path.display().to_string())
 }
 
 fn read_proof(proof: &Path) -> Result<TlogProof> {

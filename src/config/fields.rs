@@ -79,6 +79,7 @@ pub const LEDGER: Section = Section {
         required("signing_key"),
         number("segment_mib", limits::SEGMENT_MIB_DEFAULT, limits::SEGMENT_MIB_MIN, limits::SEGMENT_MIB_MAX),
         optional("salts"),
+        number("heartbeat_s", limits::HEARTBEAT_S_DEFAULT, 0, limits::HEARTBEAT_S_MAX),
         optional("also_sign_with"),
         optional("compromised_keys"),
     ],

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
@@ -154,6 +155,7 @@ fn read_ledger(
     let dir = fields.optional("dir").and_then(|n| reader.path(n));
     let signing_key = fields.optional("signing_key").and_then(|n| read_signing_key(reader, n, secrets));
     let segment_mib = reader.number(&fields, "segment_mib");
+    let heartbeat_s = reader.number(&fields, "heartbeat_s");
     let salts = match fields.optional("salts") {
         Some(n) => redact::read_salts(reader, n, dir.as_deref()).map(Some),
         None => Some(None),
@@ -171,6 +173,7 @@ fn read_ledger(
         signing_key,
         segment_bytes: segment_mib? * limits::MIB_BYTES,
         salts: salts?,
+        heartbeat: heartbeat_s.map(|s| (s > 0).then(|| Duration::from_secs(s)))?,
         also_sign_with,
         compromised_keys: compromised_keys?,
     })

@@ -42,7 +42,7 @@ pub struct Leaf {
 /// Whether a leaf may be turned away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Duty {
-    /// A decision or refusal: needs room to spare.
+    /// A decision, refusal or heartbeat: needs room to spare.
     Optional,
     /// A policy activation, what an operator did: written when the disk is full, as long as what is owed keeps its room.
     Wanted,

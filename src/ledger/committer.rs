@@ -8,10 +8,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
 use super::appender::{Appended, Appender, Duty, Leaf, NotAppended};
 use super::archive::{End, Written};
 use super::entries::{self, EpochFacts};
 use super::follow::Following;
+use super::heartbeat::Heartbeat;
 use super::queue::{Done, Effect, Kind, Pending, Shared, Stage};
 use super::recorded::{Batch, OpenPermit, Receipt, Unrecorded};
 use super::statistics::{Counters, Observer};
@@ -46,6 +49,8 @@ pub struct Committer {
     pub start: Start,
     pub following: Following,
     pub batch_bytes_max: usize,
+    /// `None`: an idle log stays as it is.
+    pub heartbeat: Option<Heartbeat>,
     /// Filled by [`super::Ledger::close`]; empty when the last handle was dropped instead.
     pub closing: Arc<std::sync::Mutex<Option<Closing>>>,
 }
@@ -88,9 +93,21 @@ impl Committer {
                 }
                 queue.is_waited_on = true;
                 match queue.stage {
-                    Stage::Running if self.appender.has_spare() => {
-                        queue = self.shared.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
-                    }
+                    Stage::Running if self.appender.has_spare() => match self.until_heartbeat() {
+                        None => {
+                            queue = self.shared.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                        }
+                        Some(left) if !left.is_zero() => {
+                            let waited = self.shared.changed.wait_timeout(queue, left);
+                            queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+                        }
+                        Some(_) => {
+                            queue.is_waited_on = false;
+                            drop(queue);
+                            self.beat()?;
+                            queue = self.shared.lock();
+                        }
+                    },
                     // Full: looks for room also when nobody asks, or a gateway that is not ready stays so.
                     Stage::Running => {
                         let waited = self.shared.changed.wait_timeout(queue, ROOM_RETRY);
@@ -121,6 +138,25 @@ impl Committer {
         }
     }
 
+    /// Zero: now. `None`: never.
+    fn until_heartbeat(&self) -> Option<Duration> {
+        let heartbeat = self.heartbeat.as_ref()?;
+        Some(heartbeat.left(self.shared.clock.monotonic()).unwrap_or_default())
+    }
+
+    /// Writes a leaf that says that nothing was written. Where there is no room for it, nothing is lost.
+    fn beat(&mut self) -> Result<(), NotAppended> {
+        let Some(heartbeat) = &mut self.heartbeat else { return Ok(()) };
+        heartbeat.begin_again(self.shared.clock.monotonic());
+        let (every_s, now) = (heartbeat.every_s(), self.shared.clock.wall());
+        let bytes = entries::heartbeat_bytes(every_s, self.appender.edge(), self.shared.epoch, now);
+        let leaf = Leaf::new(bytes, Vec::new(), Kind::Note.duty());
+        // Nobody waits for it.
+        let (reply, _) = oneshot::channel();
+        let (effect, budgets) = (Effect::default(), Vec::new());
+        self.commit(vec![Pending { leaf, effect, kind: Kind::Note, budgets, reply }])
+    }
+
     fn patience(&self) -> Duration {
         self.closing
             .lock()
@@ -133,6 +169,9 @@ impl Committer {
         let drained = self.shared.clock.monotonic();
         let mut leaves: Vec<Leaf> = batch.iter_mut().map(|p| take_leaf(&mut p.leaf)).collect();
         let Some(appended) = self.append_what_fits(&mut batch, &mut leaves)? else { return Ok(()) };
+        if let Some(heartbeat) = &mut self.heartbeat {
+            heartbeat.begin_again(self.shared.clock.monotonic());
+        }
         let hashes: Vec<Digest> = leaves.iter().map(|leaf| leaf.hash).collect();
         self.set_health(if self.appender.has_spare() { Health::Accepting } else { Health::Full });
         self.shared.publisher.offer(Arc::clone(&appended.checkpoint));

@@ -14,9 +14,9 @@ use crate::clock::WallTime;
 use crate::merkle::tree::RightEdge;
 use crate::model::entry::{
     ActorEntry, AdminEntry, ClaimEntry, DecisionEntry, Entry, EntryType, EpochEntry, EpochEvent,
-    EvaluationEntry, EvaluationStatus, KeyEntry, KeyEvent, Mode, OperatorEntry, OutcomeEntry, PolicyEntry,
-    PolicyFile, PolicyReference, PreviousTree, RefusalEntry, RequestEntry, ResponseEntry, SPEC, SentEntry,
-    Settle, SettledAs,
+    EvaluationEntry, EvaluationStatus, HeartbeatEntry, KeyEntry, KeyEvent, Mode, OperatorEntry, OutcomeEntry,
+    PolicyEntry, PolicyFile, PolicyReference, PreviousTree, RefusalEntry, RequestEntry, ResponseEntry, SPEC,
+    SentEntry, Settle, SettledAs,
 };
 use crate::model::{Actor, BudgetName, Digest, Epoch, LeafIndex, OutcomeStatus, ReceiptId, Settled};
 use crate::policy::{BundleFile, Evaluated};
@@ -285,6 +285,17 @@ pub fn epoch_bytes(event: EpochEvent, facts: EpochFacts<'_>) -> Vec<u8> {
         torn_bytes: facts.torn_bytes,
         entry_type: EntryType::Epoch,
         vkeys: facts.vkeys,
+    })))
+}
+
+pub fn heartbeat_bytes(every_s: u64, tree: &RightEdge, epoch: Epoch, now: WallTime) -> Vec<u8> {
+    bytes(&Entry::Heartbeat(Box::new(HeartbeatEntry {
+        epoch,
+        every_s,
+        previous: PreviousTree { root: tree.root(), size: tree.size() },
+        spec: SPEC.into(),
+        time: now.rfc3339().into(),
+        entry_type: EntryType::Heartbeat,
     })))
 }
 

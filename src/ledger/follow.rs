@@ -92,7 +92,7 @@ fn change_of(bytes: &[u8]) -> Result<Option<Change>, String> {
     }
     let kind: Kind = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
     match (kind.entry_type, kind.decision) {
-        (EntryType::Epoch | EntryType::Key | EntryType::Refusal, _)
+        (EntryType::Epoch | EntryType::Heartbeat | EntryType::Key | EntryType::Refusal, _)
         | (EntryType::Decision, Some(Decision::Deny | Decision::Silence)) => Ok(None),
         (EntryType::Decision | EntryType::Outcome | EntryType::Admin | EntryType::Policy, _) => {
             let entry = Entry::from_bytes_unverified(bytes).map_err(|e| e.to_string())?;

@@ -14,6 +14,7 @@ use super::committer::{Closing, Committer};
 use super::entries::{self, EpochFacts};
 use super::follow::{Follower, Following};
 use super::full::FullSegments;
+use super::heartbeat::Heartbeat;
 use super::ids::IdSource;
 use super::queue::{Shared, change_of};
 use super::recorded::Outcome;
@@ -42,6 +43,8 @@ pub struct Settings {
     pub segment_bytes: u64,
     /// Where the keys of redacted values are kept, outside `dir`; needed for requests that redact.
     pub salts: Option<PathBuf>,
+    /// After so long without a leaf a `heartbeat` is written. Leaves name it in whole seconds, at least one. `None`: never.
+    pub heartbeat: Option<Duration>,
 }
 
 /// What starts: recorded in the start and stop leaves.
@@ -132,7 +135,7 @@ impl Ledger {
         clock: Clock,
         start: Start,
     ) -> Result<(Ready, Opened), OpenError> {
-        let Settings { dir, origin, segment_bytes, salts } = settings;
+        let Settings { dir, origin, segment_bytes, salts, heartbeat } = settings;
         let signers = signers.into();
         let not_writable = |why: String| OpenError::NotWritable { dir: dir.clone(), why };
         let recognized = signers.recognized().map_err(|e| not_writable(e.to_string()))?;
@@ -199,6 +202,7 @@ impl Ledger {
         let archiver = storage
             .directory()
             .map(|root| Archiver::new(Arc::clone(&shared), root, origin, Some(Arc::new(full))));
+        let heartbeat = heartbeat.map(|every| Heartbeat::new(every, shared.clock.monotonic()));
         let committer = Committer {
             shared,
             appender,
@@ -206,6 +210,7 @@ impl Ledger {
             start,
             following,
             batch_bytes_max: batch_bytes_max(segment_bytes),
+            heartbeat,
             closing: Arc::default(),
         };
         Ok((Ready { storage, committer, archiver, sealer, keeper, dir: dir.clone() }, opened))

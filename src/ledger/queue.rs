@@ -36,7 +36,7 @@ pub type Answer = oneshot::Receiver<Result<Done, Unrecorded>>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Decision(ReceiptId, Decision),
-    /// A refusal.
+    /// A refusal, a heartbeat.
     Note,
     /// A policy activation, what an operator did, an outcome that somebody else vouches for.
     Event,

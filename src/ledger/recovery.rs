@@ -172,7 +172,7 @@ impl Fold {
                     return Err("a key leaf without `event` or `vkey`".into());
                 }
             },
-            EntryType::Admin | EntryType::Policy | EntryType::Refusal => {}
+            EntryType::Admin | EntryType::Heartbeat | EntryType::Policy | EntryType::Refusal => {}
         }
         Ok(())
     }

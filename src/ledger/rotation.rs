@@ -84,7 +84,12 @@ fn check(storage: &Simulated, when: &str) -> bool {
                 }
             }
             Entry::Outcome(_) => {}
-            Entry::Admin(_) | Entry::Decision(_) | Entry::Epoch(_) | Entry::Policy(_) | Entry::Refusal(_) => {
+            Entry::Admin(_)
+            | Entry::Decision(_)
+            | Entry::Epoch(_)
+            | Entry::Heartbeat(_)
+            | Entry::Policy(_)
+            | Entry::Refusal(_) => {
                 assert_eq!(listed, active, "{when}");
             }
         }

@@ -21,6 +21,7 @@ use super::snapshots::{StateJob, StateKeeper};
 use super::storage::Storage;
 use crate::clock::Clock;
 use crate::limits;
+use crate::merkle::frame;
 use crate::model::LeafIndex;
 use crate::verify::Form;
 use crate::verify::seekable::{self, BlockWriter, ReadAt, Seekable};
@@ -125,6 +126,16 @@ impl Sealer {
         if !(1..=limits::SEGMENT_BYTES_MAX).contains(&raw_bytes) {
             return Ok(Progress::Working);
         }
+        // A sealed form was compared with a raw one before it got its name. What is no segment does not take its place.
+        let has_sealed = forms.contains(&(segment, Form::Sealed));
+        if has_sealed && !reads_as_segment(&*self.storage, segment, raw_bytes)? {
+            let file = form_file(segment, Form::Raw);
+            tracing::error!(
+                file,
+                "beside a sealed segment, and no segment itself: both are left as they are"
+            );
+            return Ok(Progress::Working);
+        }
         self.storage.start_sealed()?;
         let writer = BlockWriter::new()?;
         let stage = Stage::Writing { writer, blocks: Vec::new() };
@@ -184,6 +195,41 @@ fn raw_block(storage: &dyn Storage, segment: LeafIndex, done: u64, length: u64) 
     let mut bytes = vec![0; (length - done).min(BLOCK) as usize];
     storage.read_at(segment, done, &mut bytes)?;
     Ok(bytes)
+}
+
+/// Whether the raw form is whole frames from the segment's first entry on, each naming the one before it, and then zeros.
+fn reads_as_segment(storage: &dyn Storage, segment: LeafIndex, length: u64) -> io::Result<bool> {
+    const ALIGNMENT: u64 = limits::FRAME_ALIGNMENT_BYTES as u64;
+    let (mut offset, mut next, mut previous) = (0, segment, None);
+    let mut bytes = Vec::new();
+    while length - offset >= ALIGNMENT {
+        bytes.resize(ALIGNMENT as usize, 0);
+        storage.read_at(segment, offset, &mut bytes)?;
+        let Ok(header) = frame::decode_header(&bytes) else { break };
+        if header.padded_bytes as u64 > length - offset {
+            return Ok(false);
+        }
+        bytes.resize(header.padded_bytes, 0);
+        storage.read_at(segment, offset, &mut bytes)?;
+        let Ok(frame) = frame::decode(&bytes) else { return Ok(false) };
+        if frame.first != next || previous.is_some_and(|previous| previous != frame.previous) {
+            return Ok(false);
+        }
+        offset += frame.padded_bytes as u64;
+        next = LeafIndex(frame.first.0 + frame.entries.len() as u64);
+        previous = Some(frame.digest);
+    }
+    let has_frames = previous.is_some();
+    while offset < length {
+        let piece = (length - offset).min(BLOCK);
+        bytes.resize(piece as usize, 0);
+        storage.read_at(segment, offset, &mut bytes)?;
+        if bytes.iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+        offset += piece;
+    }
+    Ok(has_frames)
 }
 
 fn differs(segment: LeafIndex, offset: u64) -> io::Error {

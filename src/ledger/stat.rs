@@ -125,6 +125,7 @@ impl Stat {
             Entry::Admin(e) => (EntryType::Admin, &e.time),
             Entry::Decision(e) => (EntryType::Decision, &e.time),
             Entry::Epoch(e) => (EntryType::Epoch, &e.time),
+            Entry::Heartbeat(e) => (EntryType::Heartbeat, &e.time),
             Entry::Key(e) => (EntryType::Key, &e.time),
             Entry::Outcome(e) => (EntryType::Outcome, &e.time),
             Entry::Policy(e) => (EntryType::Policy, &e.time),
@@ -141,6 +142,7 @@ impl Stat {
             Entry::Admin(_)
             | Entry::Decision(_)
             | Entry::Epoch(_)
+            | Entry::Heartbeat(_)
             | Entry::Key(_)
             | Entry::Policy(_)
             | Entry::Refusal(_) => {}
@@ -163,6 +165,7 @@ fn type_name(entry_type: EntryType) -> &'static str {
         EntryType::Admin => "admin",
         EntryType::Decision => "decision",
         EntryType::Epoch => "epoch",
+        EntryType::Heartbeat => "heartbeat",
         EntryType::Key => "key",
         EntryType::Outcome => "outcome",
         EntryType::Policy => "policy",

@@ -42,6 +42,7 @@ impl Stepped {
             origin: ORIGIN.parse().expect("a name"),
             segment_bytes: limits::SEGMENT_BYTES_MIN,
             salts: None,
+            heartbeat: None,
         };
         let start = Start {
             binary_digest: Digest::of(b"binary"),

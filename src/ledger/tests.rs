@@ -28,6 +28,7 @@ pub(super) fn settings(dir: &Path) -> Settings {
         origin: ORIGIN.parse().expect("a name"),
         segment_bytes: SEGMENT_BYTES,
         salts: None,
+        heartbeat: None,
     }
 }
 
@@ -238,6 +239,7 @@ fn outcome_of(entry: Entry) -> Option<(OutcomeStatus, Option<String>)> {
         Entry::Admin(_)
         | Entry::Decision(_)
         | Entry::Epoch(_)
+        | Entry::Heartbeat(_)
         | Entry::Key(_)
         | Entry::Policy(_)
         | Entry::Refusal(_) => None,
@@ -345,6 +347,7 @@ async fn suppressed_refusals_are_counted_in_the_leaf_that_a_clean_close_writes()
             Entry::Admin(_)
             | Entry::Decision(_)
             | Entry::Epoch(_)
+            | Entry::Heartbeat(_)
             | Entry::Key(_)
             | Entry::Outcome(_)
             | Entry::Policy(_) => None,
@@ -546,6 +549,7 @@ fn golden_entries() -> Vec<(&'static str, Entry)> {
         ("refusal", Entry::Refusal(Box::new(refusal))),
         ("epoch", parsed(epoch)),
         ("epoch_stop", parsed(stop)),
+        ("heartbeat", parsed(entries::heartbeat_bytes(3_600, &tree, Epoch(3), now))),
         ("key", key(crate::model::entry::KeyEvent::Add)),
         ("key_retired", key(crate::model::entry::KeyEvent::Retire)),
         ("key_compromised", key(crate::model::entry::KeyEvent::Compromised)),
@@ -575,11 +579,87 @@ fn outcomes_in(dir: &Path) -> Vec<OutcomeEntry> {
         Entry::Admin(_)
         | Entry::Decision(_)
         | Entry::Epoch(_)
+        | Entry::Heartbeat(_)
         | Entry::Key(_)
         | Entry::Policy(_)
         | Entry::Refusal(_) => None,
     });
     outcomes.collect()
+}
+
+/// Real time that the committer has to do what is due: many times what it needs.
+const SOON: Duration = Duration::from_secs(10);
+
+async fn has_leaves(ledger: &Ledger, leaves: u64) -> bool {
+    for _ in 0..SOON.as_millis() / 5 {
+        if ledger.statistics().leaves == leaves {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    false
+}
+
+#[tokio::test]
+async fn an_idle_log_says_that_it_is_alive_once_each_time_and_no_clock_makes_it_say_more() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let clock = clock();
+    // The committer looks at the clock so often in real time, and the clock is moved by hand.
+    let every = Duration::from_millis(20);
+    let settings = Settings { heartbeat: Some(every), ..settings(dir.path()) };
+    let (ledger, _) = Ledger::open(settings, signer(), clock.clone(), start()).expect("opens");
+    let stays_at = async |leaves| {
+        tokio::time::sleep(every * 10).await;
+        assert_eq!(ledger.statistics().leaves, leaves);
+    };
+    // No time passes; the wall clock jumps by years, back and forth.
+    clock.set_wall(WallTime::from_unix_ns(4_000_000_000_000_000_000));
+    stays_at(1).await;
+    clock.set_wall(WallTime::from_unix_ns(1_000_000_000_000_000_000));
+    stays_at(1).await;
+    clock.advance(every);
+    assert!(has_leaves(&ledger, 2).await, "one is due");
+    stays_at(2).await;
+    // A hundred were missed: a machine that was suspended.
+    clock.advance(100 * every);
+    assert!(has_leaves(&ledger, 3).await, "one is due");
+    stays_at(3).await;
+    // Something else was written meanwhile.
+    clock.advance(every / 2);
+    ledger.record_policy(activation()).await.expect("recorded");
+    clock.advance(every / 2 + Duration::from_millis(1));
+    stays_at(4).await;
+    clock.advance(every / 2);
+    assert!(has_leaves(&ledger, 5).await, "one is due");
+    assert_eq!(ledger.close(Duration::ZERO).await, Closed::Clean);
+    let beats: Vec<_> = (0..)
+        .zip(entries_in(dir.path()))
+        .filter_map(|(index, entry)| match entry {
+            Entry::Heartbeat(beat) => Some((index, beat.previous.size.0, beat.every_s)),
+            Entry::Admin(_)
+            | Entry::Decision(_)
+            | Entry::Epoch(_)
+            | Entry::Key(_)
+            | Entry::Outcome(_)
+            | Entry::Policy(_)
+            | Entry::Refusal(_) => None,
+        })
+        .collect();
+    assert_eq!(beats, [(1, 1, 1), (2, 2, 1), (4, 4, 1)]);
+    let source = crate::verify::Directory::open(dir.path()).expect("a log");
+    let report = crate::verify::verify_log(&source, signer().verifier()).expect("readable");
+    assert!(report.passed(), "{report}");
+}
+
+#[tokio::test]
+async fn an_idle_log_without_heartbeats_stays_as_it_is() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let clock = clock();
+    let (ledger, _) = Ledger::open(settings(dir.path()), signer(), clock.clone(), start()).expect("opens");
+    clock.advance(Duration::from_secs(1_000_000));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(ledger.close(Duration::ZERO).await, Closed::Clean);
+    assert_eq!(entries_in(dir.path()).len(), 2, "a start and a stop");
 }
 
 #[tokio::test]

@@ -28,6 +28,7 @@ pub enum EntryType {
     Admin,
     Decision,
     Epoch,
+    Heartbeat,
     Key,
     Outcome,
     Policy,
@@ -376,6 +377,20 @@ pub struct EpochEntry {
     pub vkeys: Vec<Arc<str>>,
 }
 
+/// No other leaf was written for a while: at this time the gateway was alive, and the log stood here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeartbeatEntry {
+    pub epoch: Epoch,
+    /// Seconds without a leaf after which one of these is written. Not zero.
+    pub every_s: u64,
+    pub previous: PreviousTree,
+    pub spec: Arc<str>,
+    pub time: Arc<str>,
+    #[serde(rename = "type")]
+    pub entry_type: EntryType,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PolicyFile {
@@ -542,6 +557,7 @@ pub enum Entry {
     Admin(Box<AdminEntry>),
     Decision(Box<DecisionEntry>),
     Epoch(Box<EpochEntry>),
+    Heartbeat(Box<HeartbeatEntry>),
     Key(Box<KeyEntry>),
     Outcome(Box<OutcomeEntry>),
     Policy(Box<PolicyEntry>),
@@ -555,6 +571,7 @@ impl Entry {
             Self::Admin(e) => serde_json::to_vec(e),
             Self::Decision(e) => serde_json::to_vec(e),
             Self::Epoch(e) => serde_json::to_vec(e),
+            Self::Heartbeat(e) => serde_json::to_vec(e),
             Self::Key(e) => serde_json::to_vec(e),
             Self::Outcome(e) => serde_json::to_vec(e),
             Self::Policy(e) => serde_json::to_vec(e),
@@ -570,6 +587,7 @@ impl Entry {
             EntryType::Admin => Self::Admin(serde_json::from_slice(bytes)?),
             EntryType::Decision => Self::Decision(serde_json::from_slice(bytes)?),
             EntryType::Epoch => Self::Epoch(serde_json::from_slice(bytes)?),
+            EntryType::Heartbeat => Self::Heartbeat(serde_json::from_slice(bytes)?),
             EntryType::Key => Self::Key(serde_json::from_slice(bytes)?),
             EntryType::Outcome => Self::Outcome(serde_json::from_slice(bytes)?),
             EntryType::Policy => Self::Policy(serde_json::from_slice(bytes)?),

@@ -121,7 +121,7 @@ impl Change {
             Entry::Policy(policy) => {
                 Ok(Some(Change::Activated(Activated { revision: policy.revision, version: policy.version })))
             }
-            Entry::Epoch(_) | Entry::Key(_) | Entry::Refusal(_) => Ok(None),
+            Entry::Epoch(_) | Entry::Heartbeat(_) | Entry::Key(_) | Entry::Refusal(_) => Ok(None),
         }
     }
 }

@@ -176,6 +176,7 @@ impl Pass {
             }
             EntryType::Admin
             | EntryType::Epoch
+            | EntryType::Heartbeat
             | EntryType::Key
             | EntryType::Outcome
             | EntryType::Policy

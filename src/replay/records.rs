@@ -40,6 +40,7 @@ fn named(entry: &[u8]) -> Vec<Digest> {
         Ok(Entry::Decision(d)) => vec![d.evaluation.input_digest],
         Ok(Entry::Policy(p)) => p.files.iter().map(|file| file.sha256).collect(),
         Ok(Entry::Outcome(o)) => o.answer_digest.into_iter().collect(),
-        Ok(Entry::Admin(_) | Entry::Epoch(_) | Entry::Key(_) | Entry::Refusal(_)) | Err(_) => Vec::new(),
+        Ok(Entry::Admin(_) | Entry::Epoch(_) | Entry::Heartbeat(_) | Entry::Key(_) | Entry::Refusal(_))
+        | Err(_) => Vec::new(),
     }
 }

@@ -11,7 +11,7 @@ use super::prepare::{DecisionFact, Fact, Message, OutcomeFact};
 use super::report::Check;
 use crate::limits;
 use crate::merkle::tile::Fringe;
-use crate::model::entry::{EpochEntry, EpochEvent};
+use crate::model::entry::{EpochEntry, EpochEvent, PreviousTree};
 use crate::model::{
     Activated, Activations, BudgetName, Digest, Epoch, LeafIndex, OutcomeStatus, ReceiptId, Settled, TreeSize,
 };
@@ -116,6 +116,9 @@ impl Leaves {
                 }
             },
             Fact::Epoch(e) => self.epoch(&e, tree, after_stop, &mut complaints),
+            Fact::Heartbeat { previous, .. } => {
+                complaints.extend(wrong_tree(&previous, tree).map(|what| (Check::Epochs, what)));
+            }
             Fact::Key(k) => complaints.extend(self.keys.event(&k, index).map(|what| (Check::Epochs, what))),
             Fact::Policy { activated, older_than, .. } => {
                 complaints.extend(self.older(activated, older_than).map(|what| (Check::Epochs, what)));
@@ -149,6 +152,7 @@ impl Leaves {
             Fact::Outcome(_) if is_own_outcome(fact) => return None,
             Fact::Outcome(_)
             | Fact::Decision(_)
+            | Fact::Heartbeat { .. }
             | Fact::Policy { .. }
             | Fact::Refusal { .. }
             | Fact::Admin { .. } => {}
@@ -236,12 +240,7 @@ impl Leaves {
 
     fn epoch(&mut self, e: &EpochEntry, tree: &Fringe, after_stop: bool, complaints: &mut Vec<Complaint>) {
         let mut wrong = |what: String| complaints.push((Check::Epochs, what));
-        if e.previous.size != tree.size() || e.previous.root != tree.root() {
-            wrong(format!(
-                "names a tree of {} leaves with another root or size than the one before it",
-                e.previous.size
-            ));
-        }
+        wrong_tree(&e.previous, tree).into_iter().for_each(&mut wrong);
         match e.event {
             EpochEvent::Start => {
                 let expected = Epoch(self.epoch.map_or(1, |last| last.0.saturating_add(1)));
@@ -284,6 +283,13 @@ impl Leaves {
     }
 }
 
+/// A start, a stop or a heartbeat says what stood before it.
+fn wrong_tree(named: &PreviousTree, before: &Fringe) -> Option<String> {
+    (named.size != before.size() || named.root != before.root()).then(|| {
+        format!("names a tree of {} leaves with another root or size than the one before it", named.size)
+    })
+}
+
 /// By the gateway, of its own or an earlier run's PERMIT.
 fn is_own_outcome(fact: &Fact) -> bool {
     matches!(fact, Fact::Outcome(o) if o.attestation == Settled::Gateway)
@@ -295,7 +301,10 @@ fn epoch_inside(fact: &Fact) -> Option<Epoch> {
         Fact::Decision(d) => Some(d.epoch),
         Fact::Outcome(o) => Some(o.epoch),
         Fact::Key(k) => Some(k.epoch),
-        Fact::Policy { epoch, .. } | Fact::Refusal { epoch } | Fact::Admin { epoch } => Some(*epoch),
+        Fact::Heartbeat { epoch, .. }
+        | Fact::Policy { epoch, .. }
+        | Fact::Refusal { epoch }
+        | Fact::Admin { epoch } => Some(*epoch),
         Fact::Epoch(_) | Fact::Unreadable => None,
     }
 }

@@ -12,16 +12,16 @@ use std::time::Duration;
 use super::keys::Keys;
 use super::leaves::Leaves;
 use super::pipeline::Pipeline;
-use super::prepare::{Leaf, Prepared, Raw};
+use super::prepare::{Fact, Leaf, Prepared, Raw};
 use super::report::{Archived, Check, Open, Problem, Report};
 use super::source::{CHECKPOINT_FILE, Source};
-use super::tiles::Tiles;
+use super::tiles::{Against, Tiles};
 use super::walk::{Damage, Spot, Step, Walk};
 use crate::limits;
 use crate::merkle::note::VerifierKey;
-use crate::merkle::tile::Fringe;
+use crate::merkle::tile::{Fringe, FullTile};
 use crate::merkle::trust::{SignedCheckpoint, Trust};
-use crate::model::{LeafIndex, TreeSize};
+use crate::model::{Digest, LeafIndex, TreeSize};
 
 /// How a log is verified.
 #[derive(Default)]
@@ -89,7 +89,7 @@ impl<'v, 'scope, 'env, S: Source + ?Sized> Verification<'v, 'scope, 'env, S> {
         scope: &'scope Scope<'scope, 'env>,
     ) -> io::Result<Self> {
         let Options { wait, archived, progress } = options;
-        let mut pass = Pass::new(source, trust, progress);
+        let mut pass = Pass::new(source, trust, Against::Frames, progress);
         for (name, note) in archived {
             pass.checkpoint(name, Some(&note), trust, true);
         }
@@ -224,8 +224,8 @@ struct Expected {
     signed: SignedCheckpoint,
 }
 
-struct Pass<'v> {
-    report: Report,
+pub(super) struct Pass<'v> {
+    pub report: Report,
     progress: Option<Box<Progress<'v>>>,
     /// By size; taken out when the tree has it.
     expected: BTreeMap<TreeSize, Vec<Expected>>,
@@ -233,21 +233,30 @@ struct Pass<'v> {
     met: Vec<Expected>,
     /// The newest checkpoint of the log itself, met or not.
     newest: Option<SignedCheckpoint>,
-    tree: Fringe,
+    pub tree: Fringe,
     leaves: Leaves,
-    tiles: Tiles,
+    pub tiles: Tiles,
+    /// What fails if the entries do not give the root that was signed: with frames, which name their roots, the signature.
+    root_is: Check,
     /// Where the first start stands that lists no trusted key.
-    strange: Option<Spot>,
-    walked_to_end: bool,
+    strange: Option<Place>,
+    pub walked_to_end: bool,
+    /// Entries are missing among those that were read: what the others owe to them is not known.
+    pub entries_missing: bool,
     /// The walk ended at a checkpoint and not at the end of the log.
     is_live: bool,
 }
 
 impl<'v> Pass<'v> {
-    fn new<S: Source + ?Sized>(source: &S, trust: &Trust, progress: Option<Box<Progress<'v>>>) -> Self {
+    pub fn new<S: Source + ?Sized>(
+        source: &S,
+        trust: &Trust,
+        against: Against,
+        progress: Option<Box<Progress<'v>>>,
+    ) -> Self {
         let tree = Fringe::default();
         let mut report = Report::new(trust, tree.root());
-        let tiles = Tiles::new(source, &mut report);
+        let tiles = Tiles::new(source, against, &mut report);
         Self {
             report,
             progress,
@@ -257,14 +266,19 @@ impl<'v> Pass<'v> {
             tree,
             leaves: Leaves::new(Keys::new(trust)),
             tiles,
+            root_is: match against {
+                Against::Frames => Check::Signed,
+                Against::Bundles => Check::Included,
+            },
             strange: None,
             walked_to_end: true,
+            entries_missing: false,
             is_live: false,
         }
     }
 
     /// Reads a checkpoint and expects its root; returns its size.
-    fn checkpoint(
+    pub fn checkpoint(
         &mut self,
         file: String,
         note: Option<&[u8]>,
@@ -309,8 +323,8 @@ impl<'v> Pass<'v> {
                 continue;
             }
             let what =
-                format!("at {} leaves root {} was signed, the frames give {root}", named.size, named.root);
-            self.report.problem(of_file(expected.file, what));
+                format!("at {} leaves root {} was signed, the entries give {root}", named.size, named.root);
+            self.report.problem(Problem { check: self.root_is, ..of_file(expected.file, what) });
         }
     }
 
@@ -322,25 +336,40 @@ impl<'v> Pass<'v> {
         }
         let mut full = Vec::new();
         for Leaf { hash, fact } in leaves {
-            let index = LeafIndex(self.tree.size().0);
-            for (check, what) in self.leaves.take(fact, &self.tree) {
-                self.report.problem(at(check, index, spot, what));
-            }
-            if self.strange.is_none() && self.leaves.keys.first_strange() == Some(index) {
-                self.strange = Some(spot);
-            }
-            full.extend(self.tree.append(hash));
-            self.compare();
+            self.take(fact, || Place::of(spot));
+            full.extend(self.append(hash));
         }
         if self.tree.root() != root {
             let what = format!("the leaves give root {}, the frame names {root}", self.tree.root());
             self.report.problem(at(Check::Included, first, spot, what));
         }
         self.tiles.frame(source, &bytes, full, &mut self.report);
+        self.progress();
+        bytes
+    }
+
+    pub fn progress(&mut self) {
         if let Some(progress) = &mut self.progress {
             progress(self.tree.size(), self.report.signed_size);
         }
-        bytes
+    }
+
+    /// What the next leaf says, before it is appended to the tree.
+    pub fn take(&mut self, fact: Fact, place: impl Fn() -> Place) {
+        let index = LeafIndex(self.tree.size().0);
+        for (check, what) in self.leaves.take(fact, &self.tree) {
+            self.report.problem(place().problem(check, index, what));
+        }
+        if self.strange.is_none() && self.leaves.keys.first_strange() == Some(index) {
+            self.strange = Some(place());
+        }
+    }
+
+    /// The hash of the next leaf. What becomes full is given back.
+    pub fn append(&mut self, hash: Digest) -> Vec<FullTile> {
+        let full = self.tree.append(hash);
+        self.compare();
+        full
     }
 
     fn damage(&mut self, damage: &Damage) {
@@ -359,7 +388,7 @@ impl<'v> Pass<'v> {
         self.walked_to_end = false;
     }
 
-    fn finish<S: Source + ?Sized>(mut self, source: &S) -> Report {
+    pub fn finish<S: Source + ?Sized>(mut self, source: &S) -> Report {
         self.report.size = self.tree.size();
         self.report.root = self.tree.root();
         self.report.epochs = self.leaves.epochs;
@@ -378,6 +407,9 @@ impl<'v> Pass<'v> {
     }
 
     fn finish_open(&mut self) {
+        if self.entries_missing {
+            return;
+        }
         self.report.open_count = self.leaves.open.len() as u64;
         let named = self.leaves.open.iter().take(limits::PROBLEMS_NAMED_MAX);
         self.report.open = named.map(|(&index, open)| Open { index, id: open.id }).collect();
@@ -409,7 +441,7 @@ impl<'v> Pass<'v> {
         if self.walked_to_end {
             for expected in std::mem::take(&mut self.expected).into_values().flatten() {
                 let signed = expected.signed.checkpoint().size;
-                let what = format!("{signed} leaves were signed, the frames hold {size}: the log was cut");
+                let what = format!("{signed} leaves were signed, the log holds {size}: the log was cut");
                 self.report.problem(of_file(expected.file, what));
             }
         }
@@ -441,19 +473,36 @@ impl<'v> Pass<'v> {
 
     /// A start that lists no trusted key stands if a trusted key was added later, and signed over it.
     fn finish_keys(&mut self) {
-        let Some(spot) = self.strange else { return };
+        let Some(place) = self.strange.take() else { return };
         let signed = self.newest.as_ref();
         let (signers, size) = signed.map_or((&[][..], TreeSize(0)), |s| (s.signers(), s.checkpoint().size));
         if let Some((first, count)) = self.leaves.keys.strange_starts(signers, size) {
             let more = if count > 1 { format!(", and {} later starts", count - 1) } else { String::new() };
             let what = format!("no trusted key is among the keys of this epoch{more}");
-            self.report.problem(at(Check::Epochs, first, spot, what));
+            self.report.problem(place.problem(Check::Epochs, first, what));
         }
     }
 }
 
+/// Where a leaf was read.
+pub(super) struct Place {
+    pub file: String,
+    /// Of its frame.
+    pub offset: Option<u64>,
+}
+
+impl Place {
+    fn of(spot: Spot) -> Self {
+        Self { file: spot.file(), offset: Some(spot.offset) }
+    }
+
+    pub fn problem(self, check: Check, index: LeafIndex, what: String) -> Problem {
+        Problem { check, index: Some(index), file: Some(self.file), offset: self.offset, what }
+    }
+}
+
 fn at(check: Check, index: LeafIndex, spot: Spot, what: String) -> Problem {
-    Problem { check, index: Some(index), file: Some(spot.file()), offset: Some(spot.offset), what }
+    Place::of(spot).problem(check, index, what)
 }
 
 fn of_file(file: String, what: String) -> Problem {

@@ -20,8 +20,8 @@ use crate::merkle::frame::{self, Evidence};
 use crate::merkle::tree::leaf_hash;
 use crate::model::entry::{
     AdminAction, AdminEntry, DecisionEntry, DisclosureDigest, Entry, EntryType, EpochEntry, EvaluationStatus,
-    KeyEntry, OutcomeEntry, PolicyEntry, RefusalEntry, RequestEntry, Reserve, SPEC, SettledAs,
-    policy_revision,
+    HeartbeatEntry, KeyEntry, OutcomeEntry, PolicyEntry, PreviousTree, RefusalEntry, RequestEntry, Reserve,
+    SPEC, SettledAs, policy_revision,
 };
 use crate::model::{
     Activated, BudgetName, Decision, Digest, Epoch, LeafIndex, OutcomeStatus, ReceiptId, Settled,
@@ -54,6 +54,7 @@ pub enum Fact {
     Decision(DecisionFact),
     Outcome(OutcomeFact),
     Epoch(Box<EpochEntry>),
+    Heartbeat { epoch: Epoch, previous: PreviousTree },
     Key(Box<KeyEntry>),
     Policy { epoch: Epoch, activated: Activated, older_than: Option<u64> },
     Refusal { epoch: Epoch },
@@ -114,7 +115,7 @@ impl Message {
 pub fn prepare(raw: Raw) -> Prepared {
     let sections =
         frame::sections_of_decoded(&raw.bytes).expect("the walk has decoded these very bytes before");
-    let mut evidence = sections.evidence.iter();
+    let mut evidence = Beside::Records(sections.evidence.iter());
     let mut complaints = Vec::new();
     let mut leaves = Vec::with_capacity(sections.entries.len());
     for (at, entry) in sections.entries.iter().enumerate() {
@@ -123,15 +124,38 @@ pub fn prepare(raw: Raw) -> Prepared {
         complaints.extend(found.into_iter().map(|complaint| (at, complaint)));
         leaves.push(Leaf { hash: leaf_hash(entry), fact });
     }
-    if evidence.len() > 0 {
-        let what = format!("{} evidence records of the frame belong to no leaf", evidence.len());
+    if let Beside::Records(left) = &evidence
+        && left.len() > 0
+    {
+        let what = format!("{} evidence records of the frame belong to no leaf", left.len());
         complaints.push((0, (Check::Evidence, what)));
     }
     let (first, root) = (sections.first, sections.root);
     Prepared { raw, first, root, leaves, complaints }
 }
 
-fn read(bytes: &[u8], evidence: &mut slice::Iter<'_, Evidence<'_>>, complaints: &mut Vec<Complaint>) -> Fact {
+/// The same for an entry that stands alone: of what it names as evidence nothing is said.
+pub fn prepare_alone(entry: &[u8]) -> (Leaf, Vec<Complaint>) {
+    let mut complaints = Vec::new();
+    let fact = read(entry, &mut Beside::NotHere, &mut complaints);
+    (Leaf { hash: leaf_hash(entry), fact }, complaints)
+}
+
+/// What stands beside the entries of a frame, as far as no entry has taken it.
+enum Beside<'r, 'f> {
+    Records(slice::Iter<'r, Evidence<'f>>),
+    /// Nobody looks for it here.
+    NotHere,
+}
+
+/// What an entry names as its evidence.
+enum Named<'f> {
+    There(&'f [u8]),
+    Missing,
+    NotHere,
+}
+
+fn read(bytes: &[u8], evidence: &mut Beside<'_, '_>, complaints: &mut Vec<Complaint>) -> Fact {
     if let Some((fact, input_digest)) = glance::decision(bytes) {
         complaints.extend(input_of(take(evidence, &input_digest)).map(|what| (Check::Evidence, what)));
         return Fact::Decision(fact);
@@ -164,6 +188,10 @@ fn read(bytes: &[u8], evidence: &mut slice::Iter<'_, Evidence<'_>>, complaints: 
             Fact::Outcome(outcome(&o))
         }
         Entry::Epoch(e) => Fact::Epoch(e),
+        Entry::Heartbeat(h) => {
+            complaints.extend(malformed_heartbeat(&h).map(|what| (Check::WellFormed, what.into())));
+            Fact::Heartbeat { epoch: h.epoch, previous: h.previous }
+        }
         Entry::Key(k) => Fact::Key(k),
         Entry::Policy(p) => {
             complaints.extend(read_policy(&p, evidence));
@@ -205,6 +233,7 @@ fn is_of_its_type(entry: &Entry) -> bool {
         Entry::Admin(e) => e.entry_type == EntryType::Admin,
         Entry::Decision(e) => e.entry_type == EntryType::Decision,
         Entry::Epoch(e) => e.entry_type == EntryType::Epoch,
+        Entry::Heartbeat(e) => e.entry_type == EntryType::Heartbeat,
         Entry::Key(e) => e.entry_type == EntryType::Key,
         Entry::Outcome(e) => e.entry_type == EntryType::Outcome,
         Entry::Policy(e) => e.entry_type == EntryType::Policy,
@@ -222,6 +251,7 @@ pub(super) fn form_of(bytes: &[u8], entry: &Entry) -> Option<String> {
         Entry::Decision(d) => d.reasons.iter().any(|reason| reason.detail.is_some()),
         Entry::Admin(_)
         | Entry::Epoch(_)
+        | Entry::Heartbeat(_)
         | Entry::Key(_)
         | Entry::Outcome(_)
         | Entry::Policy(_)
@@ -262,6 +292,7 @@ fn is_written_as(bytes: &[u8], entry: &Entry) -> bool {
         Entry::Admin(e) => same(bytes, e),
         Entry::Decision(e) => same(bytes, e),
         Entry::Epoch(e) => same(bytes, e),
+        Entry::Heartbeat(e) => same(bytes, e),
         Entry::Key(e) => same(bytes, e),
         Entry::Outcome(e) => same(bytes, e),
         Entry::Policy(e) => same(bytes, e),
@@ -291,6 +322,7 @@ pub(super) fn common(entry: &Entry) -> Option<String> {
         Entry::Admin(e) => (&e.spec, &e.time),
         Entry::Decision(e) => (&e.spec, &e.time),
         Entry::Epoch(e) => (&e.spec, &e.time),
+        Entry::Heartbeat(e) => (&e.spec, &e.time),
         Entry::Key(e) => (&e.spec, &e.time),
         Entry::Outcome(e) => (&e.spec, &e.time),
         Entry::Policy(e) => (&e.spec, &e.time),
@@ -325,23 +357,34 @@ fn is_plain_time(text: &str) -> bool {
 }
 
 /// Records stand in the order in which leaves name them, and a frame's digests of them were checked.
-fn take<'f>(evidence: &mut slice::Iter<'_, Evidence<'f>>, named: &Digest) -> Option<&'f [u8]> {
-    let record = evidence.as_slice().first().filter(|record| record.digest == *named)?;
-    *evidence = evidence.as_slice()[1..].iter();
-    Some(record.bytes)
+fn take<'f>(evidence: &mut Beside<'_, 'f>, named: &Digest) -> Named<'f> {
+    let Beside::Records(records) = evidence else { return Named::NotHere };
+    let Some(record) = records.as_slice().first().filter(|record| record.digest == *named) else {
+        return Named::Missing;
+    };
+    *records = records.as_slice()[1..].iter();
+    Named::There(record.bytes)
 }
 
-fn input_of(record: Option<&[u8]>) -> Option<String> {
-    let Some(bytes) = record else {
-        return Some("the policy input that its `input_digest` names is not beside it".into());
+fn input_of(record: Named<'_>) -> Option<String> {
+    let bytes = match record {
+        Named::There(bytes) => bytes,
+        Named::Missing => {
+            return Some("the policy input that its `input_digest` names is not beside it".into());
+        }
+        Named::NotHere => return None,
     };
     let why: NotCanonical = canonical_json(bytes).err()?;
     Some(format!("its policy input: {why}"))
 }
 
-fn answer_of(record: Option<&[u8]>) -> Option<String> {
-    let Some(bytes) = record else {
-        return Some("the kept answer that its `answer_digest` names is not beside it".into());
+fn answer_of(record: Named<'_>) -> Option<String> {
+    let bytes = match record {
+        Named::There(bytes) => bytes,
+        Named::Missing => {
+            return Some("the kept answer that its `answer_digest` names is not beside it".into());
+        }
+        Named::NotHere => return None,
     };
     let why: NotCanonical = canonical_json(bytes).err()?;
     Some(format!("its kept answer: {why}"))
@@ -353,6 +396,7 @@ pub(super) fn contradictions_of(entry: &Entry) -> Vec<&'static str> {
         Entry::Decision(d) => contradictions(d).collect(),
         Entry::Outcome(o) => malformed_outcome(o).chain(outcome(o).contradiction).collect(),
         Entry::Admin(a) => malformed_admin(a).collect(),
+        Entry::Heartbeat(h) => malformed_heartbeat(h).into_iter().collect(),
         Entry::Epoch(_) | Entry::Key(_) | Entry::Policy(_) | Entry::Refusal(_) => Vec::new(),
     }
 }
@@ -426,6 +470,10 @@ fn malformed_admin(a: &AdminEntry) -> impl Iterator<Item = &'static str> {
         (a.by.id.is_empty(), "nobody did it: `by.id` is empty"),
     ];
     found.into_iter().filter(|(is_so, _)| *is_so).map(|(_, what)| what)
+}
+
+fn malformed_heartbeat(h: &HeartbeatEntry) -> Option<&'static str> {
+    (h.every_s == 0).then_some("a heartbeat of a log that has none: `every_s` is 0")
 }
 
 /// What an outcome of whoever vouches for it cannot look like.
@@ -527,7 +575,7 @@ pub(super) fn contradiction(
     }
 }
 
-fn read_policy(p: &PolicyEntry, evidence: &mut slice::Iter<'_, Evidence<'_>>) -> Vec<Complaint> {
+fn read_policy(p: &PolicyEntry, evidence: &mut Beside<'_, '_>) -> Vec<Complaint> {
     let mut complaints = Vec::new();
     if p.files.windows(2).any(|pair| pair[0].name >= pair[1].name) {
         complaints.push((Check::WellFormed, "its files are not sorted by name, each once".into()));
@@ -535,7 +583,7 @@ fn read_policy(p: &PolicyEntry, evidence: &mut slice::Iter<'_, Evidence<'_>>) ->
     if policy_revision(&p.engine, &p.files) != p.revision {
         complaints.push((Check::Evidence, "its `revision` is not that of its files and engine".into()));
     }
-    let missing = p.files.iter().filter(|file| take(evidence, &file.sha256).is_none());
+    let missing = p.files.iter().filter(|file| matches!(take(evidence, &file.sha256), Named::Missing));
     complaints.extend(missing.map(|file| {
         let what = format!("the bundle's file `{}` is not beside it as `{}`", file.name, file.sha256);
         (Check::Evidence, what)

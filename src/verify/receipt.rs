@@ -1,12 +1,14 @@
 //! One receipt, its proof and a trust: what a caller can check alone, without the log.
 //!
 //! Three questions, each with its own verdict: is the leaf well-formed, is it in the tree that the proof's checkpoint
-//! names, and did a trusted key sign that checkpoint. What a receipt says of the log around it stays open.
+//! names, and did a trusted key sign that checkpoint. A fourth one if disclosures are at hand: do they belong to it. What
+//! a receipt says of the log around it stays open.
 
 use std::fmt::{self, Write};
 
 use serde::Serialize;
 
+use super::disclosures::{Answer, Disclosed, Disclosures};
 use super::prepare::{common, contradictions_of, form_of, read_entry};
 use super::report::{Check, Problem, Verdict, escape};
 use crate::merkle::checkpoint::parse_checkpoint_unverified;
@@ -22,6 +24,8 @@ pub struct ReceiptVerdicts {
     pub well_formed: Verdict,
     pub included: Verdict,
     pub signed: Verdict,
+    /// Each disclosure that was handed over belongs to the leaf or to its evidence.
+    pub disclosed: Verdict,
 }
 
 /// What was found about one receipt.
@@ -42,8 +46,17 @@ pub struct ReceiptReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub leaf: Option<String>,
     pub verdicts: ReceiptVerdicts,
+    /// What was handed over to show what the leaf or its evidence keeps out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub disclosures: Vec<Disclosed>,
+    /// What is wrong with the evidence that was handed over with them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<String>,
     pub problems: Vec<Problem>,
 }
+
+/// Exit code when a disclosure is found nowhere, and all else passed.
+const NOT_DISCLOSED: u8 = 18;
 
 /// Checks exactly these bytes of a leaf.
 pub fn verify_receipt(leaf: &[u8], proof: &TlogProof, trust: &Trust) -> ReceiptReport {
@@ -70,7 +83,14 @@ impl ReceiptReport {
             leaf_hash: hash,
             size: None,
             leaf: None,
-            verdicts: ReceiptVerdicts { well_formed, included: Verdict::Pass, signed: Verdict::Pass },
+            verdicts: ReceiptVerdicts {
+                well_formed,
+                included: Verdict::Pass,
+                signed: Verdict::Pass,
+                disclosed: Verdict::NotChecked,
+            },
+            disclosures: Vec::new(),
+            evidence: None,
             problems: Vec::new(),
         }
     }
@@ -102,17 +122,41 @@ impl ReceiptReport {
         }
     }
 
+    /// Holds disclosures against the leaf that the report is of, and against the policy input it names if that is at
+    /// hand.
+    pub fn disclose(&mut self, leaf: &[u8], disclosures: &Disclosures, evidence: Option<&[u8]>) {
+        debug_assert_eq!(leaf_hash(leaf), self.leaf_hash, "the leaf that was verified");
+        let Ok(entry) = read_entry(leaf) else {
+            self.verdicts.disclosed = Verdict::NotEstablished;
+            return;
+        };
+        let Answer { disclosed, verdict, evidence } = disclosures.held_by(&entry, evidence);
+        self.disclosures = disclosed;
+        self.verdicts.disclosed = verdict;
+        self.evidence = evidence;
+    }
+
     pub fn passed(&self) -> bool {
         self.exit_code() == 0
     }
 
     /// 0 if everything passed, else the code of the first check that did not.
     pub fn exit_code(&self) -> u8 {
-        let ReceiptVerdicts { well_formed, included, signed } = self.verdicts;
-        let verdicts =
-            [(Check::WellFormed, well_formed), (Check::Included, included), (Check::Signed, signed)];
-        let first = |wanted| verdicts.into_iter().find(|(_, verdict)| *verdict == wanted);
-        first(Verdict::Fail).or(first(Verdict::NotEstablished)).map_or(0, |(check, _)| check.exit_code())
+        let verdicts = self.named_verdicts();
+        let first = |wanted| verdicts.into_iter().find(|(_, verdict, _)| *verdict == wanted);
+        first(Verdict::Fail).or(first(Verdict::NotEstablished)).map_or(0, |(.., code)| code)
+    }
+
+    /// Each with its exit code, in the order in which a failing one decides.
+    fn named_verdicts(&self) -> [(&'static str, Verdict, u8); 4] {
+        let ReceiptVerdicts { well_formed, included, signed, disclosed } = self.verdicts;
+        let of = |check: Check, verdict| (check.as_str(), verdict, check.exit_code());
+        [
+            of(Check::WellFormed, well_formed),
+            of(Check::Included, included),
+            of(Check::Signed, signed),
+            ("disclosed", disclosed, NOT_DISCLOSED),
+        ]
     }
 
     fn problem(&mut self, check: Check, what: String) {
@@ -157,6 +201,7 @@ fn describe(entry: &Entry) -> String {
         Entry::Admin(a) => format!("admin {:?} by {}, {}", a.action, a.by.id, a.time),
         Entry::Refusal(r) => format!("refusal {} of {}, {}", r.reason, r.actor.id, r.time),
         Entry::Epoch(e) => format!("epoch {}, {}", e.epoch, e.time),
+        Entry::Heartbeat(h) => format!("heartbeat after {} leaves, {}", h.previous.size, h.time),
         Entry::Key(k) => format!("key {}, {}", k.vkey, k.time),
         Entry::Policy(p) => format!("policy {}, {}", p.revision, p.time),
     }
@@ -176,11 +221,12 @@ impl fmt::Display for ReceiptReport {
             None => writeln!(f, "size    none")?,
         }
         f.write_char('\n')?;
-        let ReceiptVerdicts { well_formed, included, signed } = self.verdicts;
-        for (check, verdict) in
-            [(Check::WellFormed, well_formed), (Check::Included, included), (Check::Signed, signed)]
-        {
-            writeln!(f, "{:<12} {}", check.as_str(), verdict.as_str())?;
+        for (name, verdict, _) in self.named_verdicts() {
+            writeln!(f, "{name:<12} {}", verdict.as_str())?;
+        }
+        self.disclosures.iter().try_for_each(|disclosed| write!(f, "{disclosed}"))?;
+        if let Some(what) = &self.evidence {
+            writeln!(f, "problem  disclosed: {}", escape(what))?;
         }
         for problem in &self.problems {
             writeln!(f, "problem  {}: {}", problem.check.as_str(), escape(&problem.what))?;

@@ -314,6 +314,55 @@ pub(crate) mod tests {
         assert!(output.status.success() && output.stdout == bytes);
     }
 
+    /// The golden file's segment: a frame, and zeros to the end.
+    fn golden_segment() -> Vec<u8> {
+        let mut segment = include_bytes!("../../tests/golden/frame.bin").to_vec();
+        segment.resize(limits::SEALED_BLOCK_BYTES + 256 * 1_024, 0);
+        segment
+    }
+
+    /// What of a sealed file is the same whoever compresses: of each block the bytes it declares and its checksum flag, and
+    /// the table but for the compressed lengths.
+    fn layout(file: &[u8]) -> (Vec<(u64, bool)>, Vec<u32>) {
+        let blocks = u32_at(file, file.len() - 9) as usize;
+        let table_at = file.len() - (8 + 8 * blocks + 9);
+        let words = |range: std::ops::Range<usize>| range.step_by(4).map(|at| u32_at(file, at));
+        let entries: Vec<u32> = words(table_at + 8..file.len() - 9).collect();
+        let (mut at, mut declared) = (0, Vec::new());
+        for entry in entries.chunks(2) {
+            assert_eq!(u32_at(file, at), 0xFD2F_B528, "a zstd frame begins at {at}");
+            let size = zstd::zstd_safe::get_frame_content_size(&file[at..]).ok().flatten();
+            declared.push((size.expect("its length is declared"), file[at + 4] & 0b100 != 0));
+            at += entry[0] as usize;
+        }
+        assert_eq!(at, table_at, "blocks stand one after the other, the table behind them");
+        let header = words(table_at..table_at + 8);
+        let footer =
+            [u32_at(file, file.len() - 9), u32::from(file[file.len() - 5]), u32_at(file, file.len() - 4)];
+        (declared, header.chain(entries.iter().skip(1).step_by(2).copied()).chain(footer).collect())
+    }
+
+    /// `zstd -3` made the golden file's blocks, and a program of its own the table. What is compressed to how many bytes may
+    /// change with the library; what it stands for, and how it is laid out, may not.
+    #[test]
+    fn a_sealed_segment_reads_and_is_laid_out_as_its_golden_file() {
+        let golden = include_bytes!("../../tests/golden/sealed_segment.zst");
+        let segment = golden_segment();
+        let sealed_now = sealed(&segment);
+        for file in [&golden[..], &sealed_now] {
+            let opened = open(file.to_vec()).expect("sealed");
+            assert_eq!(opened.length(), segment.len() as u64);
+            let mut read = vec![1; segment.len()];
+            opened.read_at(0, &mut read).expect("read");
+            assert!(read == segment);
+            assert!(zstd::stream::decode_all(file).expect("any decoder reads it") == segment);
+        }
+        let (blocks, table) = layout(golden);
+        assert_eq!(blocks, [(1 << 20, true), (256 << 10, true)]);
+        assert_eq!(table, [0x184D_2A5E, 25, 1 << 20, 256 << 10, 2, 0, 0x8F92_EAB1]);
+        assert_eq!(layout(&sealed_now), (blocks, table));
+    }
+
     #[test]
     fn a_table_that_does_not_fit_the_file_is_refused_before_a_block_is_read() {
         let file = sealed(&sample());

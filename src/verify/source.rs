@@ -17,6 +17,7 @@ use crate::model::LeafIndex;
 
 pub const FRAMES_DIR: &str = "frames";
 pub const CHECKPOINT_FILE: &str = "checkpoint";
+pub const TILE_DIR: &str = "tile";
 const SUFFIX: &str = ".frames";
 const SEALED_SUFFIX: &str = ".frames.zst";
 const INDEX_DIGITS: usize = 20;
@@ -77,6 +78,14 @@ pub trait Source {
 pub struct Directory(Segments);
 
 impl Directory {
+    /// What a log serves to read: a `checkpoint` and `tile/`. `Err` if neither is there.
+    pub fn open_mirror(root: &Path) -> io::Result<Self> {
+        if !root.join(CHECKPOINT_FILE).exists() {
+            fs::read_dir(root.join(TILE_DIR))?;
+        }
+        Ok(Self(Segments::new(root)))
+    }
+
     /// `Err` if it is no directory, or holds no `frames`.
     pub fn open(root: &Path) -> io::Result<Self> {
         fs::read_dir(root.join(FRAMES_DIR))?;
@@ -247,7 +256,12 @@ fn list_names(dir: &Path) -> io::Result<Vec<String>> {
         entries => entries?,
     };
     let mut names = Vec::new();
-    for entry in entries.take(limits::DERIVED_NAMES_MAX) {
+    for entry in entries {
+        // Of a longer list, what is left out would be taken for what is not there.
+        if names.len() == limits::DERIVED_NAMES_MAX {
+            let what = format!("more than {} names in {}", limits::DERIVED_NAMES_MAX, dir.display());
+            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        }
         let entry = entry?;
         let slash = if entry.file_type()?.is_dir() { "/" } else { "" };
         names.push(format!("{}{slash}", entry.file_name().to_string_lossy()));

@@ -53,6 +53,10 @@ pub enum Fault {
     Chain,
     #[error("the segment is named for entry {found}, expected entry {expected}")]
     Name { expected: LeafIndex, found: LeafIndex },
+    #[error("a segment of {0} bytes, more than one can have")]
+    Length(u64),
+    #[error("bytes that are not zero after the last whole block of the segment")]
+    Rest,
     #[error("{0}")]
     Sealed(Broken),
 }
@@ -62,7 +66,13 @@ impl Fault {
     pub fn can_be_torn(&self) -> bool {
         match self {
             Self::Frame(_) | Self::NotZero => true,
-            Self::Index { .. } | Self::Chain | Self::Name { .. } | Self::Sealed(_) => false,
+            // A segment has its length, whole blocks, before anything is written to it.
+            Self::Index { .. }
+            | Self::Chain
+            | Self::Name { .. }
+            | Self::Length(_)
+            | Self::Rest
+            | Self::Sealed(_) => false,
         }
     }
 }
@@ -184,9 +194,20 @@ impl<'s, S: Source + ?Sized> Walk<'s, S> {
     fn fill(&mut self) -> io::Result<Filled> {
         loop {
             let Some((spot, length)) = self.next_block()? else { return Ok(Filled::End(self.end()?)) };
+            if length > limits::SEGMENT_BYTES_MAX {
+                return self.damaged(spot, Fault::Length(length)).map(Filled::Damaged);
+            }
             if spot.offset == 0 && spot.segment != self.next {
                 let fault = Fault::Name { expected: self.next, found: spot.segment };
                 return self.damaged(spot, fault).map(Filled::Damaged);
+            }
+            if length - spot.offset < BLOCK {
+                match self.last_used_block(spot, length)? {
+                    Some(_) => return self.damaged(spot, Fault::Rest).map(Filled::Damaged),
+                    None if self.at + 1 == self.segments.len() => return Ok(Filled::End(Some(spot))),
+                    None => (self.at, self.offset) = (self.at + 1, 0),
+                }
+                continue;
             }
             self.buffer.resize(BLOCK as usize, 0);
             self.source.read_at(spot.segment, spot.offset, &mut self.buffer)?;
@@ -205,11 +226,11 @@ impl<'s, S: Source + ?Sized> Walk<'s, S> {
         }
     }
 
-    /// The next place that can hold a frame, and its segment's length.
+    /// The next place that holds anything, and its segment's length.
     fn next_block(&mut self) -> io::Result<Option<(Spot, u64)>> {
         while let Some(&segment) = self.segments.get(self.at) {
             let length = self.source.length(segment)?;
-            if self.offset + BLOCK <= length {
+            if self.offset < length {
                 let form = self.source.form(segment)?;
                 return Ok(Some((Spot { segment, offset: self.offset, form }, length)));
             }
@@ -242,7 +263,11 @@ impl<'s, S: Source + ?Sized> Walk<'s, S> {
 
     fn damaged(&self, spot: Spot, fault: Fault) -> io::Result<Damage> {
         let length = self.source.length(spot.segment)?;
-        let bytes = self.last_used_block(spot, length)?.map_or(BLOCK, |last| last + BLOCK - spot.offset);
+        let last = self.last_used_block(spot, length)?;
+        let bytes = last.map_or(BLOCK, |last| last + BLOCK - spot.offset);
+        // No write of ours reaches past the whole blocks, so none that was cut short left this.
+        let is_rest = last.is_some_and(|last| length - last < BLOCK);
+        let fault = if is_rest && fault.can_be_torn() { Fault::Rest } else { fault };
         let followed_by = match self.whole_frame_after(spot, length)? {
             Some(found) => Some(found),
             None => self.anything_in_later_segments()?,
@@ -266,6 +291,8 @@ impl<'s, S: Source + ?Sized> Walk<'s, S> {
         let mut last = None;
         let mut piece = vec![0; SCAN_BYTES];
         let mut offset = spot.offset;
+        // A file can say that it is longer than any disk.
+        let length = length.min(limits::SEGMENT_BYTES_MAX);
         while offset < length {
             let take = (length - offset).min(SCAN_BYTES as u64) as usize;
             self.source.read_at(spot.segment, offset, &mut piece[..take])?;
@@ -284,6 +311,7 @@ impl<'s, S: Source + ?Sized> Walk<'s, S> {
     fn whole_frame_after(&self, spot: Spot, length: u64) -> io::Result<Option<Spot>> {
         let mut block = vec![0; BLOCK as usize];
         let mut whole = Vec::new();
+        let length = length.min(limits::SEGMENT_BYTES_MAX);
         let mut left = 2 * length;
         let mut offset = spot.offset + BLOCK;
         while offset + BLOCK <= length {

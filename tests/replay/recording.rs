@@ -206,6 +206,7 @@ impl Recorder {
             origin: ORIGIN.parse().expect("a name"),
             segment_bytes: limits::SEGMENT_BYTES_DEFAULT,
             salts: None,
+            heartbeat: None,
         };
         let (ledger, _) =
             Ledger::open(settings, Box::new(key.clone()), Clock::system(), start()).expect("opens");

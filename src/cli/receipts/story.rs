@@ -145,6 +145,7 @@ impl Story {
             Entry::Admin(_)
             | Entry::Outcome(_)
             | Entry::Epoch(_)
+            | Entry::Heartbeat(_)
             | Entry::Key(_)
             | Entry::Policy(_)
             | Entry::Refusal(_) => {}

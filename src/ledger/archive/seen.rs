@@ -121,6 +121,7 @@ impl Seen {
             EntryType::Admin
             | EntryType::Decision
             | EntryType::Epoch
+            | EntryType::Heartbeat
             | EntryType::Key
             | EntryType::Policy
             | EntryType::Refusal => None,
