@@ -32,7 +32,6 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rustls_pki_types::CertificateDer;
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -52,7 +51,7 @@ pub use policy::{PolicyAsk, PolicyAsks, PolicyHealth, PolicyOrder, PolicyOrders}
 pub use problem::Refusal;
 pub use rate::{Rate, Whence};
 
-use crate::authority::{Restricted, fault_of_handshake};
+use crate::authority::{PeerCertificate, Restricted, fault_of_handshake};
 use crate::clock::{Anchor, Clock};
 use crate::ingress::{self, Impatient, SharedTls};
 use crate::ledger::{Health, Ledger};
@@ -391,7 +390,8 @@ impl Admin {
         let mut decisions = self.log.decisions(indices).await?.into_iter();
         Ok(json(&page.listed(|outcome| {
             let decision = decisions.next().expect("`decisions` gives one for each, in their order");
-            listing::UnknownShown::of(outcome, &decision)
+            let lookup = self.control.reconciler.progress(outcome.decision_index);
+            listing::UnknownShown::of(outcome, &decision, lookup)
         })))
     }
 
@@ -471,9 +471,9 @@ impl Admin {
 
 impl Peer {
     /// The client's own certificate, verified under what is in force now; `None`: it sent none.
-    fn certificate(&self, clock: &Clock) -> Result<Option<&CertificateDer<'static>>, CredentialFault> {
+    fn certificate(&self, clock: &Clock) -> Result<Option<&PeerCertificate>, CredentialFault> {
         let Some((peer, tls)) = &self.certified else { return Ok(None) };
-        Ok(peer.certificate(tls, clock)?.chain().first())
+        peer.certificate(tls, clock).map(Some)
     }
 }
 

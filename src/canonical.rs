@@ -24,6 +24,7 @@ pub mod template;
 pub(crate) mod testing;
 
 pub use message::{Slot, Wire};
+pub use percent::encode_component;
 pub use request::{
     CanonicalRequest, ExecutionRequest, PolicyBody, Received, ReceivedHead, Version, canonicalize,
 };

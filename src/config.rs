@@ -24,6 +24,7 @@ mod route;
 mod secret;
 mod sections;
 mod sinks;
+mod status;
 mod surface;
 mod surroundings;
 mod tls;

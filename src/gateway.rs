@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -28,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, Admin, Control, Door, LogApi, PolicyAsks, PolicyHealth, Rate};
-use crate::authority::{FactSpec, Facts, Fold, Versions};
+use crate::authority::{Credentials, FactSpec, Facts, Fold, Versions};
 use crate::clock::Clock;
 use crate::config::{AdminListen, Config, IdentityPart, LedgerConfig, ListenerName, SurfaceConfig};
 use crate::ingress::{self, Bounds, Listener, SharedTls};
@@ -41,9 +42,10 @@ use crate::merkle::note::Signer;
 use crate::model::{Activated, Digest, Digester, Older, SurfaceName};
 use crate::pep::{self, Authority, Gate, Route, Routes, Surface, Turns};
 use crate::policy::{BundleError, Pdp, Settings};
+use crate::reconcile::{Lookups, Reconciler, StatusLookup};
 use crate::sinks::{self, Sinks};
 use crate::telemetry::{Alarm, Metrics};
-use crate::upstream::{InvalidRoots, Upstream};
+use crate::upstream::{InvalidRoots, OwnCredential, StatusSource, Upstream};
 use identity::{Epoch, Fetches};
 use observe::Observed;
 use policy_source::Policy;
@@ -116,6 +118,8 @@ impl Gateway {
         let metrics = Arc::new(Metrics::new()?);
         // What can fail without the log comes before the log: a start that fails leaves no run in it.
         let parts = config.surfaces.iter().map(|s| part(s, &clock)).collect::<Result<Vec<_>, _>>()?;
+        let lookups = config.surfaces.iter().map(|s| lookup(s, &config.credentials));
+        let lookups = lookups.collect::<Result<Vec<_>, _>>()?;
         let fetches = Fetches::new(std::mem::take(&mut config.key_sets)).map_err(StartError::KeySet)?;
         let sinks = sinks::Ready::new(config.sinks.drain(..).collect())?;
         let (admin_address, admin_socket) = admin_socket::open(&config.admin).await?;
@@ -191,9 +195,9 @@ impl Gateway {
         let operators = config.admin.operators.clone();
         let (asks, orders) = PolicyAsks::new();
         let policy_health = PolicyHealth::default();
+        let reconciler = Reconciler::new(fold.clone(), ledger.clone());
         let control = Arc::new(Control::new(
-            fold.clone(),
-            ledger.clone(),
+            reconciler.clone(),
             log.clone(),
             surface_names,
             operators,
@@ -224,6 +228,11 @@ impl Gateway {
             policy: policy_health.clone(),
         };
         tokio::spawn(control.keep_expiring(shared.drain.clone()));
+        for (surface, declared, source) in lookups.into_iter().flatten() {
+            let (reconciler, clock, metrics) = (reconciler.clone(), clock.clone(), metrics.clone());
+            let lookups = Lookups::new(surface, &declared, source, reconciler, clock, metrics);
+            tokio::spawn(lookups.run(shared.drain.clone()));
+        }
         tokio::spawn(admin::serve(Arc::new(admin), admin_socket, end.clone()));
         tokio::spawn(close_aged(pools.into_iter().map(|(_, upstream)| upstream).collect(), end.clone()));
         let (reload, asked) = watch::channel(());
@@ -458,6 +467,22 @@ fn part(config: &SurfaceConfig, clock: &Clock) -> Result<Part, StartError> {
     let upstream = Upstream::new(config.upstream.clone(), clock.clone()).map_err(failed)?;
     let facts = config.facts.iter().map(|fact| fact.spec().map_err(failed)).collect::<Result<_, _>>()?;
     Ok(Part { upstream, facts })
+}
+
+/// How the surface's upstream is asked what became of requests, if it is; with the surface's own credential.
+fn lookup(
+    config: &SurfaceConfig,
+    credentials: &Credentials,
+) -> Result<Option<(SurfaceName, StatusLookup, StatusSource)>, StartError> {
+    let Some(declared) = &config.status_lookup else { return Ok(None) };
+    let credential = config.credential.as_ref().map(|slot| OwnCredential {
+        header: HeaderName::from_bytes(slot.header.as_bytes()).expect("config takes header names only"),
+        prefix: slot.prefix.clone(),
+        secret: credentials.find(&slot.secret).expect("config reads the secret of every slot").clone(),
+    });
+    let source = StatusSource::new(&config.upstream, declared.rules.clone(), credential);
+    let source = source.map_err(|source| StartError::Upstream { surface: config.name.clone(), source })?;
+    Ok(Some((config.name.clone(), declared.clone(), source)))
 }
 
 /// Waits for the first reading of its facts.

@@ -37,6 +37,9 @@ pub mod authority;
 // The only HTTP client, behind the airlock.
 pub mod upstream;
 
+// What becomes known later of outcomes that nobody knew.
+pub mod reconcile;
+
 // Receipts, streamed out as they become durable.
 pub mod sinks;
 

@@ -580,3 +580,49 @@ pub const BUDGET_FRACTION_DIGITS_MAX: u32 = 9;
 pub const BUDGET_WINDOW_STEPS: u64 = 60;
 /// Of a sliding window, seconds.
 pub const BUDGET_WINDOW_SECONDS_MAX: u64 = 366 * 24 * 60 * 60;
+
+// Status lookups (config, upstream::status, reconcile).
+/// Path and query of the question, as declared.
+pub const STATUS_TARGET_BYTES_MAX: usize = 1_024;
+/// Of a pointer into an answer.
+pub const STATUS_POINTER_BYTES_MAX: usize = 256;
+/// Values that stand for one outcome, and bytes of each.
+pub const STATUS_VALUES_MAX: usize = 32;
+pub const STATUS_VALUE_BYTES_MAX: usize = 128;
+/// Connecting, asking and the whole answer together.
+pub const STATUS_TIMEOUT_MS_MIN: u64 = 10;
+pub const STATUS_TIMEOUT_MS_DEFAULT: u64 = 5_000;
+pub const STATUS_TIMEOUT_MS_MAX: u64 = 60_000;
+/// Of one answer.
+pub const STATUS_BYTES_DEFAULT: u64 = 64 * 1024;
+pub const STATUS_BYTES_MAX: u64 = 1024 * 1024;
+pub const STATUS_DEPTH_MAX: usize = 32;
+/// Values and member names in one answer.
+pub const STATUS_ANSWER_VALUES_MAX: usize = 20_000;
+/// Before the first question about one outcome.
+pub const STATUS_AFTER_MS_DEFAULT: u64 = 30_000;
+pub const STATUS_AFTER_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
+/// From one question about an outcome to the next: at first the first, then twice as long each time, up to the ceiling.
+pub const STATUS_AGAIN_MS_FIRST: u64 = 1_000;
+pub const STATUS_AGAIN_MS_MIN: u64 = 100;
+pub const STATUS_AGAIN_MS_DEFAULT: u64 = 10 * 60 * 1_000;
+pub const STATUS_AGAIN_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
+/// How often a surface looks for what is to be asked, and how many questions it asks then, one after the other.
+pub const STATUS_ROUND_MS: u64 = 250;
+pub const STATUS_QUESTIONS_PER_ROUND_MAX: usize = 4;
+/// Unknown outcomes that are looked at in one round; the next round goes on after them.
+pub const STATUS_SLICE_MAX: usize = 256;
+/// Unknown outcomes that one surface remembers: those that it asks about, and those that are not its own.
+pub const STATUS_REMEMBERED_MAX: usize = 262_144;
+/// Searches of the log for other requests with one key, before it counts as not to be told apart.
+pub const STATUS_SEARCHES_MAX: usize = 64;
+const _: () = assert!(STATUS_TIMEOUT_MS_MIN <= STATUS_TIMEOUT_MS_DEFAULT);
+const _: () = assert!(STATUS_AGAIN_MS_MIN <= STATUS_AGAIN_MS_FIRST);
+const _: () = assert!(STATUS_AGAIN_MS_FIRST <= STATUS_AGAIN_MS_DEFAULT);
+const _: () = assert!(STATUS_DEPTH_MAX <= JSON_DEPTH_MAX);
+/// With every byte of a key percent-encoded, it fits a head; and what a leaf says of an answer fits a block.
+const _: () = assert!(STATUS_TARGET_BYTES_MAX + 3 * 255 < TARGET_BYTES_MAX);
+const _: () = assert!(
+    STATUS_TARGET_BYTES_MAX + STATUS_POINTER_BYTES_MAX + STATUS_VALUE_BYTES_MAX + 1_024
+        < FRAME_ALIGNMENT_BYTES
+);

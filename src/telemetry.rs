@@ -59,6 +59,8 @@ pub struct Metrics {
     admin_requests: IntCounterVec,
     pub holds_open: IntGauge,
     pub outcomes_unknown: IntGauge,
+    status_lookups: IntCounterVec,
+    status_lookups_waiting: IntGaugeVec,
     pub restrictions: IntGaugeVec,
 }
 
@@ -225,6 +227,16 @@ impl Metrics {
             )?,
             holds_open: gauge("holds_open", "Requests that are held for people.")?,
             outcomes_unknown: gauge("outcomes_unknown", "Indeterminate outcomes that nobody has resolved.")?,
+            status_lookups: counters(
+                "status_lookups_total",
+                "Questions to upstreams about indeterminate outcomes, by what came of them.",
+                &["surface", "result"],
+            )?,
+            status_lookups_waiting: gauges(
+                "status_lookups_waiting",
+                "Indeterminate outcomes that the surface's upstream is asked about.",
+                &["surface"],
+            )?,
             restrictions: gauges("restrictions", "Freezes and quarantines in force.", &["kind"])?,
             sink_failures: counters("sink_failures_total", "Deliveries to a sink that failed.", &["sink"])?,
             fact_read_at: {
@@ -320,6 +332,16 @@ impl Metrics {
     /// `role` and `result` are from closed lists.
     pub fn operated(&self, role: &'static str, result: &'static str) {
         self.admin_requests.with_label_values(&[role, result]).inc();
+    }
+
+    /// `result` from a closed list.
+    pub fn status_looked_up(&self, surface: &SurfaceName, result: &'static str, count: u64) {
+        self.status_lookups.with_label_values(&[surface.as_str(), result]).inc_by(count);
+    }
+
+    pub fn status_lookups_waiting(&self, surface: &SurfaceName, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.status_lookups_waiting.with_label_values(&[surface.as_str()]).set(count);
     }
 
     pub fn evaluated(&self, took: Duration) {

@@ -24,6 +24,7 @@ mod passed;
 mod permit;
 mod sealed_io;
 mod settings;
+mod status;
 mod tls;
 
 pub use client::{Client, Endpoint, NoDocument, OwnCredential};
@@ -37,4 +38,8 @@ pub(crate) use lease::{Reach, Wire};
 pub use passed::{passed_fields, passed_trailers};
 pub use permit::{Moved, PermittedRequest, seal};
 pub use settings::{Roots, Scheme, Settings};
+pub use status::{
+    AnswerPointer, InvalidAnswerPointer, InvalidStatusQuestion, NoStatus, NotFoundIs, Said, StatusAnswer,
+    StatusQuestion, StatusRules, StatusSource,
+};
 pub use tls::InvalidRoots;

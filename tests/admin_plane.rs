@@ -835,6 +835,44 @@ impl Hidden {
     }
 }
 
+/// At a start it is refused (`operators_that_cannot_be_are_refused_with_the_reason`), and so it is later.
+#[test]
+fn an_agents_certificate_never_becomes_an_operators_also_not_by_a_reload() {
+    let authority = CertificateAuthority::new("everybody");
+    let world = Setup {
+        identity: "{ mtls: { trust_domains: [agents.test], paths: [/payments/**] } }".into(),
+        listener_tls: true,
+        client_tls: ", client_roots: ./everybody.pem",
+        files: vec![
+            ("everybody.pem", authority.pem()),
+            ("operators.yaml", "- { id: ann, role: operator, spiffe: spiffe://ops.test/ann }\n".into()),
+        ],
+        ..Setup::default()
+    }
+    .lay_out();
+    let admin = "admin: { listen: 127.0.0.1:0, tls: { certificate: ./tls.crt, key: ./tls.key, client_roots: ./everybody.pem }, \
+                 operators: { file: ./operators.yaml } }";
+    let hidden = Hidden::start(world, admin);
+    let asks = |id: &str| {
+        let mut client = hidden.connect(Some(&authority.client(&[id], |_| {})));
+        client.send(RESTRICTIONS);
+        client.response().status
+    };
+    let (agent, other) = ("spiffe://agents.test/payments/7", "spiffe://agents.test/reports/7");
+    assert_eq!((asks(ANN), asks(agent), asks(other)), (200, 401, 401));
+    let operator = |id: &str| format!("- {{ id: eve, role: administrator, spiffe: \"{id}\" }}\n");
+    hidden.world.write("operators.yaml", &operator(agent), 0o600);
+    hidden.gateway.reload();
+    hidden.wait_for("interlock_identity_reloads_total{part=\"operators\",result=\"failed\"} 1");
+    assert_eq!((asks(ANN), asks(agent)), (200, 401), "the last good state stays in force");
+    // Of the same trust domain, and no agent of any surface.
+    hidden.world.write("operators.yaml", &operator(other), 0o600);
+    hidden.gateway.reload();
+    hidden.wait_for("interlock_identity_reloads_total{part=\"operators\",result=\"in_force\"} 1");
+    assert_eq!((asks(ANN), asks(agent), asks(other)), (401, 401, 200));
+    hidden.finish();
+}
+
 #[test]
 fn an_operators_certificate_revoked_while_its_connection_lives_proves_nobody_from_then_on() {
     let authority = CertificateAuthority::new("operators");

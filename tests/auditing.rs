@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use crate::support::{Client, SLOT, World, request};
+use crate::support::{Client, KEY, Lookup, SLOT, Script, Setup, Step, World, request};
 
 /// What it says when it does not accept the world.
 fn complaint(world: World) -> String {
@@ -105,4 +105,73 @@ fn a_test_that_forgets_the_auditor_fails() {
     let world = World::start();
     let dropped = catch_unwind(AssertUnwindSafe(|| drop(world)));
     assert!(dropped.is_err());
+}
+
+/// Nobody asks within an hour.
+const LOOKUP: Lookup = Lookup {
+    path: "/v1/status/{idempotency_key}",
+    header: None,
+    more: "status: /status, confirmed: [succeeded], after_ms: 3600000",
+};
+
+/// A world in which the outcome of the request with this key is not known, and one with another key is confirmed.
+fn unknown(key: &str) -> World {
+    let world = Setup { status_lookup: Some(LOOKUP), ..Setup::default() }.start();
+    let ask = |key: &str| {
+        let headers = [
+            ("x-api-key", KEY),
+            ("x-want", "permit"),
+            ("content-type", "application/json"),
+            ("idempotency-key", key),
+            ("connection", "close"),
+        ];
+        world.send(request("POST", "/v1/keyed", &headers, "{}"))
+    };
+    assert_eq!(ask("known").status, 200);
+    world.upstream.next(Script::steps([Step::Close]));
+    ask(key).assert_refused(504, "upstream_silent");
+    world.wait_for_metric("interlock_outcomes_unknown", 1.0);
+    world
+}
+
+fn question(world: &World, key: &str) -> String {
+    format!(
+        "GET /v1/status/{key} HTTP/1.1\r\nhost: 127.0.0.1:{}\r\naccept: application/json, application/problem+json\r\n\
+         cache-control: no-cache\r\nconnection: close\r\nauthorization: Bearer {}\r\n\r\n",
+        world.upstream.address().port(),
+        SLOT.secret
+    )
+}
+
+#[test]
+fn only_the_declared_question_about_an_unknown_outcome_is_no_effect() {
+    let world = unknown("a:b");
+    let asked = question(&world, "a%3Ab");
+    straight_to_the_upstream(&world, asked.as_bytes());
+    let audit = world.finish();
+    assert_eq!((audit.effects, audit.lookups), (2, 1));
+
+    let other_key = |text: String| text.replace("a%3Ab", "known");
+    let other_header = |text: String| text.replace("no-cache", "no-store");
+    let one_more = |text: String| text.replace("connection: close", "connection: close\r\nx-more: 1");
+    let one_less = |text: String| text.replace("cache-control: no-cache\r\n", "");
+    let other_method = |text: String| text.replace("GET", "DELETE");
+    let other_secret = |text: String| text.replace("Bearer ", "Bearer x");
+    let with_body = |text: String| text.replace("\r\n\r\n", "\r\ncontent-length: 1\r\n\r\nx");
+    let edits: [&dyn Fn(String) -> String; 7] =
+        [&other_key, &other_header, &one_more, &one_less, &other_method, &other_secret, &with_body];
+    for edit in edits {
+        let world = unknown("a:b");
+        let bytes = edit(asked.replace(
+            &asked[asked.find("127.0.0.1:").expect("a host")..asked.find("\r\naccept").expect("a header")],
+            &format!("127.0.0.1:{}", world.upstream.address().port()),
+        ));
+        straight_to_the_upstream(&world, bytes.as_bytes());
+        let complaint = complaint(world);
+        assert!(complaint.contains("an effect without an earlier PERMIT"), "{bytes}: {complaint}");
+    }
+    // Asked before the outcome was unknown, and where no question is declared.
+    let world = World::start();
+    straight_to_the_upstream(&world, question(&world, "a%3Ab").as_bytes());
+    assert!(complaint(world).contains("an effect without an earlier PERMIT"));
 }

@@ -8,7 +8,7 @@ use interlock::canonical::{BodyRules, Forward, Required, WhenSent};
 use interlock::clock::{Clock, WallTime};
 use interlock::config::{Config, FactFrom, Form, Invalid, LogFormat, SecretsAre, Surroundings, fields};
 use interlock::limits;
-use interlock::upstream::Scheme;
+use interlock::upstream::{NotFoundIs, Scheme};
 
 const BASE: &str = r#"log_origin: interlock.example/payments
 ledger: { dir: ./ledger, signing_key: ./log.key }
@@ -935,9 +935,13 @@ holds: { expire_minutes: 5, wait_seconds_max: 0 }"#,
 
 /// The one problem of the base with this field of its surface, and the text it is about.
 fn surface_problem(place: &Place, fields: &str) -> String {
-    let text = with_surface_fields(fields);
-    let problems = place.problems(&text);
-    assert_eq!(problems.len(), 1, "{fields}: {problems:#?}");
+    problem_of(place, &with_surface_fields(fields))
+}
+
+/// The one problem of this text, and what it is about.
+fn problem_of(place: &Place, text: &str) -> String {
+    let problems = place.problems(text);
+    assert_eq!(problems.len(), 1, "{text}: {problems:#?}");
     let (at, message) = problems[0].split_once(' ').expect("a place and a message");
     let (line, column) = at.split_once(':').expect("line and column");
     let (line, column): (usize, usize) = (line.parse().expect("a line"), column.parse().expect("a column"));
@@ -952,14 +956,189 @@ fn the_examples_of_the_document_are_accepted() {
     let docs = std::fs::read_to_string("docs/CONFIGURATION.md").expect("the document");
     let blocks: Vec<&str> =
         docs.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-    assert!(blocks.len() >= 2, "only {} examples found: the test does not see them", blocks.len());
+    assert!(blocks.len() >= 3, "only {} examples found: the test does not see them", blocks.len());
+    let mut lookups = 0;
     for block in blocks {
         let fields: Vec<&str> =
             block.lines().map(|line| line.strip_prefix("    ").expect("of a surface")).collect();
-        let config = place.read(&with_surface_fields(&fields.join("\n"))).expect(block);
+        let config = place.read(&forwarding_keys(&fields.join("\n"))).expect(block);
         let surface = &config.surfaces[0];
-        assert!(surface.facts.len() + surface.budgets.len() == 2, "{block}");
+        lookups += usize::from(surface.status_lookup.is_some());
+        assert!(
+            surface.facts.len() + surface.budgets.len() == 2 || surface.status_lookup.is_some(),
+            "{block}"
+        );
     }
+    assert_eq!(lookups, 1);
+}
+
+/// The base with these fields of its surface, and idempotency keys forwarded where something is created.
+fn forwarding_keys(fields: &str) -> String {
+    let from = "schema: charge.json }";
+    let text = with_surface_fields(fields);
+    assert_eq!(text.matches(from).count(), 1);
+    text.replace(from, "schema: charge.json, headers: [idempotency-key] }")
+}
+
+const LOOKUP: &str =
+    "path: \"/v1/status/{idempotency_key}\", status: /status, confirmed: [succeeded, 2], failed: [declined]";
+
+fn looking_up(fields: &str) -> String {
+    format!("idempotency: {{}}\nstatus_lookup: {{ {fields} }}")
+}
+
+#[test]
+fn what_a_surface_declares_of_its_status_lookup_reaches_it() {
+    let place = Place::new();
+    let config = place.read(&forwarding_keys(&looking_up(LOOKUP))).expect("valid");
+    assert!(config.warnings().is_empty(), "{:?}", config.warnings());
+    let lookup = config.surfaces[0].status_lookup.as_ref().expect("declared");
+    let actions: Vec<_> = lookup.actions.iter().map(|action| action.as_str()).collect();
+    assert_eq!(actions, ["charge.create"], "those that forward the key");
+    let rules = &lookup.rules;
+    assert_eq!(rules.question.as_str(), "/v1/status/{idempotency_key}");
+    assert_eq!((rules.status.to_string().as_str(), &rules.echo), ("/status", &None));
+    let values = |values: &std::collections::BTreeSet<std::sync::Arc<str>>| {
+        values.iter().map(|value| value.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        (values(&rules.confirmed), values(&rules.failed)),
+        (vec!["2".into(), "succeeded".into()], vec!["declined".into()])
+    );
+    assert_eq!((rules.not_found, rules.bytes_max), (NotFoundIs::Unknown, 64 * 1024));
+    let milliseconds = Duration::from_millis;
+    assert_eq!(rules.timeout, milliseconds(limits::STATUS_TIMEOUT_MS_DEFAULT));
+    assert_eq!(lookup.after, milliseconds(limits::STATUS_AFTER_MS_DEFAULT));
+    assert_eq!(lookup.again_max, milliseconds(limits::STATUS_AGAIN_MS_DEFAULT));
+
+    let all = "path: /v1/status, header: x-key, actions: [charge.create], status: /a~1b/0, echo: /key, confirmed: [a], \
+               not_found: failed, timeout_ms: 10, bytes_max: 1, after_ms: 0, again_ms_max: 100";
+    let config = place.read(&forwarding_keys(&looking_up(all))).expect("valid");
+    assert!(config.warnings().is_empty(), "{:?}", config.warnings());
+    let lookup = config.surfaces[0].status_lookup.as_ref().expect("declared");
+    let rules = &lookup.rules;
+    assert_eq!(rules.echo.as_ref().map(ToString::to_string).as_deref(), Some("/key"));
+    assert_eq!((rules.not_found, rules.bytes_max, rules.failed.len()), (NotFoundIs::Failed, 1, 0));
+    assert_eq!(
+        (rules.timeout, lookup.after, lookup.again_max),
+        (milliseconds(10), Duration::ZERO, milliseconds(100))
+    );
+    assert!(place.read(BASE).expect("valid").surfaces[0].status_lookup.is_none());
+}
+
+#[test]
+fn a_lookup_whose_answer_may_be_about_another_request_is_a_warning() {
+    let place = Place::new();
+    for (fields, warns) in [
+        ("path: \"/v1/status?key={idempotency_key}\"", true),
+        ("path: /v1/status, header: x-key", true),
+        ("path: \"/v1/status?key={idempotency_key}\", echo: /key", false),
+        ("path: \"/v1/{idempotency_key}/status\"", false),
+    ] {
+        let fields = looking_up(&format!("{fields}, status: /status, confirmed: [a]"));
+        let config = place.read(&forwarding_keys(&fields)).expect("valid");
+        let is_told = config.warnings().iter().any(|warning| warning.message.contains("`echo`"));
+        assert_eq!(is_told, warns, "{fields}");
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_status_lookup_is_told_at_its_place() {
+    let place = Place::new();
+    let base = "status: /status, confirmed: [a]";
+    let path = "path: \"/s/{idempotency_key}\"";
+    let key = "\"/s/{idempotency_key}\"";
+    let cases = [
+        (base.to_string(), "{ | `status_lookup` needs the field `path`".to_owned()),
+        (format!("{path}, confirmed: [a]"), "{ | `status_lookup` needs the field `status`".into()),
+        (format!("{path}, status: /a"), "{ | `status_lookup` needs the field `confirmed`".into()),
+        (format!("{path}, {base}, query: a"), "query | unknown field `query` in `status_lookup`".into()),
+        (format!("path: /s, {base}"), "/s | `/s`: `{idempotency_key}` must stand in it, once".into()),
+        (
+            format!("path: \"/s/x-{{idempotency_key}}\", {base}"),
+            "\"/s/x-{idempotency_key | `/s/x-{idempotency_key}`: `{idem".into(),
+        ),
+        (
+            format!("path: \"/s/../{{idempotency_key}}\", {base}"),
+            "\"/s/../{idempotency_key | `/s/../{idempotency_key}`: a path begins".into(),
+        ),
+        (
+            format!("path: \"https://a/{{idempotency_key}}\", {base}"),
+            "\"https://a/{idempotency_key | `https://a/{idempotency_key}`: a path begins".into(),
+        ),
+        (
+            format!("{path}, header: x-key, {base}"),
+            "\"/s/{idempotency_key | `/s/{idempotency_key}`: the key is sent once".into(),
+        ),
+        (
+            format!("path: /s, header: authorization, {base}"),
+            "authorization | `authorization` holds the gateway's credential".into(),
+        ),
+        (
+            format!("path: /s, header: accept, {base}"),
+            "accept | `accept` is written by the gateway itself".into(),
+        ),
+        (
+            format!("path: /s, header: host, {base}"),
+            "host | `host` is written or refused by the gateway itself".into(),
+        ),
+        (format!("path: /s, header: X-Key, {base}"), "X-Key | `X-Key` is not a lowercase header name".into()),
+        (
+            format!("{path}, status: status, confirmed: [a]"),
+            "status | `status`: a pointer begins with `/`".into(),
+        ),
+        (format!("{path}, status: /a~2, confirmed: [a]"), "/a~2 | `/a~2`: a pointer begins with `/`".into()),
+        (format!("{path}, {base}, echo: key"), "key | `key`: a pointer begins with `/`".into()),
+        (format!("{path}, status: /a, confirmed: []"), "[ | expected at least one value".into()),
+        (format!("{path}, status: /a, confirmed: [a, b, a]"), "a | `a` appears twice".into()),
+        (format!("{path}, {base}, failed: [b, a]"), "a | `a` stands for `confirmed` as well".into()),
+        (format!("{path}, {base}, failed: [\"a\\tb\"]"), "\"a\\tb\" | a value has at most 128 bytes".into()),
+        (
+            format!("{path}, {base}, not_found: confirmed"),
+            "confirmed | expected one of `unknown`, `failed`".into(),
+        ),
+        (
+            format!("{path}, {base}, not_found: failed"),
+            "not_found | `not_found: failed` needs `after_ms`".into(),
+        ),
+        (
+            format!("{path}, {base}, timeout_ms: 9"),
+            "9 | `timeout_ms` must be a whole number from 10 to 60000".into(),
+        ),
+        (
+            format!("{path}, {base}, bytes_max: 1048577"),
+            "1048577 | `bytes_max` must be a whole number from 1 to 1048576".into(),
+        ),
+        (
+            format!("{path}, {base}, after_ms: 86400001"),
+            "86400001 | `after_ms` must be a whole number from 0 to 86400000".into(),
+        ),
+        (
+            format!("{path}, {base}, again_ms_max: 99"),
+            "99 | `again_ms_max` must be a whole number from 100 to 86400000".into(),
+        ),
+        (format!("{path}, {base}, actions: []"), "[ | expected at least one action".into()),
+        (
+            format!("{path}, {base}, actions: [charge.delete]"),
+            "charge.delete | `charge.delete` is no action of this surface".into(),
+        ),
+        (
+            format!("{path}, {base}, actions: [charge.read]"),
+            "charge.read | `charge.read` does not forward `idempotency-key`".into(),
+        ),
+    ];
+    for (fields, expected) in cases {
+        let text = forwarding_keys(&looking_up(&fields));
+        let told = problem_of(&place, &text);
+        assert!(told.starts_with(&expected), "{fields}: {told}");
+    }
+    let values: Vec<String> = (0..=limits::STATUS_VALUES_MAX).map(|n| n.to_string()).collect();
+    let many = format!("{path}, status: /a, confirmed: [{}]", values.join(", "));
+    assert!(problem_of(&place, &forwarding_keys(&looking_up(&many))).ends_with("more than 32 values"));
+    let unclaimed = forwarding_keys(&format!("status_lookup: {{ {path}, {base} }}"));
+    assert!(problem_of(&place, &unclaimed).contains("`status_lookup` needs `idempotency`"));
+    let unsent = with_surface_fields(&looking_up(&format!("path: {key}, {base}")));
+    assert!(problem_of(&place, &unsent).contains("no route of this surface forwards `idempotency-key`"));
 }
 
 #[test]

@@ -15,8 +15,13 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{path}: {e}"))
 }
 
-/// One of the shipped configs, laid out as in a checkout, with a directory for policies beside it.
+/// One of the shipped configs, laid out as in a checkout, with a directory for policies beside it. Secrets of containers
+/// are not where they would be mounted.
 fn example(file: &str) -> Config {
+    example_with(file, |text, _| text)
+}
+
+fn example_with(file: &str, edit: impl FnOnce(String, &Path) -> String) -> Config {
     let dir = tempfile::tempdir().expect("a directory");
     std::fs::create_dir_all(dir.path().join("deploy/schemas")).expect("a directory");
     std::fs::create_dir(dir.path().join("policies")).expect("a directory");
@@ -29,9 +34,10 @@ fn example(file: &str) -> Config {
     let made = String::from_utf8(made.stdout).expect("UTF-8");
     let (_token, declared) = made.split_once('\n').expect("two parts");
     std::fs::write(dir.path().join("deploy/secrets/operators.yaml"), declared).expect("written");
-    for copied in [file, "deploy/schemas/charge.json", "deploy/schemas/refund.json"] {
+    for copied in ["deploy/schemas/charge.json", "deploy/schemas/refund.json"] {
         std::fs::copy(copied, dir.path().join(copied)).unwrap_or_else(|e| panic!("{copied}: {e}"));
     }
+    std::fs::write(dir.path().join(file), edit(read(file), dir.path())).expect("written");
     let clock = Clock::system();
     let surroundings = Surroundings { secrets: SecretsAre::Optional, ..Surroundings::of_process(&clock) };
     Config::load(&dir.path().join(file), surroundings).unwrap_or_else(|e| panic!("{e}"))
@@ -106,17 +112,37 @@ fn the_published_key_proves_the_example_actor_with_its_claims() {
     assert_eq!(actor.credential_digest, Some(Digest::of(EXAMPLE_KEY.as_bytes())));
 }
 
-#[test]
-fn somebody_operates_the_example_and_nobody_over_plain_text() {
-    let operators = example("deploy/interlock.yaml").admin.operators.load_full();
-    let who: Vec<_> = operators.iter().map(|operator| operator.to_string()).collect();
-    assert_eq!(who, ["ann (approver)"]);
-    let compose = example("deploy/interlock.compose.yaml").admin;
-    assert!(compose.operators.load().is_empty() && compose.tls.is_none());
+fn who(config: &Config) -> Vec<String> {
+    config.admin.operators.load().iter().map(|operator| operator.to_string()).collect()
 }
 
 #[test]
-fn the_compose_example_differs_in_addresses_and_paths_only() {
+fn somebody_operates_the_examples_and_nobody_over_plain_text() {
+    let local = example("deploy/interlock.yaml");
+    assert_eq!(who(&local), ["ann (approver)"]);
+    let AdminListen::Tcp(address) = local.admin.listen else { panic!("an address") };
+    assert!(address.ip().is_loopback());
+
+    // With its secrets mounted, by the names that docker-compose.yml gives them.
+    let compose = flat("docker-compose.yml");
+    let config = example_with("deploy/interlock.compose.yaml", |text, dir| {
+        let tls = dir.join("deploy/secrets/tls");
+        let made = Command::new("sh").arg("certs/generate.sh").arg(tls).arg("20").output().expect("runs");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let mounted = dir.join("mounted");
+        std::fs::create_dir(&mounted).expect("a directory");
+        for name in ["admin_certificate", "admin_key", "operators"] {
+            let file = value(&compose, &format!("secrets.{name}.file")).expect(name);
+            std::fs::copy(dir.join(file), mounted.join(name)).unwrap_or_else(|e| panic!("{file}: {e}"));
+        }
+        text.replace("/run/secrets", &mounted.display().to_string())
+    });
+    assert_eq!(who(&config), ["ann (approver)"]);
+    assert!(config.admin.tls.is_some());
+}
+
+#[test]
+fn the_compose_example_differs_in_addresses_paths_and_tls_only() {
     let body = |file: &str| -> String {
         let text = read(file);
         text[text.find("log_origin:").expect("the first field")..].to_owned()
@@ -128,8 +154,12 @@ fn the_compose_example_differs_in_addresses_and_paths_only() {
         (
             "# Who may approve, freeze and reconcile; deploy/README.md says how to make the file.\n\
              admin: { listen: 127.0.0.1:9095, operators: { file: ./secrets/operators.yaml } }",
-            "# Nobody operates it: a token would cross the network in plain text. deploy/README.md says how to change that.\n\
-             admin: { listen: 0.0.0.0:9095, allow_remote: true }",
+            "# Who may approve, freeze and reconcile, over TLS; deploy/README.md says how to make the files.\n\
+             admin:\n  \
+               listen: 0.0.0.0:9095\n  \
+               allow_remote: true\n  \
+               tls: { certificate: /run/secrets/admin_certificate, key: /run/secrets/admin_key }\n  \
+               operators: { file: /run/secrets/operators }",
         ),
         ("127.0.0.1:8080", "0.0.0.0:8080"),
         ("http://127.0.0.1:9000", "http://sample-api:9000"),
@@ -179,7 +209,7 @@ fn secrets_are_files_and_everything_mounted_is_there() {
     let compose = flat("docker-compose.yml");
     let config = example("deploy/interlock.compose.yaml");
     assert_eq!(config.ledger.signing_key, Path::new("/run/secrets/log_key"));
-    for secret in ["log_key", "payments_key"] {
+    for secret in ["log_key", "payments_key", "admin_certificate", "admin_key", "operators"] {
         assert!(value(&compose, &format!("secrets.{secret}.file")).is_some(), "{secret}");
         assert!(read("deploy/interlock.compose.yaml").contains(&format!("/run/secrets/{secret}")));
     }
@@ -211,6 +241,10 @@ fn prometheus_scrapes_the_admin_listener_and_every_alert_explains_itself() {
     let AdminListen::Tcp(address) = listen else { panic!("the example listens on {listen}") };
     let port = address.port();
     assert_eq!(target, format!("gateway:{port}"));
+    assert_eq!(value(&prometheus, "scrape_configs.0.scheme"), Some("https"));
+    let ca = value(&prometheus, "scrape_configs.0.tls_config.ca_file");
+    let mounted = flat("docker-compose.yml");
+    assert_eq!(ca, value(&mounted, "services.prometheus.volumes.2.target"));
     let alerts = flat("deploy/alerts.yml");
     let names =
         alerts.iter().filter(|(p, _)| p.ends_with(".alert")).map(|(p, _)| p.trim_end_matches(".alert"));

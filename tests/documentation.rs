@@ -10,6 +10,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use interlock::model::{CredentialFault, Decision, OutcomeStatus, ReasonCode};
+use interlock::reconcile::LookupResult;
 use interlock::replay::WhyNot;
 use interlock::telemetry::{Alarm, Metrics};
 
@@ -187,6 +188,8 @@ fn rendered() -> BTreeSet<String> {
     metrics.fact_read_at.with_label_values(&["payments", "rates"]).set(1.0);
     metrics.fact_available.with_label_values(&["payments", "rates"]).set(1);
     metrics.fact_failures.with_label_values(&["payments", "rates"]).inc();
+    metrics.status_looked_up(&surface, "open", 1);
+    metrics.status_lookups_waiting(&surface, 1);
     let text = String::from_utf8(metrics.render().expect("renders")).expect("UTF-8");
     let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
     names.map(str::to_owned).collect()
@@ -211,6 +214,9 @@ fn every_metric_is_explained_and_every_explained_metric_is_one() {
     assert_eq!(explained, declared);
     for alarm in Alarm::ALL {
         assert!(operations.contains(&format!("`{}`", alarm.as_str())), "{}", alarm.as_str());
+    }
+    for result in LookupResult::ALL {
+        assert!(operations.contains(&format!("`{}`", result.as_str())), "{}", result.as_str());
     }
 }
 

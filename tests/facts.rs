@@ -42,7 +42,7 @@ fn says(bytes: impl Into<Vec<u8>>) -> u16 {
 }
 
 fn source(port: u16, timeout: Duration) -> HttpSource {
-    let secret = Credential::new(b"s3cret".to_vec().into()).expect("visible");
+    let secret = Arc::new(Credential::new(b"s3cret".to_vec().into()).expect("visible"));
     let credential = OwnCredential { header: http::header::AUTHORIZATION, prefix: "Bearer ".into(), secret };
     let endpoint = Endpoint {
         scheme: Scheme::Plain,

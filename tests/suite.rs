@@ -38,6 +38,7 @@ mod path;
 mod policy_check;
 mod policy_packages;
 mod policy_reload;
+mod reconciliation;
 mod redaction;
 mod reading;
 mod receipts;

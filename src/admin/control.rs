@@ -23,11 +23,13 @@ use crate::ledger::{Administration, Attestation, Ledger, Receipt, Unrecorded};
 use crate::limits;
 use crate::model::entry::{AdminAction, AttestedBy, OperatorEntry, Role};
 use crate::model::{ActorId, Decision, ReceiptId, SurfaceName};
+use crate::reconcile::{NotSettled, Reconciler};
 
 /// Shared by the listener's connections and the task that lets holds expire.
 pub struct Control {
     pub fold: Arc<Fold>,
     pub ledger: Ledger,
+    pub reconciler: Reconciler,
     pub log: LogApi,
     /// Those of the config.
     pub surfaces: Vec<SurfaceName>,
@@ -72,15 +74,15 @@ impl Done {
 
 impl Control {
     pub fn new(
-        fold: Arc<Fold>,
-        ledger: Ledger,
+        reconciler: Reconciler,
         log: LogApi,
         surfaces: Vec<SurfaceName>,
         operators: SharedOperators,
         clock: Clock,
         policy: PolicyAsks,
     ) -> Self {
-        Self { fold, ledger, log, surfaces, clock, policy, operators, turn: Arc::default() }
+        let (fold, ledger) = (reconciler.fold().clone(), reconciler.ledger().clone());
+        Self { fold, ledger, reconciler, log, surfaces, clock, policy, operators, turn: Arc::default() }
     }
 
     /// In turn, and to its end.
@@ -183,8 +185,13 @@ impl Control {
                 };
                 let budgets = leaf.reserves.into_iter().map(|reserve| reserve.budget).collect();
                 let attestation = Attestation { decision_id: decision, decision_index, status, by, budgets };
-                let recorded = self.ledger.record_attestation(attestation).await;
-                recorded.map(|receipt| Done::recorded(&receipt)).map_err(Refusal::Unrecorded)
+                // The upstream may be saying it at the same time, or have said it since.
+                let settled = self.reconciler.settle(attestation).await;
+                settled.map(|receipt| Done::recorded(&receipt)).map_err(|why| match why {
+                    NotSettled::NotUnknown => Refusal::NotIndeterminate,
+                    NotSettled::Unrecorded(unrecorded) => Refusal::Unrecorded(unrecorded),
+                    NotSettled::Panicked => Refusal::Panicked,
+                })
             }
         }
     }

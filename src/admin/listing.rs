@@ -9,6 +9,7 @@ use crate::authority::{Approval, HoldStatus, Restricted, RestrictionStatus, Scop
 use crate::limits;
 use crate::model::LeafIndex;
 use crate::model::entry::DecisionEntry;
+use crate::reconcile::Progress;
 
 /// A list with an end: there may be more than it shows.
 #[derive(Serialize)]
@@ -150,18 +151,29 @@ pub struct UnknownShown {
     id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     idempotency_key: Option<String>,
+    /// How far asking the upstream has come, if it is asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lookup: Option<LookupShown>,
     since: String,
     surface: String,
 }
 
+#[derive(Serialize)]
+struct LookupShown {
+    /// What came of the last question, or why none is asked.
+    last: &'static str,
+    questions: u32,
+}
+
 impl UnknownShown {
-    pub fn of(unknown: &UnknownOutcome, decision: &DecisionEntry) -> Self {
+    pub fn of(unknown: &UnknownOutcome, decision: &DecisionEntry, lookup: Option<Progress>) -> Self {
         Self {
             action: decision.action.to_string(),
             actor: decision.actor.id.to_string(),
             entry: unknown.decision_index.0,
             id: unknown.decision_id.to_string(),
             idempotency_key: decision.idempotency_key.as_ref().map(ToString::to_string),
+            lookup: lookup.map(|Progress { questions, last }| LookupShown { last: last.as_str(), questions }),
             since: unknown.at.rfc3339(),
             surface: decision.surface.to_string(),
         }

@@ -4,7 +4,7 @@
 //! found by exactly one credential and proves everything that config lists for it: a token, a client certificate, the
 //! user of the process at the other end of the Unix socket. Nothing an agent proves itself with is looked at here, and
 //! config keeps the tokens of the two apart ([`TOKEN_START`]). Tokens are stored and compared as in
-//! [`crate::authority::ApiKeys`].
+//! [`crate::authority::ApiKeys`], and certificates are read as agents' are ([`PeerCertificate`]).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,11 +13,9 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
-use rustls_pki_types::CertificateDer;
 use subtle::{Choice, ConstantTimeEq};
-use x509_parser::extensions::GeneralName;
 
-use crate::authority::KeyPrefix;
+use crate::authority::{KeyPrefix, PeerCertificate};
 use crate::clock::WallTime;
 use crate::limits;
 use crate::model::Digest;
@@ -50,7 +48,7 @@ pub struct Token {
 /// Which client certificate, of those that the configured roots vouch for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CertificateOf {
-    /// The only URI among its subject alternative names.
+    /// The only URI among its subject alternative names (X.509-SVID section 2).
     Spiffe(Arc<str>),
     /// SHA-256 of its DER.
     Fingerprint(Digest),
@@ -75,8 +73,12 @@ impl Operator {
         let certificate = match (&self.certificate, presented.certificate) {
             (None, _) => true,
             (Some(_), None) => false,
-            (Some(CertificateOf::Fingerprint(digest)), Some(der)) => *digest == Digest::of(der),
-            (Some(CertificateOf::Spiffe(id)), Some(der)) => only_uri(der).as_deref() == Some(&**id),
+            (Some(CertificateOf::Fingerprint(digest)), Some(certificate)) => {
+                *digest == certificate.thumbprint()
+            }
+            (Some(CertificateOf::Spiffe(id)), Some(certificate)) => {
+                certificate.spiffe_id().is_some_and(|own| own.as_str() == &**id)
+            }
         };
         let uid = self.uid.is_none() || self.uid == presented.uid;
         certificate && uid && self.not_after.is_none_or(|end| now < end)
@@ -98,7 +100,7 @@ pub const fn role_name(role: Role) -> &'static str {
 pub struct Presented<'a> {
     pub headers: &'a HeaderMap,
     /// The client's own certificate, verified against the roots.
-    pub certificate: Option<&'a CertificateDer<'a>>,
+    pub certificate: Option<&'a PeerCertificate>,
     pub uid: Option<u32>,
 }
 
@@ -218,23 +220,6 @@ impl Operators {
     }
 }
 
-/// The URI of a certificate that has exactly one (X.509-SVID section 2).
-fn only_uri(der: &CertificateDer<'_>) -> Option<String> {
-    let (rest, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
-    if !rest.is_empty() {
-        return None;
-    }
-    let names = certificate.subject_alternative_name().ok()??;
-    let mut uris = names.value.general_names.iter().filter_map(|name| match name {
-        GeneralName::URI(uri) => Some(*uri),
-        _ => None,
-    });
-    match (uris.next(), uris.next()) {
-        (Some(only), None) => Some(only.to_owned()),
-        (Some(_), Some(_)) | (None, _) => None,
-    }
-}
-
 impl fmt::Display for Operator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.id, role_name(self.role))
@@ -315,29 +300,69 @@ mod tests {
         assert_eq!(operators.insert(same), Err(NotAnOperator::SameProof));
     }
 
+    fn peer(params: rcgen::CertificateParams) -> PeerCertificate {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let made = params.self_signed(&key).expect("a certificate");
+        PeerCertificate::new(std::slice::from_ref(made.der())).expect("one certificate")
+    }
+
+    fn certificate(uris: &[&str]) -> PeerCertificate {
+        let mut params = rcgen::CertificateParams::new(vec!["ann.test".to_owned()]).expect("names");
+        let uri = |uri: &&str| rcgen::SanType::URI(uri.parse().expect("ASCII"));
+        params.subject_alt_names.extend(uris.iter().map(uri));
+        peer(params)
+    }
+
+    /// With these as the URIs among its names, byte by byte (RFC 5280 section 4.2.1.6).
+    fn certificate_of_bytes(uris: &[&[u8]]) -> PeerCertificate {
+        let named = |tag: u8, content: &[u8]| {
+            let length = u8::try_from(content.len()).ok().filter(|length| *length < 128).expect("short");
+            [&[tag, length], content].concat()
+        };
+        let names: Vec<u8> = uris.iter().flat_map(|uri| named(0x86, uri)).collect();
+        let mut params = rcgen::CertificateParams::default();
+        let names = rcgen::CustomExtension::from_oid_content(&[2, 5, 29, 17], named(0x30, &names));
+        params.custom_extensions.push(names);
+        peer(params)
+    }
+
+    const ANN: &str = "spiffe://ops.test/ann";
+
+    fn with_certificates(none: &PeerCertificate) -> Operators {
+        let mut operators = Operators::default();
+        let spiffe = Some(CertificateOf::Spiffe(ANN.into()));
+        operators.insert(Operator { certificate: spiffe, ..operator("ann") }).expect("the first");
+        let fingerprint = Some(CertificateOf::Fingerprint(none.thumbprint()));
+        operators.insert(Operator { certificate: fingerprint, ..operator("bob") }).expect("another");
+        operators
+    }
+
+    fn proves(operators: &Operators, certificate: &PeerCertificate) -> Result<String, Unproved> {
+        let headers = HeaderMap::new();
+        let presented = Presented { headers: &headers, certificate: Some(certificate), uid: None };
+        operators.authenticate(&presented, NOW).map(|o| o.id.to_string())
+    }
+
     #[test]
     fn a_certificate_with_one_uri_or_a_fingerprint_proves_an_operator() {
-        let certificate = |uris: &[&str]| {
-            let mut params = rcgen::CertificateParams::new(vec!["ann.test".to_owned()]).expect("names");
-            let uri = |uri: &&str| rcgen::SanType::URI(uri.parse().expect("ASCII"));
-            params.subject_alt_names.extend(uris.iter().map(uri));
-            let key = rcgen::KeyPair::generate().expect("a key");
-            params.self_signed(&key).expect("a certificate").der().clone()
-        };
-        let (id, other) = ("spiffe://ops.test/ann", "spiffe://ops.test/bob");
-        let (ann, two, none) = (certificate(&[id]), certificate(&[id, other]), certificate(&[]));
-        let mut operators = Operators::default();
-        let spiffe = Some(CertificateOf::Spiffe(id.into()));
-        operators.insert(Operator { certificate: spiffe, ..operator("ann") }).expect("the first");
-        let fingerprint = Some(CertificateOf::Fingerprint(Digest::of(&none)));
-        operators.insert(Operator { certificate: fingerprint, ..operator("bob") }).expect("another");
-        let headers = HeaderMap::new();
-        let of = |der| {
-            let presented = Presented { headers: &headers, certificate: Some(der), uid: None };
-            operators.authenticate(&presented, NOW).map(|o| o.id.to_string())
-        };
-        assert_eq!(of(&ann), Ok("ann".into()));
-        assert_eq!(of(&none), Ok("bob".into()));
-        assert_eq!(of(&two), Err(Unproved::Missing));
+        let none = certificate(&[]);
+        let operators = with_certificates(&none);
+        assert_eq!(proves(&operators, &certificate(&[ANN])), Ok("ann".into()));
+        assert_eq!(proves(&operators, &none), Ok("bob".into()));
+        let two = certificate(&[ANN, "spiffe://ops.test/bob"]);
+        assert_eq!(proves(&operators, &two), Err(Unproved::Missing));
+    }
+
+    #[test]
+    fn a_certificate_with_a_name_that_cannot_be_read_proves_nobody_by_another_one() {
+        let operators = with_certificates(&certificate(&[]));
+        let ann = ANN.as_bytes();
+        assert_eq!(proves(&operators, &certificate_of_bytes(&[ann])), Ok("ann".into()));
+        for unreadable in [&b"spiffe://ops.test/b\xffb"[..], b"\xc3\xa9", b"\x80"] {
+            for names in [[ann, unreadable], [unreadable, ann]] {
+                let certificate = certificate_of_bytes(&names);
+                assert_eq!(proves(&operators, &certificate), Err(Unproved::Missing), "{names:?}");
+            }
+        }
     }
 }

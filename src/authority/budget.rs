@@ -126,18 +126,8 @@ impl InputPointer {
 
     /// What is there.
     pub fn find<'j>(&self, tree: &'j Json) -> Option<&'j Json> {
-        self.steps.iter().try_fold(tree, |at, step| match at {
-            Json::Object(object) => object.member(step),
-            Json::Array(items) => items.get(index(step)?),
-            Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => None,
-        })
+        tree.at(&self.steps)
     }
-}
-
-/// RFC 6901 section 4: no leading zeros.
-fn index(step: &str) -> Option<usize> {
-    let plain = step.bytes().all(|b| b.is_ascii_digit()) && (step == "0" || !step.starts_with('0'));
-    step.parse().ok().filter(|_| plain)
 }
 
 impl fmt::Debug for InputPointer {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
@@ -58,7 +59,7 @@ impl fmt::Debug for Credential {
 
 /// All secrets by name.
 #[derive(Debug, Default)]
-pub struct Credentials(BTreeMap<SecretName, Credential>);
+pub struct Credentials(BTreeMap<SecretName, Arc<Credential>>);
 
 impl Credentials {
     pub fn new() -> Self {
@@ -67,10 +68,11 @@ impl Credentials {
 
     /// Adds or replaces one.
     pub fn insert(&mut self, name: SecretName, credential: Credential) {
-        self.0.insert(name, credential);
+        self.0.insert(name, Arc::new(credential));
     }
 
-    pub fn find(&self, name: &SecretName) -> Option<&Credential> {
+    /// Shared: a secret is in memory once.
+    pub fn find(&self, name: &SecretName) -> Option<&Arc<Credential>> {
         self.0.get(name)
     }
 
@@ -113,7 +115,7 @@ mod tests {
         all.insert(name.clone(), credential(b"s3cret").expect("valid"));
         let shown = format!("{all:?}");
         assert!(shown.contains("payments-key") && !shown.contains("s3cret"), "{shown}");
-        assert_eq!(all.find(&name).map(Credential::expose), Some(&b"s3cret"[..]));
+        assert_eq!(all.find(&name).map(|credential| credential.expose()), Some(&b"s3cret"[..]));
         assert_eq!(all.names().count(), 1);
     }
 }

@@ -50,6 +50,11 @@ impl PeerCertificate {
     pub const fn thumbprint(&self) -> Digest {
         self.thumbprint
     }
+
+    /// The workload or person that the leaf is of, if both parsers read the same one and nothing else.
+    pub fn spiffe_id(&self) -> Option<&SpiffeId> {
+        self.leaf.as_ref().ok().map(|leaf| &leaf.id)
+    }
 }
 
 /// Which workloads a surface takes.

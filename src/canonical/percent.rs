@@ -65,6 +65,14 @@ pub(super) fn encode(text: &str, stays: impl Fn(u8) -> bool, out: &mut String) {
     }
 }
 
+/// Unreserved bytes as they are, every other one as a triplet: a text that can stand anywhere in a path or query and mean
+/// nothing but itself.
+pub fn encode_component(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    encode(text, is_unreserved, &mut out);
+    out
+}
+
 fn hex(digit: Option<&u8>) -> Option<u8> {
     match *digit? {
         d @ b'0'..=b'9' => Some(d - b'0'),

@@ -130,6 +130,11 @@ fn surface_lines(surface: &SurfaceConfig) -> Vec<String> {
         let (hours, bytes) = (idempotency.keep.as_secs() / 3_600, idempotency.answer_bytes_max);
         lines.push(format!("  idempotency keys taken for {hours} h, answers of at most {bytes} bytes kept"));
     }
+    if let Some(lookup) = &surface.status_lookup {
+        let actions: Vec<&str> = lookup.actions.iter().map(|action| action.as_str()).collect();
+        let question = lookup.rules.question.as_str();
+        lines.push(format!("  asks the upstream what became of {}: GET {question}", actions.join(", ")));
+    }
     let (expire, wait) = (surface.holds.expire_after.as_secs() / 60, surface.holds.wait_max.as_secs());
     lines.push(format!("  holds expire after {expire} min, callers may wait {wait} s in place"));
     let rows: Vec<[String; 5]> = surface.routes.iter().map(row).collect();

@@ -29,15 +29,16 @@ pub struct ReadAdmin {
 }
 
 impl ReadAdmin {
-    /// Once: no operator's token may become one of `keys`.
-    pub fn parts(&mut self, keys: &SharedApiKeys) -> Vec<IdentityPart> {
+    /// Once: no operator's token may become one of `keys`, and no operator's certificate one of `workloads`.
+    pub fn parts(&mut self, keys: &SharedApiKeys, workloads: &Workloads) -> Vec<IdentityPart> {
         let tls = self
             .tls
             .take()
             .map(|(paths, files, slot)| IdentityPart::new(Part::AdminTls { paths, slot }, &files));
         let operators = self.file.take().map(|(path, files)| {
             let (slot, keys) = (self.config.operators.clone(), keys.clone());
-            IdentityPart::new(Part::Operators { path, slot, takes: self.takes, keys }, &files)
+            let (takes, workloads) = (self.takes, workloads.clone());
+            IdentityPart::new(Part::Operators { path, slot, takes, keys, workloads }, &files)
         });
         tls.into_iter().chain(operators).collect()
     }
@@ -313,19 +314,19 @@ pub fn shared(operators: &Operators, keys: &ApiKeys) -> impl Iterator<Item = Str
     })
 }
 
+/// Surfaces, and whose certificates prove an agent there.
+pub type Workloads = Vec<(SurfaceName, MtlsIdentity)>;
+
 /// Who operates by a certificate asks for nothing by it.
-pub fn check_workloads<'d>(
-    reader: &mut Reader<'_>,
-    at: At,
-    operators: &Operators,
-    surfaces: impl Iterator<Item = (&'d SurfaceName, &'d MtlsIdentity)> + Clone,
-) {
-    for operator in operators.iter() {
-        let Some(CertificateOf::Spiffe(spiffe)) = &operator.certificate else { continue };
+pub fn check_workloads(reader: &mut Reader<'_>, at: At, operators: &Operators, workloads: &Workloads) {
+    also_workloads(operators, workloads).for_each(|problem| reader.error(at, problem));
+}
+
+pub fn also_workloads(operators: &Operators, workloads: &Workloads) -> impl Iterator<Item = String> {
+    operators.iter().filter_map(|operator| {
+        let Some(CertificateOf::Spiffe(spiffe)) = &operator.certificate else { return None };
         let id: SpiffeId = spiffe.parse().expect("`read_certificate` takes no other");
-        if let Some((surface, _)) = surfaces.clone().find(|(_, mtls)| mtls.takes(&id)) {
-            let why = "takes the certificate of operator";
-            reader.error(at, format!("surface `{surface}` {why} `{}` as an agent's", operator.id));
-        }
-    }
+        let (surface, _) = workloads.iter().find(|(_, mtls)| mtls.takes(&id))?;
+        Some(format!("surface `{surface}` takes the certificate of operator `{}` as an agent's", operator.id))
+    })
 }

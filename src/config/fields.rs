@@ -223,6 +223,7 @@ pub const SURFACE: Section = Section {
         optional("budgets"),
         optional("idempotency"),
         optional("holds"),
+        optional("status_lookup"),
         required("routes"),
     ],
 };
@@ -466,6 +467,35 @@ pub const HOLDS: Section = Section {
     ],
 };
 
+pub const STATUS_LOOKUP: Section = Section {
+    path: "surfaces[].status_lookup",
+    called: "`status_lookup`",
+    fields: &[
+        required("path"),
+        optional("header"),
+        optional("actions"),
+        required("status"),
+        optional("echo"),
+        required("confirmed"),
+        optional("failed"),
+        default("not_found", "unknown"),
+        number(
+            "timeout_ms",
+            limits::STATUS_TIMEOUT_MS_DEFAULT,
+            limits::STATUS_TIMEOUT_MS_MIN,
+            limits::STATUS_TIMEOUT_MS_MAX,
+        ),
+        number("bytes_max", limits::STATUS_BYTES_DEFAULT, 1, limits::STATUS_BYTES_MAX),
+        number("after_ms", limits::STATUS_AFTER_MS_DEFAULT, 0, limits::STATUS_AFTER_MS_MAX),
+        number(
+            "again_ms_max",
+            limits::STATUS_AGAIN_MS_DEFAULT,
+            limits::STATUS_AGAIN_MS_MIN,
+            limits::STATUS_AGAIN_MS_MAX,
+        ),
+    ],
+};
+
 /// Everything above, for the documentation's test.
 pub const SECTIONS: &[&Section] = &[
     &FILE,
@@ -502,6 +532,7 @@ pub const SECTIONS: &[&Section] = &[
     &BUDGET_WINDOW,
     &IDEMPOTENCY,
     &HOLDS,
+    &STATUS_LOOKUP,
     &SINK,
     &SINK_ROOTS,
     &SINK_CREDENTIAL,

@@ -46,6 +46,8 @@ pub enum Part {
         slot: SharedOperators,
         takes: admin::Takes,
         keys: SharedApiKeys,
+        /// Of the config, which changes only with a restart.
+        workloads: admin::Workloads,
     },
 }
 
@@ -145,10 +147,13 @@ impl IdentityPart {
                 let keys = KeySet::parse(single(files), algorithms);
                 source.put(keys.map_err(|why| format!("{} {why}", path.display()))?);
             }
-            Part::Operators { path, slot, takes, keys } => {
+            Part::Operators { path, slot, takes, keys, workloads } => {
                 let operators = admin::read_operators_file(path, single(files), *takes, clock.wall());
                 let operators = operators.map_err(|problems| problems.join("; "))?;
                 are_apart(path, &operators, &keys.load())?;
+                if let Some(why) = admin::also_workloads(&operators, workloads).next() {
+                    return Err(format!("{}: {why}", path.display()));
+                }
                 slot.store(Arc::new(operators));
             }
         }

@@ -104,11 +104,12 @@ pub fn read(reader: &mut Reader<'_>, tree: &Node, surroundings: Surroundings<'_>
     if let Some(ledger) = &ledger {
         redact::check_salts(reader, &drafts, ledger);
     }
+    let taking = |draft: &Draft| Some((draft.name.clone(), draft.identity.mtls.as_ref()?.1.clone()));
+    let workloads: admin::Workloads = drafts.iter().filter_map(taking).collect();
     if let (Some(admin), Some(node)) = (&admin, file.optional("admin")) {
         let operators = admin.config.operators.load();
         admin::check_api_keys(reader, node.at, &operators, &api_keys);
-        let taking = drafts.iter().filter_map(|draft| Some((&draft.name, &draft.identity.mtls.as_ref()?.1)));
-        admin::check_workloads(reader, node.at, &operators, taking);
+        admin::check_workloads(reader, node.at, &operators, &workloads);
     }
     let credentials = take_credentials(reader, &mut drafts);
     let api_keys: SharedApiKeys = Arc::new(ArcSwap::from_pointee(api_keys));
@@ -125,7 +126,7 @@ pub fn read(reader: &mut Reader<'_>, tree: &Node, surroundings: Surroundings<'_>
     }
     parts.extend(drafts.iter_mut().filter_map(|d| d.identity.files.take()));
     if let Some(admin) = &mut admin {
-        parts.extend(admin.parts(&api_keys));
+        parts.extend(admin.parts(&api_keys, &workloads));
     }
     let key_sets = drafts.iter_mut().filter_map(|d| d.identity.fetch.take()).collect();
     Some(Parts {
@@ -679,6 +680,7 @@ fn finish(draft: Draft, keys: &SharedApiKeys, clock: &Clock) -> SurfaceConfig {
         budgets: draft.budgets,
         idempotency: draft.idempotency,
         holds: draft.holds,
+        status_lookup: draft.status_lookup,
         routes: draft.routes,
     }
 }

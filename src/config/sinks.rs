@@ -138,7 +138,7 @@ pub fn read_credential(
     let prefix = surface::read_prefix(reader, &fields);
     let source = surface::read_source(reader, &fields);
     let secret = source.and_then(|(at, source)| surface::read_secret(reader, at, &source, secrets));
-    Some(OwnCredential { header: header?, prefix: prefix?, secret: secret? })
+    Some(OwnCredential { header: header?, prefix: prefix?, secret: secret?.into() })
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use super::redact;
 use super::route::{self, RouteConfig};
 use super::secret::{self, ReadVariable};
 use super::sections::count;
+use super::status;
 use super::upstream::{self, parse_authority};
 use super::yaml::{At, Node};
 use super::{ListenerName, SecretsAre};
@@ -25,6 +26,7 @@ use crate::canonical::{CredentialSlot, WhenSent};
 use crate::clock::Clock;
 use crate::model::{PackageName, SecretName, SurfaceName};
 use crate::pep::{Holds, Hosts, Idempotency};
+use crate::reconcile::StatusLookup;
 use crate::upstream::Settings;
 
 /// One surface. Its credential's secret is in [`super::Config::credentials`], by the slot's name.
@@ -46,6 +48,8 @@ pub struct SurfaceConfig {
     /// `None`: keys are passed on, and claim nothing.
     pub idempotency: Option<Idempotency>,
     pub holds: Holds,
+    /// `None`: the upstream is not asked what became of requests.
+    pub status_lookup: Option<StatusLookup>,
     pub routes: Vec<RouteConfig>,
 }
 
@@ -66,6 +70,7 @@ pub struct Draft {
     /// `None`: keys are passed on, and claim nothing.
     pub idempotency: Option<Idempotency>,
     pub holds: Holds,
+    pub status_lookup: Option<StatusLookup>,
     pub routes: Vec<RouteConfig>,
     /// What must stay out of the log.
     pub redacted: Vec<redact::Declared>,
@@ -136,13 +141,18 @@ pub fn read(reader: &mut Reader<'_>, node: &Node, secrets: Secrets<'_>, clock: &
     };
     let idempotency = authority::read_idempotency(reader, &fields);
     let holds = authority::read_holds(reader, &fields);
+    let slot = credential.as_ref().and_then(|c| c.as_ref()).map(|c| &c.slot);
+    let status_lookup = match fields.optional("status_lookup") {
+        Some(n) => status::read(reader, n, slot).map(Some),
+        None => Some(None),
+    };
     // Routes are read even if something above is wrong, so that their problems are told in the same run.
     let identity_headers = identity.as_ref().map(IdentityDraft::headers).unwrap_or_default();
     let places: Vec<_> = redacted.iter().flatten().map(|(_, pointer)| pointer.clone()).collect();
     let surroundings = route::Surroundings {
         upstream_authority: upstream.as_ref().map_or("".into(), |u| u.authority.clone()),
         identity_headers: &identity_headers,
-        credential: credential.as_ref().and_then(|c| c.as_ref()).map(|c| &c.slot),
+        credential: slot,
         redacted: &places,
         claims_keys: fields.optional("idempotency").is_some(),
     };
@@ -156,6 +166,13 @@ pub fn read(reader: &mut Reader<'_>, node: &Node, secrets: Secrets<'_>, clock: &
     }
     let ((name_at, name), (listener_at, listener)) = (name?, listener?);
     let (routes, sensitive_at) = routes?;
+    let status_lookup = match status_lookup? {
+        // As above.
+        Some(declared) if fields.optional("routes").map(count) == Some(routes.len()) => {
+            Some(status::about(reader, declared, &routes, fields.optional("idempotency").is_some())?)
+        }
+        Some(_) | None => None,
+    };
     Some(Draft {
         name,
         name_at,
@@ -171,6 +188,7 @@ pub fn read(reader: &mut Reader<'_>, node: &Node, secrets: Secrets<'_>, clock: &
         budgets: budgets?.into_iter().map(budgets::Declared::into_rule).collect(),
         idempotency: idempotency?,
         holds: holds?,
+        status_lookup,
         routes,
         redacted: redacted?,
         sensitive_at,

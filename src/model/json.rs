@@ -92,6 +92,19 @@ impl Json {
         }
     }
 
+    /// What is at these steps of a pointer (RFC 6901 section 4): names of members, indices without leading zeros.
+    pub fn at(&self, steps: &[Arc<str>]) -> Option<&Json> {
+        let index = |step: &str| {
+            let plain = step.bytes().all(|b| b.is_ascii_digit()) && (step == "0" || !step.starts_with('0'));
+            step.parse::<usize>().ok().filter(|_| plain)
+        };
+        steps.iter().try_fold(self, |at, step| match at {
+            Self::Object(object) => object.member(step),
+            Self::Array(items) => items.get(index(step)?),
+            Self::Null | Self::Bool(_) | Self::Number(_) | Self::String(_) => None,
+        })
+    }
+
     pub fn as_object(&self) -> Option<&Object> {
         match self {
             Self::Object(o) => Some(o),

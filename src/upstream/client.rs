@@ -1,8 +1,8 @@
 //! Requests of the gateway's own, such as those of sinks: nobody's request, so nothing of the airlock.
 //!
-//! In: an [`Endpoint`] and whole bodies of the gateway's making, or a question for a JSON document. Out: the status of
-//! the answer, or the document. One request at a time; posts use one connection as long as it stands, each question has
-//! its own. No redirect is followed and no proxy is asked. Bytes of an execution request never come here: those are
+//! In: an [`Endpoint`] and whole bodies of the gateway's making, or a [`Question`] that is answered with a JSON document.
+//! Out: the status of the answer, or the document. One request at a time; posts use one connection as long as it stands,
+//! each question has its own. No redirect is followed and no proxy is asked. Bytes of an execution request never come here: those are
 //! readable only in `permit`.
 
 use std::io;
@@ -51,7 +51,25 @@ pub struct OwnCredential {
     pub header: HeaderName,
     /// Written before the secret, such as `Bearer `.
     pub prefix: Arc<str>,
-    pub secret: Credential,
+    pub secret: Arc<Credential>,
+}
+
+/// One GET, and which answers to it are read.
+pub(super) struct Question<'q> {
+    /// Path and query, in origin form.
+    pub target: &'q str,
+    /// One more header.
+    pub header: Option<(HeaderName, HeaderValue)>,
+    pub media_types: &'q [&'q str],
+    pub statuses: &'q [StatusCode],
+    /// Of the body.
+    pub bytes_max: usize,
+}
+
+/// A whole answer that was asked for.
+pub(super) struct Reply {
+    pub status: StatusCode,
+    pub body: Bytes,
 }
 
 /// Why there is no document.
@@ -62,7 +80,7 @@ pub enum NoDocument {
     #[error("{}", with_sources(.0))]
     Unreachable(io::Error),
     /// Redirects among them: a document comes from where config says.
-    #[error("the answer is {0}, not 200")]
+    #[error("the answer is {0}, which was not asked for")]
     Status(StatusCode),
     #[error("the answer's media type is not one that was asked for")]
     MediaType,
@@ -147,37 +165,44 @@ impl Client {
         media_types: &'static [&'static str],
         bytes_max: usize,
     ) -> Result<Bytes, NoDocument> {
-        let asked = timeout(self.endpoint.timeout, self.ask(media_types, bytes_max));
+        let (target, statuses) = (&*self.endpoint.target, &[StatusCode::OK]);
+        let question = Question { target, header: None, media_types, statuses, bytes_max };
+        Ok(self.ask(&question).await?.body)
+    }
+
+    /// Within the endpoint's time.
+    pub(super) async fn ask(&self, question: &Question<'_>) -> Result<Reply, NoDocument> {
+        let asked = timeout(self.endpoint.timeout, self.question(question));
         asked.await.unwrap_or(Err(NoDocument::Late))
     }
 
-    async fn ask(&self, media_types: &[&str], bytes_max: usize) -> Result<Bytes, NoDocument> {
+    async fn question(&self, question: &Question<'_>) -> Result<Reply, NoDocument> {
         let unreachable = |error: hyper::Error| NoDocument::Unreachable(io::Error::other(error));
         // A connection of its own: the next question comes after any server has closed an idle one.
         let mut sender = self.connect().await.map_err(NoDocument::Unreachable)?;
-        let mut request = Request::get(&*self.endpoint.target)
+        let mut request = Request::get(question.target)
             .header(HOST, &*self.endpoint.authority)
-            .header(ACCEPT, media_types.join(", "))
+            .header(ACCEPT, question.media_types.join(", "))
             .header(CACHE_CONTROL, "no-cache")
             .header(CONNECTION, "close")
             .body(Full::default())
             .map_err(|error| NoDocument::Unreachable(io::Error::other(error)))?;
-        if let Some((name, value)) = &self.credential {
+        for (name, value) in question.header.iter().chain(&self.credential) {
             request.headers_mut().insert(name, value.clone());
         }
         let (head, body) = sender.send_request(request).await.map_err(unreachable)?.into_parts();
-        if head.status != StatusCode::OK {
+        if !question.statuses.contains(&head.status) {
             return Err(NoDocument::Status(head.status));
         }
-        check_is_of(media_types, &head.headers)?;
+        check_is_of(question.media_types, &head.headers)?;
         // Without one of these a document that was cut off would look whole.
         let is_delimited = body.size_hint().exact().is_some() || head.headers.contains_key(TRANSFER_ENCODING);
         if head.version != Version::HTTP_11 || !is_delimited {
             return Err(NoDocument::Undelimited);
         }
-        match Limited::new(body, bytes_max).collect().await {
-            Ok(whole) => Ok(whole.to_bytes()),
-            Err(error) if error.is::<LengthLimitError>() => Err(NoDocument::TooLarge(bytes_max)),
+        match Limited::new(body, question.bytes_max).collect().await {
+            Ok(whole) => Ok(Reply { status: head.status, body: whole.to_bytes() }),
+            Err(error) if error.is::<LengthLimitError>() => Err(NoDocument::TooLarge(question.bytes_max)),
             Err(error) => Err(NoDocument::Unreachable(io::Error::other(error))),
         }
     }

@@ -5,6 +5,9 @@
 //! before it, over exactly the bytes that arrived; every PERMIT has exactly one outcome by the gateway; what the outcome
 //! says does not contradict what arrived (`not_sent` had no effect, `confirmed` had one). Where a route redacts, it
 //! has the keys of the salts, and compares disclosure digests instead of plain ones.
+//!
+//! What is no effect although it arrived: the question that the world's config declares, word for word, about a PERMIT
+//! whose outcome was recorded as unknown by then. Nothing else is set aside.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -27,6 +30,8 @@ use super::upstream::Capture;
 pub struct Audit {
     pub entries: Vec<Entry>,
     pub effects: usize,
+    /// Questions about unknown outcomes that arrived.
+    pub lookups: usize,
 }
 
 impl Audit {
@@ -83,7 +88,34 @@ pub struct Slot {
     pub name: &'static str,
 }
 
-pub fn audit(log: &Path, key: &VerifierKey, slot: Slot, captures: &[Capture], salts: &Path) -> Audit {
+/// How the upstream is asked what became of a request, as config declares it.
+#[derive(Clone, Copy, Debug)]
+pub struct Lookup {
+    /// With `{idempotency_key}` where the key stands, unless a header carries it.
+    pub path: &'static str,
+    pub header: Option<&'static str>,
+    /// The other fields.
+    pub more: &'static str,
+}
+
+/// Where, and how, questions are asked.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    pub lookup: Lookup,
+    /// As in `host`.
+    pub authority: String,
+    /// The header of the credential.
+    pub credential: &'static str,
+}
+
+pub fn audit(
+    log: &Path,
+    key: &VerifierKey,
+    slot: Slot,
+    captures: &[Capture],
+    salts: &Path,
+    asked: Option<&Asked>,
+) -> Audit {
     let directory = Directory::open(log).expect("the log can be read");
     let report = verify_log(&directory, key).expect("the log can be read");
     for check in Check::ALL {
@@ -95,8 +127,53 @@ pub fn audit(log: &Path, key: &VerifierKey, slot: Slot, captures: &[Capture], sa
     no_secret_in(log, slot.secret);
     let entries = entries(&directory, key);
     let permits = permits(&entries);
-    match_effects(&permits, slot, captures, salts);
-    Audit { entries, effects: captures.len() }
+    let (questions, effects): (Vec<_>, Vec<_>) = captures
+        .iter()
+        .cloned()
+        .partition(|c| asked.is_some_and(|asked| asked.is_question(c, &permits, slot)));
+    match_effects(&permits, slot, &effects, salts);
+    Audit { entries, effects: effects.len(), lookups: questions.len() }
+}
+
+impl Asked {
+    /// Whether this is the declared question about one of the permits, and asked after its outcome was recorded as unknown.
+    fn is_question(&self, capture: &Capture, permits: &[Permit<'_>], slot: Slot) -> bool {
+        let (mut head, end) = match capture.head().strip_suffix("\r\n\r\n") {
+            Some(head) => (head.split("\r\n").map(str::to_owned).collect::<Vec<_>>(), capture.head_len),
+            None => return false,
+        };
+        let is_bare = capture.is_whole && end == Some(capture.bytes.len());
+        let line = head.remove(0);
+        head.sort();
+        is_bare
+            && permits.iter().any(|permit| {
+                let recorded = WallTime::parse_rfc3339(&permit.outcome.time).expect("verified above");
+                let key = permit.decision.idempotency_key.as_ref().map(|key| key.as_str());
+                permit.outcome.status == OutcomeStatus::Indeterminate
+                    && recorded.unix_ns() <= capture.arrived_unix_ns
+                    && key.is_some_and(|key| (line.clone(), head.clone()) == self.question(key, slot))
+            })
+    }
+
+    /// Request line, and sorted headers.
+    fn question(&self, key: &str, slot: Slot) -> (String, Vec<String>) {
+        let is_unreserved = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
+        let encoded: String = key
+            .bytes()
+            .map(|b| if is_unreserved(b) { char::from(b).to_string() } else { format!("%{b:02X}") })
+            .collect();
+        let line = format!("GET {} HTTP/1.1", self.lookup.path.replace("{idempotency_key}", &encoded));
+        let mut headers = vec![
+            "accept: application/json, application/problem+json".to_owned(),
+            "cache-control: no-cache".to_owned(),
+            "connection: close".to_owned(),
+            format!("host: {}", self.authority),
+            format!("{}: Bearer {}", self.credential, slot.secret),
+        ];
+        headers.extend(self.lookup.header.map(|name| format!("{name}: {key}")));
+        headers.sort();
+        (line, headers)
+    }
 }
 
 fn entries(directory: &Directory, key: &VerifierKey) -> Vec<Entry> {

@@ -7,6 +7,7 @@ pub mod mounted;
 pub mod upstream;
 pub mod world;
 
+pub use auditor::Lookup;
 pub use client::{Client, request};
 pub use mounted::Mounted;
 pub use upstream::{Gate, Reads, Script, Step, Upstream};

@@ -26,7 +26,7 @@ use rustls_pki_types::PrivateKeyDer;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use super::auditor::{self, Audit, Slot};
+use super::auditor::{self, Asked, Audit, Lookup, Slot};
 use super::client::{Client, Response, request};
 use super::upstream::{Capture, Upstream};
 
@@ -108,6 +108,8 @@ pub struct Setup {
     pub sinks: Vec<String>,
     /// Values that the surface redacts, and that nothing may show; with any, there is a directory of salts.
     pub redacted: &'static [&'static str],
+    /// How the surface's upstream is asked what became of requests.
+    pub status_lookup: Option<Lookup>,
 }
 
 impl Default for Setup {
@@ -135,6 +137,7 @@ impl Default for Setup {
             upstream_url: None,
             sinks: Vec::new(),
             redacted: &[],
+            status_lookup: None,
         }
     }
 }
@@ -163,7 +166,14 @@ impl Setup {
         let upstream = if self.upstream_tls { Upstream::tls(tls.server_config()) } else { Upstream::plain() };
         let (signer, signing_key) =
             FileSigner::generate("interlock.test/log".parse().expect("a name")).expect("a key");
+        let host = if self.upstream_tls { "localhost" } else { "127.0.0.1" };
+        let asked = self.status_lookup.map(|lookup| Asked {
+            lookup,
+            authority: format!("{host}:{}", upstream.address().port()),
+            credential: self.credential,
+        });
         let world = World {
+            asked,
             upstream,
             key: signer.verifier().clone(),
             tls,
@@ -261,6 +271,10 @@ impl Setup {
         {
             writeln!(yaml, "    {line}").expect("a string");
         }
+        if let Some(Lookup { path, header, more }) = self.status_lookup {
+            let header = header.map_or_else(String::new, |name| format!(", header: {name}"));
+            writeln!(yaml, "    status_lookup: {{ path: \"{path}\"{header}, {more} }}").expect("a string");
+        }
         let sinks: String = self.sinks.iter().map(|sink| format!("  - {sink}\n")).collect();
         let sinks = if sinks.is_empty() { sinks } else { format!("\nsinks:\n{sinks}") };
         yaml + "    routes:" + &self.routes + &sinks
@@ -297,6 +311,7 @@ pub struct World {
     addresses: Option<(SocketAddr, SocketAddr)>,
     is_listener_tls: bool,
     is_audited: bool,
+    asked: Option<Asked>,
     /// What must be nowhere in the log, in logs and in metrics.
     redacted: &'static [&'static str],
     /// Instead of the program as it was built.
@@ -591,6 +606,7 @@ impl World {
             SLOT,
             &self.upstream.captures(),
             &self.path("salts"),
+            self.asked.as_ref(),
         );
         self.redacted.iter().for_each(|value| auditor::no_secret_in(&self.path("ledger"), value));
         audit

@@ -10,6 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use imbl::OrdMap;
@@ -185,13 +186,19 @@ impl Fold {
 
     /// Decisions whose outcome is not known, oldest first.
     pub fn unknown(&self) -> Vec<UnknownOutcome> {
+        self.unknown_after(None, usize::MAX)
+    }
+
+    /// The first of them, at most so many, after the decision of this leaf.
+    pub fn unknown_after(&self, after: Option<LeafIndex>, max: usize) -> Vec<UnknownOutcome> {
         let unknown = self.shared.lock().folded.unknown.clone();
         let of = |(index, Unknown { id, at }): (&LeafIndex, &Unknown)| UnknownOutcome {
             decision_id: *id,
             decision_index: *index,
             at: *at,
         };
-        unknown.iter().map(of).collect()
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        unknown.range((from, Bound::Unbounded)).take(max).map(of).collect()
     }
 
     /// Whether the decision of this leaf has an outcome that is not known.

@@ -97,9 +97,15 @@ pub fn restrictions(answer: &Json) -> String {
 pub fn unknown(answer: &Json) -> String {
     let rows: Vec<_> = items(answer, "items")
         .iter()
-        .map(|item| ["id", "entry", "since", "surface", "actor"].iter().map(|n| text(item, n)).collect())
+        .map(|item| {
+            let lookup = member(item, "lookup").map_or_else(String::new, |lookup| {
+                format!("{} ({})", text(lookup, "last"), text(lookup, "questions"))
+            });
+            let of = |name: &&str| text(item, name);
+            ["id", "entry", "since", "surface", "actor"].iter().map(of).chain([lookup]).collect()
+        })
         .collect();
-    table(&["ID", "ENTRY", "SINCE", "SURFACE", "ACTOR"], &rows) + &more(answer)
+    table(&["ID", "ENTRY", "SINCE", "SURFACE", "ACTOR", "LOOKUP"], &rows) + &more(answer)
 }
 
 /// A hold, why policy holds it, and the request as the upstream would get it, as far as the log may show it.

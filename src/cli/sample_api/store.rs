@@ -6,7 +6,7 @@ use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, Method, StatusCode};
 use serde_json::{Value, json};
 
-use interlock::canonical::form;
+use interlock::canonical::{encode_component, form};
 
 /// A charge for this customer is made, and nobody is told.
 pub const DYING_CUSTOMER: &str = "cus_dies";
@@ -32,6 +32,9 @@ pub struct Export {
 
 pub struct Store {
     made: BTreeMap<String, Value>,
+    /// What was made under an `Idempotency-Key`, by the key as it stands in a path. A key alone makes nothing once only:
+    /// that is the gateway's business.
+    by_key: BTreeMap<String, Value>,
     settings: BTreeMap<String, Value>,
     effects: u64,
 }
@@ -41,6 +44,7 @@ impl Default for Store {
         let export = json!({ "id": EXAMPLE_EXPORT, "dataset": "orders", "rows": EXPORT_ROWS });
         Self {
             made: BTreeMap::from([(EXAMPLE_EXPORT.to_owned(), export)]),
+            by_key: BTreeMap::new(),
             settings: BTreeMap::from([("feature.x".to_owned(), json!("off"))]),
             effects: 0,
         }
@@ -60,6 +64,10 @@ impl Store {
             ["v1", "charges"] if is(Method::GET) => self.list("ch_"),
             ["v1", "charges", id] if is(Method::GET) => self.read(id, "ch_"),
             ["v1", "refunds"] if is(Method::POST) => self.refund(headers, body),
+            ["v1", "by-key", key] if is(Method::GET) => match self.by_key.get(key) {
+                Some(made) => Reply::Json(StatusCode::OK, made.clone()),
+                None => missing("nothing was made under this key"),
+            },
             ["exports"] if is(Method::POST) => self.export(headers, body),
             ["exports", id] if is(Method::GET) => self.rows(id, headers),
             ["config", key] if is(Method::GET) => match self.settings.get(key) {
@@ -77,7 +85,7 @@ impl Store {
             return invalid("a charge has an amount");
         }
         let dies = asked.get("customer").and_then(Value::as_str) == Some(DYING_CUSTOMER);
-        let made = self.make("ch_", &asked, &["amount", "currency", "customer"]);
+        let made = self.make("ch_", headers, &asked, &["amount", "currency", "customer"]);
         if dies { Reply::Nothing } else { Reply::Json(StatusCode::OK, made) }
     }
 
@@ -87,12 +95,14 @@ impl Store {
         if !self.made.contains_key(charge) {
             return missing("no such charge");
         }
-        Reply::Json(StatusCode::OK, self.make("re_", &asked, &["charge", "amount", "currency", "metadata"]))
+        let names = ["charge", "amount", "currency", "metadata"];
+        Reply::Json(StatusCode::OK, self.make("re_", headers, &asked, &names))
     }
 
     fn export(&mut self, headers: &HeaderMap, body: &[u8]) -> Reply {
         let Some(asked) = members(headers, body) else { return unreadable() };
-        Reply::Json(StatusCode::ACCEPTED, self.make("exp_", &asked, &["dataset", "rows_max", "format"]))
+        let names = ["dataset", "rows_max", "format"];
+        Reply::Json(StatusCode::ACCEPTED, self.make("exp_", headers, &asked, &names))
     }
 
     fn set(&mut self, key: &str, headers: &HeaderMap, body: &[u8]) -> Reply {
@@ -107,7 +117,7 @@ impl Store {
     }
 
     /// Something new, with the members that were asked for.
-    fn make(&mut self, prefix: &str, asked: &Value, names: &[&str]) -> Value {
+    fn make(&mut self, prefix: &str, headers: &HeaderMap, asked: &Value, names: &[&str]) -> Value {
         self.effects += 1;
         let id = format!("{prefix}{:06}", self.effects);
         let mut made = json!({ "id": id, "status": "succeeded" });
@@ -120,6 +130,14 @@ impl Store {
             self.made.pop_first();
         }
         self.made.insert(id, made.clone());
+        if let Some(key) = headers.get("idempotency-key").and_then(|key| key.to_str().ok()) {
+            if self.by_key.len() == KEPT_MAX {
+                self.by_key.pop_first();
+            }
+            let mut known = made.clone();
+            known["idempotency_key"] = json!(key);
+            self.by_key.insert(encode_component(key), known);
+        }
         made
     }
 
@@ -221,6 +239,29 @@ mod tests {
         let body = format!(r#"{{"amount":1,"customer":"{DYING_CUSTOMER}"}}"#);
         assert_eq!(post(&mut store, "/v1/charges", "application/json", &body).0, 0);
         assert_eq!(store.effects(), 1);
+    }
+
+    #[test]
+    fn what_was_made_under_a_key_is_found_by_it() {
+        let mut store = Store::default();
+        let mut charging = headers(CONTENT_TYPE, "application/json");
+        charging.insert("idempotency-key", HeaderValue::from_static("order:7"));
+        let body = format!(r#"{{"amount":1,"customer":"{DYING_CUSTOMER}"}}"#);
+        assert!(matches!(
+            store.act(&Method::POST, "/v1/charges", &charging, body.as_bytes()),
+            Reply::Nothing
+        ));
+        let mut find =
+            |key: &str| match store.act(&Method::GET, &format!("/v1/by-key/{key}"), &HeaderMap::new(), b"") {
+                Reply::Json(status, value) => (status.as_u16(), value),
+                Reply::Rows(_) | Reply::Nothing => (0, Value::Null),
+            };
+        let (status, found) = find("order%3A7");
+        assert_eq!(
+            (status, &found["status"], &found["idempotency_key"]),
+            (200, &json!("succeeded"), &json!("order:7"))
+        );
+        assert_eq!(find("order-8").0, 404);
     }
 
     #[test]
