@@ -15,6 +15,7 @@ use crate::ledger::{Attestation, Attested};
 use crate::limits;
 use crate::model::ReceiptId;
 use crate::model::entry::{AttestedBy, Role};
+use crate::reconcile::Reconciler;
 
 pub struct Operators {
     life: Arc<Life>,
@@ -27,8 +28,7 @@ impl Operators {
     pub fn new(life: &Arc<Life>) -> Self {
         let (asks, _orders) = PolicyAsks::new();
         let control = Control::new(
-            Arc::clone(&life.fold),
-            life.ledger.clone(),
+            Reconciler::new(Arc::clone(&life.fold), life.ledger.clone()),
             LogApi::new(life.ledger.clone()),
             vec![SURFACE.parse().expect("a name")],
             Default::default(),
@@ -116,7 +116,7 @@ impl Operators {
         (!holds.is_empty()).then(|| holds[nth % holds.len()].id)
     }
 
-    /// What nobody knows, somebody finds out: as `Control` does it, which reads the decision from the archive.
+    /// What nobody knows, somebody finds out: as `Control` does it, after it has read the decision from the archive.
     async fn resolve(&self) {
         let Some(unknown) = self.life.fold.unknown().first().copied() else { return };
         let status = if self.life.world.dice(|dice| dice.percent(50)) {
@@ -131,7 +131,8 @@ impl Operators {
             by: AttestedBy { evidence: "as scripted".into(), operator: Some(self.people[1].entry()) },
             budgets: vec!["spend".parse().expect("a name")],
         };
-        let _ = self.life.ledger.record_attestation(attestation).await;
+        // Somebody else may have said so meanwhile.
+        let _ = self.control.reconciler.settle(attestation).await;
     }
 }
 
