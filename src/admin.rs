@@ -43,6 +43,8 @@ use tokio_util::sync::CancellationToken;
 pub use control::Control;
 pub use control::Done;
 pub use door::Door;
+#[cfg(test)]
+pub(crate) use endpoint::Asked;
 pub use log::LogApi;
 pub use operators::{CertificateOf, NotAnOperator, Operator, Operators, SharedOperators, TOKEN_START, Token};
 pub use policy::{PolicyAsk, PolicyAsks, PolicyHealth, PolicyOrder, PolicyOrders};

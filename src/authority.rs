@@ -35,8 +35,8 @@ pub use spiffe::{
     InvalidPathPattern, InvalidSpiffeId, InvalidTrustDomain, PathPattern, SpiffeId, TrustDomain,
 };
 pub use state::{
-    Answer, Approval, Asked, BudgetView, ClaimState, ClaimView, Draw, Fold, HoldStatus, HoldView, Intent,
-    NotReserved, Population, Restricted, Restriction, RestrictionStatus, SameRequest, Scope, State, Ticket,
-    UnknownOutcome, View,
+    Answer, Approval, Asked, BudgetView, Changes, ClaimState, ClaimView, Draw, Fold, HoldStatus, HoldView,
+    Intent, NotReserved, Population, Restricted, Restriction, RestrictionStatus, SameRequest, Scope, State,
+    Ticket, UnknownOutcome, View,
 };
 pub use versions::{Moved, UNSET, Versions};

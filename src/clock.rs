@@ -87,6 +87,8 @@ pub struct Clock(Source);
 enum Source {
     System,
     Manual(Arc<Manual>),
+    #[cfg(test)]
+    Paused(Arc<paused::Paused>),
 }
 
 #[derive(Debug)]
@@ -148,6 +150,8 @@ impl Clock {
                 WallTime(read_wall().duration_since(UNIX_EPOCH).map_or(u64::MAX, |d| d.as_nanos() as u64))
             }
             Source::Manual(m) => WallTime(m.wall_ns.load(Ordering::Relaxed)),
+            #[cfg(test)]
+            Source::Paused(paused) => paused.wall(),
         }
     }
 
@@ -158,6 +162,69 @@ impl Clock {
                 Moment(read_monotonic().saturating_duration_since(start).as_nanos() as u64)
             }
             Source::Manual(m) => Moment(m.monotonic_ns.load(Ordering::Relaxed)),
+            #[cfg(test)]
+            Source::Paused(paused) => paused.monotonic(),
+        }
+    }
+}
+
+/// The clock of a simulation: the paused one of the runtime that it is asked in.
+#[cfg(test)]
+pub(crate) mod paused {
+    use super::*;
+
+    /// Goes on from life to life of what is simulated, each in a runtime of its own; its wall time can be set.
+    #[derive(Debug)]
+    pub(crate) struct Paused {
+        /// When the runtime of this life began, and what had passed before.
+        life: std::sync::Mutex<(Option<tokio::time::Instant>, u64)>,
+        /// Wall time where the monotonic one is zero, nanoseconds.
+        origin_ns: AtomicU64,
+    }
+
+    impl Paused {
+        pub(super) fn monotonic(&self) -> Moment {
+            let (since, before) = *self.life.lock().expect("nothing panics in here");
+            // Between two lives no time passes.
+            let passed =
+                since.map_or(0, |since| tokio::time::Instant::now().duration_since(since).as_nanos() as u64);
+            Moment(before + passed)
+        }
+
+        pub(super) fn wall(&self) -> WallTime {
+            WallTime(self.origin_ns.load(Ordering::Relaxed) + self.monotonic().0)
+        }
+    }
+
+    impl Clock {
+        pub(crate) fn paused(start: WallTime) -> (Self, Arc<Paused>) {
+            let life = std::sync::Mutex::new((None, 0));
+            let paused = Arc::new(Paused { life, origin_ns: AtomicU64::new(start.0) });
+            (Self(Source::Paused(Arc::clone(&paused))), paused)
+        }
+    }
+
+    impl Paused {
+        /// A runtime with a paused clock has begun, and this is asked in it.
+        pub(crate) fn begin_life(&self) {
+            self.life.lock().expect("nothing panics in here").0 = Some(tokio::time::Instant::now());
+        }
+
+        /// It is about to end.
+        pub(crate) fn end_life(&self) {
+            let now = self.monotonic().0;
+            *self.life.lock().expect("nothing panics in here") = (None, now);
+        }
+
+        /// Between two lives.
+        pub(crate) fn pass(&self, time: Duration) {
+            self.life.lock().expect("nothing panics in here").1 += time.as_nanos() as u64;
+        }
+
+        /// As an operator or a time server sets a clock: no time passes. Nanoseconds, back or forth.
+        pub(crate) fn set_by(&self, ns: i64) {
+            let origin = self.origin_ns.load(Ordering::Relaxed);
+            self.origin_ns.store(origin.saturating_add_signed(ns), Ordering::Relaxed);
         }
     }
 }

@@ -9,6 +9,8 @@ mod identity;
 mod observe;
 mod policy;
 mod policy_source;
+#[cfg(test)]
+mod simulation;
 
 use std::io;
 use std::net::SocketAddr;

@@ -15,3 +15,5 @@ pub use connection::{Bounds, Listener, serve};
 pub use patience::Impatient;
 pub use peer::{Peer, ServerTls, SharedTls};
 pub use rehearsal::{Door, NotTaken, Taken, rehearse};
+#[cfg(test)]
+pub(crate) use request::run_admissible;

@@ -19,6 +19,7 @@ mod follow;
 mod fsck;
 mod full;
 mod heartbeat;
+mod ids;
 mod key;
 mod key_events;
 mod open;
@@ -50,7 +51,9 @@ mod obstacles;
 #[cfg(test)]
 mod rotation;
 #[cfg(test)]
-mod simulated;
+pub(crate) mod simulated;
+#[cfg(test)]
+pub(crate) mod stepped;
 #[cfg(test)]
 mod tests;
 
@@ -61,7 +64,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -90,6 +92,7 @@ use crate::model::{Decision, Digest, Epoch, ReceiptId};
 use crate::policy::{Evaluated, Permit, Refusal};
 use appender::{Duty, Leaf};
 use committer::Closing;
+use ids::IdSource;
 use queue::{Done, Effect, Kind, Shared, Stage, change_of};
 use rejections::Rejections;
 
@@ -115,7 +118,7 @@ struct Handle {
     /// Where the log lies.
     dir: PathBuf,
     rejections: Mutex<Rejections>,
-    random: SystemRandom,
+    ids: IdSource,
     closing: Arc<Mutex<Option<Closing>>>,
     threads: Mutex<Option<Threads>>,
 }
@@ -316,9 +319,8 @@ impl Ledger {
 
     /// A new id, for the next decision.
     pub fn new_id(&self) -> Result<ReceiptId, Unrecorded> {
-        let mut random = [0; 10];
         // Nothing was written; a system without randomness refuses every request.
-        self.0.random.fill(&mut random).map_err(|_| Unrecorded::Busy)?;
+        let random = self.0.ids.random().ok_or(Unrecorded::Busy)?;
         Ok(ReceiptId::new(self.0.shared.clock.wall(), random))
     }
 

@@ -26,11 +26,11 @@ pub use decide::Held;
 pub use holds::{Patience, waiters};
 pub use surface::{Authority, Holds, Hosts, Idempotency, Matched, NoRoute, Route, Routes, Surface};
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 pub use turns::Turns;
 
-use crate::authority::{Credentials, IDENTITY, ProvedUnder, State, Versions};
+use crate::authority::{Changes, Credentials, IDENTITY, ProvedUnder, State, Versions};
 use crate::canonical::ExecutionRequest;
 use crate::clock::{Anchor, Clock, Moment};
 use crate::ledger::{Ledger, Receipt, Recorded, Recording, Rejection, Unrecorded};
@@ -51,7 +51,7 @@ pub struct Gate {
     pub watched: Arc<[Arc<str>]>,
     pub state: Arc<dyn State>,
     /// Moves with every change of a hold.
-    pub hold_changes: watch::Receiver<u64>,
+    pub hold_changes: Changes,
     pub turns: Turns,
     /// Answers that were given lately, for requests with the same idempotency key.
     pub answers: Arc<Answers>,

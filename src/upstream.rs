@@ -33,6 +33,8 @@ pub use exchange::{Answer, Concluded, Cut, InFlight, NoAnswer};
 pub use fact::HttpSource;
 pub use kept::KeptAnswer;
 pub use lease::{Lease, LeaseError, PoolGauge, Upstream};
+#[cfg(test)]
+pub(crate) use lease::{Reach, Wire};
 pub use passed::{passed_fields, passed_trailers};
 pub use permit::{Moved, PermittedRequest, seal};
 pub use settings::{Roots, Scheme, Settings};

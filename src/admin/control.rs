@@ -113,6 +113,13 @@ impl Control {
         doing.await.map_err(|_panicked| Refusal::Panicked)?
     }
 
+    /// As [`Control::carry_out`], in the task of whoever asks: what asks in a fixed order is carried out in it.
+    #[cfg(test)]
+    pub(crate) async fn carry_out_here(&self, operator: &Operator, asked: Asked) -> Result<Done, Refusal> {
+        let _turn = self.turn.lock().await;
+        self.change(operator, asked).await
+    }
+
     async fn change(&self, operator: &Operator, asked: Asked) -> Result<Done, Refusal> {
         match asked {
             Asked::Approve { hold, reason } => {

@@ -24,6 +24,7 @@
 //! set: they are looked at again at the first byte (`versions`).
 
 mod budgets;
+mod changes;
 mod claims;
 #[cfg(test)]
 mod conformance;
@@ -33,6 +34,7 @@ mod overlay;
 mod restrictions;
 mod snapshot;
 
+pub use changes::Changes;
 pub use fold::{Fold, Population, UnknownOutcome};
 pub use holds::HoldStatus;
 pub use restrictions::{Restricted, RestrictionStatus};

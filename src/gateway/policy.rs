@@ -207,9 +207,9 @@ impl Watched {
             revision: activated.revision,
             version,
         };
-        let receipt = self.ledger.record_policy(activation).await.map_err(Failed::NotRecorded)?;
         let (revision, by) = (activated.revision, activated_by);
-        self.versions.set_after(POLICY, &version_of(receipt.index), || self.pdp.activate(prepared));
+        let put = put_in_force(&self.ledger, &self.versions, &self.pdp, (prepared, activation));
+        let receipt = put.await.map_err(Failed::NotRecorded)?;
         let now = self.clock.wall().unix_ms() as f64 / 1_000.0;
         self.metrics.policy_reloaded(true);
         self.metrics.policy_activated(&revision.to_string(), now);
@@ -251,6 +251,18 @@ impl Watched {
         };
         answer(order, Err(refusal));
     }
+}
+
+/// Recorded, and then active, in a step of its own in which nothing starts to be sent.
+pub(super) async fn put_in_force(
+    ledger: &Ledger,
+    versions: &Versions,
+    pdp: &Pdp,
+    (prepared, activation): (Prepared, PolicyActivation),
+) -> Result<Receipt, Unrecorded> {
+    let receipt = ledger.record_policy(activation).await?;
+    versions.set_after(POLICY, &version_of(receipt.index), || pdp.activate(prepared));
+    Ok(receipt)
 }
 
 fn answer(order: Option<PolicyOrder>, done: Result<Done, Refusal>) {

@@ -336,6 +336,22 @@ async fn attributed(
     rejected
 }
 
+/// For simulations, which have no connections: a request that was read and found admissible, from here to its end. Whoever
+/// drops this hangs up.
+#[cfg(test)]
+pub(crate) async fn run_admissible(
+    listener: Arc<Listener>,
+    surface: Arc<Surface>,
+    execution: ExecutionRequest,
+    proved: ProvedUnder,
+    wait: Option<Duration>,
+) -> Response<ResponseBody> {
+    let slot = listener.in_flight.clone().try_acquire_owned().expect("fewer run at once");
+    let memory = listener.bodies.clone().try_acquire_many_owned(1).expect("bodies are small");
+    run(listener, Admissible { surface, execution, proved, memory }, (WantReceipt::Usual, wait), slot, None)
+        .await
+}
+
 /// Runs the request in its own task and waits for the head of its answer.
 async fn run(
     listener: Arc<Listener>,
@@ -354,7 +370,9 @@ async fn run(
         listener.gate.metrics.in_flight.inc();
         let _in_flight = InFlight { metrics: listener.gate.metrics.clone(), _slot: slot, _open: open };
         // When this is dropped by the gateway going away, what it holds records its own outcome.
+        // What ends just as it is given up has ended: equal runs are equal.
         tokio::select! {
+            biased;
             () = execute(&listener, admissible, (want, patience), head) => {}
             () = listener.abandon.cancelled() => {}
         }
@@ -463,7 +481,9 @@ async fn pass_on(
     stall_max: Duration,
 ) -> Passed {
     loop {
+        // What has come is passed on also as the client goes: how the answer ends does not hang on a coin.
         let frame = tokio::select! {
+            biased;
             frame = answer.frame() => frame,
             () = pieces.closed() => return Passed::ClientGone,
         };

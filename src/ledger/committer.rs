@@ -165,7 +165,7 @@ impl Committer {
             .map_or(Duration::ZERO, |c| c.wait)
     }
 
-    fn commit(&mut self, mut batch: Vec<Pending>) -> Result<(), NotAppended> {
+    pub(super) fn commit(&mut self, mut batch: Vec<Pending>) -> Result<(), NotAppended> {
         let drained = self.shared.clock.monotonic();
         let mut leaves: Vec<Leaf> = batch.iter_mut().map(|p| take_leaf(&mut p.leaf)).collect();
         let Some(appended) = self.append_what_fits(&mut batch, &mut leaves)? else { return Ok(()) };
@@ -288,7 +288,7 @@ impl Committer {
     }
 
     /// Remainders, the stop leaf, the last checkpoint. Without a close, or with open permits, nothing.
-    fn stop(&mut self, open: usize) -> Result<Closed, NotAppended> {
+    pub(super) fn stop(&mut self, open: usize) -> Result<Closed, NotAppended> {
         let closing = self.closing.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(closing) = closing.filter(|_| open == 0) else { return Ok(Closed::PermitsOpen(open)) };
         let remainders: Vec<Leaf> = closing

@@ -6,16 +6,16 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use ring::rand::SystemRandom;
 use tokio::sync::oneshot;
 
 use super::appender::{Appender, Duty, Leaf, NotAppended};
 use super::archive::{Archiver, End, Feed};
-use super::committer::Committer;
+use super::committer::{Closing, Committer};
 use super::entries::{self, EpochFacts};
 use super::follow::{Follower, Following};
 use super::full::FullSegments;
 use super::heartbeat::Heartbeat;
+use super::ids::IdSource;
 use super::queue::{Shared, change_of};
 use super::recorded::Outcome;
 use super::recovery::{Recovered, Unrecoverable, recover};
@@ -122,6 +122,19 @@ impl Ledger {
         clock: Clock,
         start: Start,
     ) -> Result<(Self, Opened), OpenError> {
+        let dir = settings.dir.clone();
+        let (ready, opened) = Self::ready_on(storage, settings, signers, clock, start)?;
+        let not_writable = |why: std::io::Error| OpenError::NotWritable { dir, why: why.to_string() };
+        Ok((ready.start_threads().map_err(not_writable)?, opened))
+    }
+
+    pub(super) fn ready_on(
+        storage: Arc<dyn Storage>,
+        settings: Settings,
+        signers: impl Into<Signers>,
+        clock: Clock,
+        start: Start,
+    ) -> Result<(Ready, Opened), OpenError> {
         let Settings { dir, origin, segment_bytes, salts, heartbeat } = settings;
         let signers = signers.into();
         let not_writable = |why: String| OpenError::NotWritable { dir: dir.clone(), why };
@@ -189,38 +202,36 @@ impl Ledger {
         let archiver = storage
             .directory()
             .map(|root| Archiver::new(Arc::clone(&shared), root, origin, Some(Arc::new(full))));
-        let ledger = Self::start_threads(
-            storage,
-            shared,
-            appender,
-            (archiver, sealer, keeper),
-            (start, following),
-            (dir.clone(), segment_bytes, heartbeat),
-        )
-        .map_err(|e| not_writable(e.to_string()))?;
-        Ok((ledger, opened))
-    }
-
-    fn start_threads(
-        storage: Arc<dyn Storage>,
-        shared: Arc<Shared>,
-        appender: Appender,
-        (archiver, mut sealer, keeper): (Option<Archiver>, SealerThread, StateKeeper),
-        (start, following): (Start, Following),
-        (dir, segment_bytes, heartbeat): (PathBuf, u64, Option<Duration>),
-    ) -> std::io::Result<Self> {
-        let closing = Arc::new(Mutex::new(None));
-        let (done_sender, done) = oneshot::channel();
+        let heartbeat = heartbeat.map(|every| Heartbeat::new(every, shared.clock.monotonic()));
         let committer = Committer {
-            shared: Arc::clone(&shared),
+            shared,
             appender,
             observer: Arc::clone(&start.observer),
             start,
             following,
             batch_bytes_max: batch_bytes_max(segment_bytes),
-            heartbeat: heartbeat.map(|every| Heartbeat::new(every, shared.clock.monotonic())),
-            closing: Arc::clone(&closing),
+            heartbeat,
+            closing: Arc::default(),
         };
+        Ok((Ready { storage, committer, archiver, sealer, keeper, dir: dir.clone() }, opened))
+    }
+}
+
+/// A log that is open, and nothing of it runs yet.
+pub(super) struct Ready {
+    storage: Arc<dyn Storage>,
+    committer: Committer,
+    archiver: Option<Archiver>,
+    sealer: SealerThread,
+    keeper: StateKeeper,
+    dir: PathBuf,
+}
+
+impl Ready {
+    fn start_threads(self) -> std::io::Result<Ledger> {
+        let Self { storage, committer, archiver, mut sealer, keeper, dir } = self;
+        let (done_sender, done) = oneshot::channel();
+        let (shared, closing) = (Arc::clone(&committer.shared), Arc::clone(&committer.closing));
         sealer.start(Arc::clone(&storage), shared.clock.clone(), keeper)?;
         let publishing = Arc::clone(&shared);
         let publisher = thread::Builder::new()
@@ -251,15 +262,27 @@ impl Ledger {
             done,
             archived,
         };
-        Ok(Self(Arc::new(Handle {
-            shared,
-            dir,
-            rejections: Mutex::new(Rejections::default()),
-            random: SystemRandom::new(),
-            closing,
-            threads: Mutex::new(Some(threads)),
-        })))
+        Ok(handle(shared, dir, IdSource::system(), closing, Some(threads)))
     }
+
+    /// Whoever asks for it commits, in their own thread.
+    #[cfg(test)]
+    pub(super) fn without_threads(self, ids: IdSource) -> (Ledger, Arc<dyn Storage>, Committer) {
+        let Self { storage, committer, archiver: _, sealer: _, keeper: _, dir } = self;
+        let (shared, closing) = (Arc::clone(&committer.shared), Arc::clone(&committer.closing));
+        (handle(shared, dir, ids, closing, None), storage, committer)
+    }
+}
+
+fn handle(
+    shared: Arc<Shared>,
+    dir: PathBuf,
+    ids: IdSource,
+    closing: Arc<Mutex<Option<Closing>>>,
+    threads: Option<Threads>,
+) -> Ledger {
+    let (rejections, threads) = (Mutex::new(Rejections::default()), Mutex::new(threads));
+    Ledger(Arc::new(Handle { shared, dir, rejections, ids, closing, threads }))
 }
 
 /// The start leaf, an outcome for each permit that the last run left open, and what is new about the keys.

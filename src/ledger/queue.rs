@@ -151,6 +151,9 @@ pub struct Queue {
 pub struct Shared {
     queue: Mutex<Queue>,
     pub changed: Condvar,
+    /// As `changed`, for a committer that is no thread.
+    #[cfg(test)]
+    pub pushed: tokio::sync::Notify,
     pub health: watch::Sender<Health>,
     pub counters: Counters,
     pub publisher: Publisher,
@@ -190,6 +193,8 @@ impl Shared {
                 is_waited_on: false,
             }),
             changed: Condvar::new(),
+            #[cfg(test)]
+            pushed: tokio::sync::Notify::new(),
             health: watch::Sender::new(Health::Accepting),
             counters: Counters::default(),
             publisher: Publisher::default(),
@@ -269,6 +274,8 @@ impl Shared {
     fn wake(&self, mut queue: MutexGuard<'_, Queue>) {
         let waits = std::mem::take(&mut queue.is_waited_on);
         drop(queue);
+        #[cfg(test)]
+        self.pushed.notify_one();
         if waits {
             self.changed.notify_one();
         }

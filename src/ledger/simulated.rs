@@ -67,6 +67,22 @@ struct State {
     room: usize,
     /// Segments that were read since the last restart.
     read: BTreeSet<LeafIndex>,
+    /// Says that what was written is durable when it is not.
+    lies: bool,
+    /// A planned failure came to pass.
+    failed: bool,
+    witness: Option<Witness>,
+}
+
+type Sees = dyn Fn(&[u8]) + Send;
+
+/// Sees what a sync made durable, as it does so.
+struct Witness(Box<Sees>);
+
+impl std::fmt::Debug for Witness {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Witness")
+    }
 }
 
 /// What the plan says about the operation at hand.
@@ -92,6 +108,9 @@ impl Simulated {
             power: true,
             room: usize::MAX,
             read: BTreeSet::new(),
+            lies: false,
+            failed: false,
+            witness: None,
         }))
     }
 
@@ -118,6 +137,7 @@ impl Simulated {
     pub fn restart_process(&self) {
         let mut state = self.state();
         state.fault = None;
+        state.failed = false;
         state.power = true;
         state.read.clear();
     }
@@ -128,6 +148,31 @@ impl Simulated {
         let mut state = self.state();
         state.seen = state.durable.clone();
         state.dirty.clear();
+    }
+
+    /// `witness` gets each piece of a segment that a sync made durable, or says so.
+    pub(crate) fn tell(&self, witness: impl Fn(&[u8]) + Send + 'static) {
+        self.state().witness = Some(Witness(Box::new(witness)));
+    }
+
+    /// A disk that says it has what it has not.
+    pub(crate) fn lie(&self) {
+        self.state().lies = true;
+    }
+
+    /// Whether a planned failure has come to pass since the last restart.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.state().failed
+    }
+
+    /// Whether the power is cut.
+    pub(crate) fn is_dark(&self) -> bool {
+        !self.state().power
+    }
+
+    /// Segments in raw form, as a power cut would leave them.
+    pub(crate) fn durable_segments(&self) -> Vec<(LeafIndex, Vec<u8>)> {
+        self.state().durable.segments.iter().map(|(first, bytes)| (*first, bytes.clone())).collect()
     }
 
     pub fn set_room(&self, segments: usize) {
@@ -224,6 +269,7 @@ impl State {
                 if !matches!(failure, Failure::FailsAndNotPersisted | Failure::FailsButPersisted) {
                     self.power = false;
                 }
+                self.failed = true;
                 Ok(Fate::Fails(failure))
             }
             Some(_) | None => Ok(Fate::Works),
@@ -362,6 +408,14 @@ impl Storage for Simulated {
         let mut state = self.state();
         let longest = state.dirty.iter().map(|(_, _, bytes)| bytes.len()).max().unwrap_or_default();
         let fate = state.next("sync", longest)?;
+        if matches!(fate, Fate::Works)
+            && let Some(Witness(witness)) = &state.witness
+        {
+            state.dirty.iter().for_each(|(_, _, bytes)| witness(bytes));
+        }
+        if state.lies {
+            return Ok(());
+        }
         // Synced or failed, the pages are no longer dirty.
         for (segment, offset, bytes) in std::mem::take(&mut state.dirty) {
             let persisted = match fate {

@@ -57,7 +57,9 @@ pub(super) async fn changed(
     let Ok(_slot) = gate.waiters.try_acquire() else { return false };
     patience.applied.get_or_insert(wait);
     let began = gate.clock.monotonic();
+    // In this order: a change that has come counts also for a caller that goes just then, and equal runs are equal.
     let seen_change = tokio::select! {
+        biased;
         change = timeout(wait, other_than(gate, surface, execution, held)) => change.is_ok(),
         () = patience.gone.cancelled() => false,
         () = gate.drain.cancelled() => false,

@@ -14,7 +14,7 @@ use super::fault::{BundleError, Fault};
 use super::input::Input;
 use super::source::BundleFile;
 use super::verdict::{Evaluated, Evaluation, Judgment, Permit, Refusal};
-use super::workers::Workers;
+use super::workers::{Place, Workers};
 use crate::canonical::ExecutionRequest;
 use crate::clock::{Clock, WallTime};
 use crate::limits;
@@ -110,7 +110,7 @@ struct Inner {
     clock: Clock,
     observer: Option<Arc<dyn Observer>>,
     active: ArcSwap<Active>,
-    workers: Workers,
+    place: Place,
     evaluations: AtomicU64,
     panics: AtomicU64,
     timeouts: AtomicU64,
@@ -149,17 +149,38 @@ impl Pdp {
         let active = Active::new(bundle, &settings)?;
         let workers = Workers::start(settings.workers, settings.queue_max)
             .map_err(|e| Fault::of_bundle("no_thread", format!("no thread to evaluate on: {e}")))?;
-        Ok(Self(Arc::new(Inner {
+        Ok(Self::with(settings, clock, observer, active.into(), Place::Threads(workers)))
+    }
+
+    /// Evaluates in its caller's thread, for as long as `pace` says.
+    #[cfg(test)]
+    pub(crate) fn without_threads(
+        Prepared(active): Prepared,
+        settings: Settings,
+        clock: Clock,
+        pace: super::workers::Pace,
+    ) -> Self {
+        Self::with(settings, clock, None, active, Place::Here(pace))
+    }
+
+    fn with(
+        settings: Settings,
+        clock: Clock,
+        observer: Option<Arc<dyn Observer>>,
+        active: Arc<Active>,
+        place: Place,
+    ) -> Self {
+        Self(Arc::new(Inner {
             settings,
             clock,
             observer,
-            active: ArcSwap::from_pointee(active),
-            workers,
+            active: ArcSwap::new(active),
+            place,
             evaluations: AtomicU64::new(0),
             panics: AtomicU64::new(0),
             timeouts: AtomicU64::new(0),
             overloads: AtomicU64::new(0),
-        })))
+        }))
     }
 
     /// Always a judgment; whatever goes wrong is SILENCE with its cause.
@@ -244,7 +265,7 @@ impl Pdp {
             panics: inner.panics.load(Ordering::Relaxed),
             timeouts: inner.timeouts.load(Ordering::Relaxed),
             overloads: inner.overloads.load(Ordering::Relaxed),
-            stuck_workers: inner.workers.stuck() as u64,
+            stuck_workers: inner.place.stuck() as u64,
         }
     }
 
@@ -265,7 +286,7 @@ impl Pdp {
                     Finding::silence(ReasonCode::EvaluationError, "no engine for this thread".into())
                 }
             };
-            inner.workers.run(inner.settings.evaluation_max, work).await
+            inner.place.run(inner.settings.evaluation_max, work).await
         } else {
             no_package(package)
         };
@@ -299,6 +320,17 @@ impl Pdp {
 pub struct Prepared(Arc<Active>);
 
 impl Prepared {
+    /// Compiled for one thread, without a [`Pdp`]; and the same once more.
+    #[cfg(test)]
+    pub(crate) fn of(bundle: Bundle, settings: &Settings) -> Result<Self, BundleError> {
+        Ok(Self(Arc::new(Active::new(bundle, settings)?)))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn again(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+
     pub fn bundle(&self) -> &Bundle {
         &self.0.bundle
     }

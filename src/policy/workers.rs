@@ -52,6 +52,49 @@ struct Shared {
 /// The threads end when this is dropped; a stuck one when its call returns.
 pub(super) struct Workers(Arc<Shared>);
 
+/// How long each evaluation takes where there are no threads: a simulation says it.
+#[cfg(test)]
+pub(crate) type Pace = Arc<dyn Fn() -> Duration + Send + Sync>;
+
+/// Where evaluations run.
+pub(super) enum Place {
+    Threads(Workers),
+    #[cfg(test)]
+    Here(Pace),
+}
+
+impl Place {
+    pub(super) fn stuck(&self) -> usize {
+        match self {
+            Self::Threads(workers) => workers.stuck(),
+            #[cfg(test)]
+            Self::Here(_) => 0,
+        }
+    }
+
+    /// Waits for the answer, but no longer than `deadline`.
+    pub(super) async fn run(
+        &self,
+        deadline: Duration,
+        work: impl FnOnce(usize) -> Finding + Send + 'static,
+    ) -> Finding {
+        match self {
+            Self::Threads(workers) => workers.run(deadline, work).await,
+            #[cfg(test)]
+            Self::Here(pace) => match pace() {
+                late if late > deadline => {
+                    tokio::time::sleep(deadline).await;
+                    Finding::silence(ReasonCode::EvaluationTimeout, "simulated".into())
+                }
+                took => {
+                    tokio::time::sleep(took).await;
+                    work(0)
+                }
+            },
+        }
+    }
+}
+
 impl Workers {
     pub(super) fn start(workers: NonZeroUsize, queue_max: usize) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {

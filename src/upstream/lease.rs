@@ -6,6 +6,8 @@
 
 use std::collections::VecDeque;
 use std::io;
+#[cfg(test)]
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -31,8 +33,19 @@ use crate::model::ReasonCode;
 #[derive(Clone)]
 pub struct Upstream(Arc<Pool>);
 
+/// How a simulated upstream is reached: within the process.
+#[cfg(test)]
+pub(crate) type Reach =
+    Arc<dyn Fn() -> Pin<Box<dyn Future<Output = io::Result<Box<dyn Wire>>> + Send>> + Send + Sync>;
+
+/// A stream of bytes that a simulation is at the other end of.
+#[cfg(test)]
+pub(crate) trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
+
 struct Pool {
     settings: Settings,
+    #[cfg(test)]
+    reach: Option<Reach>,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     clock: Clock,
     leases: Arc<Semaphore>,
@@ -94,7 +107,22 @@ impl Upstream {
             Scheme::Tls(roots) => Some(connector(roots, &settings.host)?),
         };
         let leases = Arc::new(Semaphore::new(settings.leases_max));
-        Ok(Self(Arc::new(Pool { settings, tls, clock, leases, idle: Mutex::default() })))
+        Ok(Self(Arc::new(Pool {
+            settings,
+            #[cfg(test)]
+            reach: None,
+            tls,
+            clock,
+            leases,
+            idle: Mutex::default(),
+        })))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn simulated(settings: Settings, clock: Clock, reach: Reach) -> Self {
+        let leases = Arc::new(Semaphore::new(settings.leases_max));
+        let (tls, idle) = (None, Mutex::default());
+        Self(Arc::new(Pool { settings, reach: Some(reach), tls, clock, leases, idle }))
     }
 
     pub fn settings(&self) -> &Settings {
@@ -176,6 +204,11 @@ impl Upstream {
 
 impl Pool {
     async fn open(&self) -> io::Result<Connection> {
+        #[cfg(test)]
+        if let Some(reach) = &self.reach {
+            let (wire, departed) = Counted::new(reach().await?);
+            return handshake(wire, departed).await;
+        }
         let tcp = dial(&self.settings.host, self.settings.port).await?;
         let (tcp, departed) = Counted::new(tcp);
         match &self.tls {

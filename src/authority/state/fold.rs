@@ -15,11 +15,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use imbl::OrdMap;
 use rust_decimal::Decimal;
-use tokio::sync::watch;
 
 use super::super::budget::{add, exact_number};
 use super::super::versions::{Moved, Versions};
 use super::budgets::{BudgetKey, Budgets, Sums, Taken};
+use super::changes::{Changes, Stirring};
 use super::claims::{Claim, ClaimKey, Claims, Executed, Progress, RequestDigest};
 use super::holds::{Hold, HoldStatus, Holds, RequestKey};
 use super::overlay::{Overlay, Pending};
@@ -53,7 +53,7 @@ pub struct Fold {
 struct Shared {
     inner: Mutex<Inner>,
     /// Moves with every change of a hold.
-    hold_changes: watch::Sender<u64>,
+    hold_changes: Arc<Stirring>,
 }
 
 #[derive(Default)]
@@ -149,7 +149,7 @@ impl Fold {
     /// The state of an empty log. Sets the version `freezes` in `versions` from now on.
     pub fn new(versions: Versions) -> Arc<Self> {
         versions.set(FREEZES, NEVER);
-        let shared = Shared { inner: Mutex::default(), hold_changes: watch::Sender::new(0) };
+        let shared = Shared { inner: Mutex::default(), hold_changes: Arc::default() };
         Arc::new(Self { shared: Arc::new(shared), versions, telling: Mutex::default() })
     }
 
@@ -225,8 +225,8 @@ impl Fold {
 
     /// Moves whenever a hold was opened, approved, refused, used, given back or has expired. Whoever waits for one hold:
     /// take this, read the state, wait for a change, read again.
-    pub fn hold_changes(&self) -> watch::Receiver<u64> {
-        self.shared.hold_changes.subscribe()
+    pub fn hold_changes(&self) -> Changes {
+        self.shared.hold_changes.changes()
     }
 
     /// What was reserved for the decision is given back when the ticket drops, if it is there still.
@@ -276,7 +276,7 @@ impl Shared {
     }
 
     fn stir_holds(&self) {
-        self.hold_changes.send_modify(|changes| *changes = changes.wrapping_add(1));
+        self.hold_changes.tell();
     }
 }
 
@@ -1085,7 +1085,7 @@ mod tests {
         let world = Log::new();
         let mut changes = world.harness.fold.hold_changes();
         let mut moved = move || {
-            let moved = changes.has_changed().expect("the fold is there");
+            let moved = changes.has_changed();
             changes.mark_unchanged();
             moved
         };
