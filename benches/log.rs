@@ -11,6 +11,7 @@
 #![allow(clippy::disallowed_methods, reason = "a bench lays out its own files and measures time")]
 
 use std::io::{self, Read, Write};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
@@ -36,6 +37,7 @@ use interlock::model::{
     Actor, AuthenticationMethod, Digest, Json, LeafIndex, LogOrigin, OutcomeStatus, PackageName, ReadSet,
 };
 use interlock::policy::{self, Bundle, Context, Judgment, Pdp, Question, Sources};
+use interlock::replay::{Disclosures, NoAmounts, Replayer, Selection, Under};
 use interlock::verify::{Directory, verify_log};
 use tokio::task::JoinSet;
 
@@ -48,6 +50,8 @@ const CLAIMED: Duration = Duration::from_secs(1);
 const ORIGIN: &str = "example.org/bench";
 const POLICY: &str = "package bench\npermit contains \"small\" if input.request.body.amount < 1000000\n";
 
+const CANDIDATE: &str = "package bench\npermit contains \"small\" if input.request.body.amount < 500000\n";
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -58,6 +62,7 @@ fn main() -> ExitCode {
         ["gateway", dir, end] => gateway(Path::new(dir), end == "kill"),
         ["crash", dir] => crash(Path::new(dir)),
         ["verify", dir] => verify(Path::new(dir)),
+        ["diff", dir] => diff(Path::new(dir)),
         [] => all(LEAVES_DEFAULT, None),
         [leaves] => all(leaves.parse().expect("a number of leaves"), None),
         [leaves, "--dir", dir] => all(leaves.parse().expect("a number of leaves"), Some(dir.into())),
@@ -83,7 +88,11 @@ fn all(leaves: u64, dir: Option<PathBuf>) -> bool {
     let built = built && run(&["gateway", log, "stop"]) && run(&["look-up", log]);
     // It ends without closing, as a kill would end it; how it ended says nothing.
     run(&["crash", log]);
-    built && run(&["gateway", log, "kill"]) && run(&["gateway", log, "stop"]) && run(&["verify", log])
+    built
+        && run(&["gateway", log, "kill"])
+        && run(&["gateway", log, "stop"])
+        && run(&["verify", log])
+        && run(&["diff", log])
 }
 
 fn say(what: &str, figure: impl std::fmt::Display) {
@@ -378,11 +387,38 @@ fn verify(dir: &Path) -> bool {
     report.passed()
 }
 
-fn pdp() -> Pdp {
+/// What a bundle that permits less would change of all decisions, as `interlock policy diff` says it.
+fn diff(dir: &Path) -> bool {
+    let replayer = Replayer {
+        trust: key(dir).verifier().clone().into(),
+        selection: Selection::All,
+        under: Under::Given(Box::new(bundle(CANDIDATE))),
+        disclosures: Disclosures::default(),
+        accept_engine: false,
+        threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+    };
+    let log = Directory::open(dir).expect("a log");
+    let begun = Instant::now();
+    let comparison = replayer.compare(&log, &NoAmounts, |_| {}).expect("readable");
+    let took = begun.elapsed().as_secs_f64();
+    let (decisions, differ) = (comparison.report.decisions, comparison.report.differ);
+    let rate = decisions as f64 / took;
+    say(
+        "policy diff",
+        format_args!("{rate:.0} decisions/s, {took:.1} s, {:.1} MiB, {differ} differ", resident()),
+    );
+    comparison.exit_code(&[]) == 0
+}
+
+fn bundle(policy: &str) -> Bundle {
     let package: PackageName = "bench".parse().expect("a name");
-    let sources = Sources::from_files([("bench.rego".to_owned(), POLICY.as_bytes().to_vec())])
+    let sources = Sources::from_files([("bench.rego".to_owned(), policy.as_bytes().to_vec())])
         .unwrap_or_else(|e| panic!("{e}"));
-    let bundle = Bundle::from_sources(sources, &[package]).unwrap_or_else(|e| panic!("{e}"));
+    Bundle::from_sources(sources, &[package]).unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn pdp() -> Pdp {
+    let bundle = bundle(POLICY);
     Pdp::start(bundle, policy::Settings::default(), Clock::system(), None).expect("threads")
 }
 
