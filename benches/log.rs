@@ -50,7 +50,7 @@ const CLAIMED: Duration = Duration::from_secs(1);
 const ORIGIN: &str = "example.org/bench";
 const POLICY: &str = "package bench\npermit contains \"small\" if input.request.body.amount < 1000000\n";
 
-const CANDIDATE: &str = "package bench\npermit contains \"small\" if input.request.body.amount < 500000\n";
+const CANDIDATE: &str = "package bench\npermit contains \"small\" if input.request.body.amount < 1000\n";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
