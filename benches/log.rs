@@ -419,7 +419,9 @@ fn bundle(policy: &str) -> Bundle {
 
 fn pdp() -> Pdp {
     let bundle = bundle(POLICY);
-    Pdp::start(bundle, policy::Settings::default(), Clock::system(), None).expect("threads")
+    // Nothing here is about a bound on time, and the disk may stall.
+    let bounds = policy::Settings { evaluation_max: Duration::from_secs(60), ..policy::Settings::default() };
+    Pdp::start(bundle, bounds, Clock::system(), None).expect("threads")
 }
 
 /// What an agent of this bench asks, made anew each time: a request is no value to copy.

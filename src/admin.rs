@@ -51,7 +51,7 @@ pub use policy::{PolicyAsk, PolicyAsks, PolicyHealth, PolicyOrder, PolicyOrders}
 pub use problem::Refusal;
 pub use rate::{Rate, Whence};
 
-use crate::authority::{PeerCertificate, Restricted, fault_of_handshake};
+use crate::authority::{MtlsIdentity, PeerCertificate, Restricted, fault_of_handshake};
 use crate::clock::{Anchor, Clock};
 use crate::ingress::{self, Impatient, SharedTls};
 use crate::ledger::{Health, Ledger};
@@ -79,6 +79,8 @@ pub struct Admin {
     pub anchor: Anchor,
     pub control: Arc<Control>,
     pub operators: SharedOperators,
+    /// Whose certificates surfaces take as agents'.
+    pub agents: Vec<MtlsIdentity>,
     pub door: Door,
     pub rate: Rate<Arc<str>>,
     pub peers: Rate<Whence>,
@@ -306,6 +308,12 @@ impl Admin {
                 return ("none", Err(Refusal::CredentialInvalid));
             }
         };
+        let id = certificate.and_then(PeerCertificate::spiffe_id);
+        if id.is_some_and(|id| self.agents.iter().any(|agents| agents.takes(id))) {
+            // Whatever else it has, and however an operator is pinned.
+            tracing::warn!("an agent's certificate was shown to operate");
+            return ("none", Err(Refusal::CredentialInvalid));
+        }
         let presented = Presented { headers: &parts.headers, certificate, uid: peer.uid };
         let proved = self.operators.load().authenticate(&presented, self.control.clock.wall());
         let operator = match proved {

@@ -38,7 +38,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::admin::SharedOperators;
-use crate::authority::{Credentials, SharedApiKeys};
+use crate::authority::{Credentials, MtlsIdentity, SharedApiKeys};
 use crate::clock::Clock;
 use crate::ingress::SharedTls;
 use crate::merkle::note::VerifierKey;
@@ -99,8 +99,16 @@ pub struct LedgerConfig {
 #[derive(Clone, Debug)]
 pub struct PolicyConfig {
     pub source: PolicySource,
-    /// The one revision that may follow a newer one without an operator's word.
-    pub older: Option<Digest>,
+    /// What a start may make active without an operator's word.
+    pub older: Option<Older>,
+}
+
+/// One step back: this revision, although that version was active.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Older {
+    pub revision: Digest,
+    /// The highest version that the log has seen.
+    pub than: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -112,6 +120,8 @@ pub struct AdminConfig {
     pub host: Option<Arc<str>>,
     /// Empty: nobody operates this gateway.
     pub operators: SharedOperators,
+    /// Whose certificates surfaces take: nobody operates with one of those.
+    pub agents: Vec<MtlsIdentity>,
 }
 
 /// Where the admin listener is.

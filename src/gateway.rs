@@ -31,7 +31,7 @@ use tokio_util::task::TaskTracker;
 use crate::admin::{self, Admin, Control, Door, LogApi, PolicyAsks, PolicyHealth, Rate};
 use crate::authority::{Credentials, FactSpec, Facts, Fold, Versions};
 use crate::clock::Clock;
-use crate::config::{AdminListen, Config, IdentityPart, LedgerConfig, ListenerName, SurfaceConfig};
+use crate::config::{AdminListen, Config, IdentityPart, LedgerConfig, ListenerName, Older, SurfaceConfig};
 use crate::ingress::{self, Bounds, Listener, SharedTls};
 use crate::ledger::{
     self, Closed, FileSigner, InvalidSigners, KeyError, Ledger, OpenError, PolicyActivation, Positions,
@@ -39,7 +39,7 @@ use crate::ledger::{
 };
 use crate::limits;
 use crate::merkle::note::Signer;
-use crate::model::{Activated, Digest, Digester, Older, SurfaceName};
+use crate::model::{self, Activated, Digest, Digester, SurfaceName};
 use crate::pep::{self, Authority, Gate, Surface, Turns};
 use crate::policy::{BundleError, Pdp, Settings};
 use crate::reconcile::{Lookups, Reconciler, StatusLookup};
@@ -71,9 +71,9 @@ pub struct Gateway {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error(
-        "policy: {0}; order it while a gateway runs (`policy reload --older`), or name its revision in `policy.older`"
+        "policy: {0}; order it while a gateway runs (`policy reload --older`), or say so in `policy.older`"
     )]
-    Older(#[from] Older),
+    Older(#[from] model::Older),
     #[error("policy: {0}")]
     Policy(#[from] BundleError),
     #[error("signing key: {0}")]
@@ -131,16 +131,17 @@ impl Gateway {
         // Before the log is opened, which tells it what the leaves have left behind.
         let fold = Fold::new(versions.clone());
         let packages = config.surfaces.iter().map(|s| s.package.clone()).collect();
-        let policy = Policy { source: config.policy.source.clone(), packages, older: config.policy.older };
+        let policy = Policy { source: config.policy.source.clone(), packages };
         let (pdp, ledger, (content, version)) =
             open(&config, policy.clone(), &clock, &metrics, fold.clone()).await?;
-        let activation = match record_policy(&pdp, version, &policy, &fold, &ledger).await {
-            Ok(receipt) => receipt,
-            Err(error) => {
-                ledger.close(ABANDON_MAX).await;
-                return Err(error);
-            }
-        };
+        let activation =
+            match record_policy(&pdp, version, (&policy, config.policy.older), &fold, &ledger).await {
+                Ok(receipt) => receipt,
+                Err(error) => {
+                    ledger.close(ABANDON_MAX).await;
+                    return Err(error);
+                }
+            };
         let mut surfaces = Vec::new();
         for (declared, part) in config.surfaces.iter().zip(parts) {
             surfaces.push(surface(declared, part, &clock, &versions, &metrics).await);
@@ -222,6 +223,7 @@ impl Gateway {
             drain: shared.drain.clone(),
             control: control.clone(),
             operators: config.admin.operators,
+            agents: config.admin.agents,
             door,
             rate: Rate::of_operators(clock.clone()),
             peers: Rate::of_peers(clock.clone()),
@@ -370,12 +372,16 @@ impl Shared {
 async fn record_policy(
     pdp: &Pdp,
     version: Option<u64>,
-    policy: &Policy,
+    (policy, older): (&Policy, Option<Older>),
     fold: &Fold,
     ledger: &Ledger,
 ) -> Result<ledger::Receipt, StartError> {
     let activated = Activated { revision: pdp.revision(), version };
-    let older_than = policy.follows(fold.activations(), activated, None)?;
+    let before = fold.activations();
+    // The config's word is about one step back, and is spent when a newer version has come.
+    let highest = before.highest.map(|highest| highest.version);
+    let answered_for = older.filter(|older| Some(older.than) == highest).map(|older| older.revision);
+    let older_than = policy.follows(before, activated, answered_for)?;
     let activation = PolicyActivation {
         activated_by: "start".into(),
         engine: pdp.engine().into(),

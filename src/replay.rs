@@ -8,7 +8,7 @@
 //! their activations; threads evaluate. Memory does not grow with the log. Pairing, epochs and canonical form are
 //! [`verify`](crate::verify)'s questions.
 //!
-//! Exit codes of `interlock replay`: 0 all exact; 1 cannot be read; 2 wrong usage; 3 some, or all, could not be
+//! Exit codes of `interlock replay`: 0 all that policy decided is exact; 1 cannot be read; 2 wrong usage; 3 some, or all, could not be
 //! replayed; 10, 11, 12, 15 as `verify` has them; 17 some differ. Of several, the log's own come first, then 17.
 
 mod bundles;

@@ -873,6 +873,39 @@ fn an_agents_certificate_never_becomes_an_operators_also_not_by_a_reload() {
     hidden.finish();
 }
 
+/// A digest says nothing about who is certified, so each certificate is looked at when it is shown.
+#[test]
+fn an_agents_certificate_operates_nothing_also_where_it_is_pinned_by_its_digest() {
+    let authority = CertificateAuthority::new("everybody");
+    let agent = authority.client(&["spiffe://agents.test/payments/7"], |_| {});
+    let other = authority.client(&["spiffe://agents.test/reports/7"], |_| {});
+    let operator = |id: &str, client: &Certified| {
+        let digest = Digest::of(&client.chain[0]).to_string().split_off("sha-256:".len());
+        format!("- {{ id: {id}, role: operator, certificate_sha256: {digest} }}\n")
+    };
+    let world = Setup {
+        identity: "{ mtls: { trust_domains: [agents.test], paths: [/payments/**] } }".into(),
+        listener_tls: true,
+        client_tls: ", client_roots: ./everybody.pem",
+        files: vec![
+            ("everybody.pem", authority.pem()),
+            ("operators.yaml", operator("eve", &agent) + &operator("oda", &other)),
+        ],
+        ..Setup::default()
+    }
+    .lay_out();
+    let admin = "admin: { listen: 127.0.0.1:0, tls: { certificate: ./tls.crt, key: ./tls.key, client_roots: ./everybody.pem }, \
+                 operators: { file: ./operators.yaml } }";
+    let hidden = Hidden::start(world, admin);
+    let asks = |client| {
+        let mut client = hidden.connect(Some(client));
+        client.send(RESTRICTIONS);
+        client.response().status
+    };
+    assert_eq!((asks(&agent), asks(&other)), (401, 200));
+    hidden.finish();
+}
+
 #[test]
 fn an_operators_certificate_revoked_while_its_connection_lives_proves_nobody_from_then_on() {
     let authority = CertificateAuthority::new("operators");

@@ -421,11 +421,24 @@ fn an_older_version_needs_somebodys_word_for_exactly_its_revision() {
     let (status, said) = start_fails(&mut world);
     assert!(!status.success() && said.contains("version 2 is not after version 2"), "{said}");
     let yaml = fs::read_to_string(world.path("interlock.yaml")).expect("readable");
-    let answered =
-        yaml.replace("bundle: ./bundle.tar.gz,", &format!("bundle: ./bundle.tar.gz, older: \"{third}\","));
+    let word = format!("bundle: ./bundle.tar.gz, older: {{ revision: \"{third}\", than: 2 }},");
+    let answered = yaml.replace("bundle: ./bundle.tar.gz,", &word);
     world.write("interlock.yaml", &answered, 0o644);
     world.run_inside();
-    assert_eq!(readiness(&world)["policy"], *third);
+    let before = readiness(&world);
+    assert_eq!(before["policy"], *third);
+
+    // The config's word was about one step back: a newer one ends it, while running and at the next start.
+    let repaired = shipped(&world, "repaired", Some(3));
+    wait_for_another(&world, &before);
+    shipped(&world, "other", Some(2));
+    world.wait_for_metric("interlock_policy_failing", 1.0);
+    assert_eq!(readiness(&world)["policy"], *repaired);
+    world.finish_here(Stopped::Clean);
+    let (status, said) = start_fails(&mut world);
+    assert!(!status.success() && said.contains("version 2 is not after version 3"), "{said}");
+    shipped(&world, "repaired", Some(3));
+    world.run_inside();
 
     let audit = world.finish();
     let activations: Vec<_> = activations(&audit.entries)
@@ -439,6 +452,8 @@ fn an_older_version_needs_somebodys_word_for_exactly_its_revision() {
         (first.clone(), Some(1), Some(2), reason),
         (first, Some(1), None, None),
         (third, Some(2), Some(2), None),
+        (repaired.clone(), Some(3), None, None),
+        (repaired, Some(3), None, None),
     ];
     assert_eq!(activations, expected);
 }

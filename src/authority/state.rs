@@ -17,7 +17,8 @@
 //!
 //! What has ended is passed over by the clock of whoever reads, and stays in memory for a while beyond that: the clock may
 //! have been ahead, and be set back. Past that while nothing is reserved for an earlier time ([`NotReserved::Forgotten`]):
-//! no clock, however it is set, makes a used key free or a spent budget whole (docs/adr/0021).
+//! no clock that is set back makes a used key free or a spent budget whole, and none that is set forth while the gateway runs
+//! (docs/adr/0021). One that is ahead when it starts ends what it takes for old.
 //!
 //! Reading and reserving are two steps with an evaluation between them, so [`State::reserve`] compares: what the
 //! decision read of claim, budgets and hold must still be so, or nothing is taken. Freezes are versions in the read

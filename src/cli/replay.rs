@@ -17,7 +17,7 @@ use interlock::verify::{Check, Directory, Problem, Verdict, escape_json};
 
 use super::verify::Trusted;
 
-/// Exit codes: 0 all came out exactly as recorded; 1 cannot be read; 2 wrong usage; 3 some could not be replayed;
+/// Exit codes: 0 all that policy decided came out exactly as recorded; 1 cannot be read; 2 wrong usage; 3 some could not be replayed;
 /// 10 frames or leaves malformed; 11 not included; 12 not signed; 15 evidence; 17 some differ. Problems of the
 /// log come before differences, and those before what could not be replayed.
 #[derive(Debug, clap::Args)]
@@ -105,7 +105,7 @@ pub fn fill_in(log: &Directory, trust: &Trust, report: &mut interlock::verify::R
     });
     let verdict = if replayed.differ > 0 {
         Verdict::Fail
-    } else if replayed.exact == replayed.decisions && replayed.problem_count == 0 {
+    } else if replayed.says_all_of_the_signed() {
         Verdict::Pass
     } else {
         Verdict::NotEstablished

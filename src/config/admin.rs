@@ -85,6 +85,7 @@ pub fn read(reader: &mut Reader<'_>, file: &Fields<'_>, surroundings: Surroundin
         tls: tls.as_ref().map(|(_, _, slot)| slot.clone()),
         host: host.map(Arc::from),
         operators: Arc::new(ArcSwap::from_pointee(operators)),
+        agents: Vec::new(),
     };
     Some(ReadAdmin { config, tls, file: operators_file, takes })
 }

@@ -97,6 +97,9 @@ pub const POLICY: Section = Section {
     ],
 };
 
+pub const POLICY_OLDER: Section =
+    Section { path: "policy.older", called: "`older`", fields: &[required("revision"), required("than")] };
+
 pub const POLICY_KEY: Section = Section {
     path: "policy.keys[]",
     called: "the key",
@@ -501,6 +504,7 @@ pub const SECTIONS: &[&Section] = &[
     &FILE,
     &LEDGER,
     &POLICY,
+    &POLICY_OLDER,
     &POLICY_KEY,
     &ADMIN,
     &ADMIN_TLS,

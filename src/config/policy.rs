@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::reader::{Reader, read_bounded};
 use super::yaml::Node;
-use super::{PolicyConfig, SecretsAre, fields, secret};
+use super::{Older, PolicyConfig, SecretsAre, fields, secret};
 use crate::limits;
 use crate::model::{Digest, Digester};
 use crate::policy::{BundleError, BundleKey, Packaged, Signatures, Sources};
@@ -106,14 +106,22 @@ pub fn read(reader: &mut Reader<'_>, node: &Node, secrets: SecretsAre) -> Option
     Some(PolicyConfig { source, older })
 }
 
-fn read_older(reader: &mut Reader<'_>, node: &Node, source: &PolicySource) -> Option<Digest> {
+fn read_older(reader: &mut Reader<'_>, node: &Node, source: &PolicySource) -> Option<Older> {
     if !source.has_versions() {
         reader.error(node.at, "a directory has no version; `older` is for a `bundle`");
     }
-    let revision = reader.text(node, "a revision")?.parse();
-    revision
-        .map_err(|why| reader.error(node.at, format!("a revision, as `policy inspect` prints it: {why}")))
-        .ok()
+    let fields = reader.fields(node, &fields::POLICY_OLDER)?;
+    let revision = fields.optional("revision")?;
+    let than = fields.optional("than")?;
+    let digest = reader.text(revision, "a revision")?.parse();
+    let not_one = |why| format!("a revision, as `policy inspect` prints it: {why}");
+    let digest = digest.map_err(|why| reader.error(revision.at, not_one(why))).ok();
+    let version = reader.text(than, "a version")?;
+    let version = version.parse().ok().filter(|_| version.bytes().all(|b| b.is_ascii_digit()));
+    if version.is_none() {
+        reader.error(than.at, "`than` is the highest version that the log has seen, a whole number");
+    }
+    Some(Older { revision: digest?, than: version? })
 }
 
 fn read_keys(reader: &mut Reader<'_>, node: &Node, secrets: SecretsAre) -> Option<Vec<BundleKey>> {

@@ -106,6 +106,9 @@ pub fn read(reader: &mut Reader<'_>, tree: &Node, surroundings: Surroundings<'_>
     }
     let taking = |draft: &Draft| Some((draft.name.clone(), draft.identity.mtls.as_ref()?.1.clone()));
     let workloads: admin::Workloads = drafts.iter().filter_map(taking).collect();
+    if let Some(admin) = &mut admin {
+        admin.config.agents = workloads.iter().map(|(_, agents)| agents.clone()).collect();
+    }
     if let (Some(admin), Some(node)) = (&admin, file.optional("admin")) {
         let operators = admin.config.operators.load();
         admin::check_api_keys(reader, node.at, &operators, &api_keys);

@@ -8,8 +8,6 @@ use crate::policy::{Bundle, BundleError};
 pub(super) struct Policy {
     pub source: PolicySource,
     pub packages: Vec<PackageName>,
-    /// See [`crate::config::PolicyConfig::older`].
-    pub older: Option<Digest>,
 }
 
 impl Policy {
@@ -24,10 +22,9 @@ impl Policy {
         if !self.source.has_versions() {
             return Ok(None);
         }
-        let is_answered_for = [self.older, answered_for].contains(&Some(activated.revision));
         match before.judge(activated) {
             Ok(()) => Ok(None),
-            Err(older) if is_answered_for => Ok(Some(older.than.version)),
+            Err(older) if answered_for == Some(activated.revision) => Ok(Some(older.than.version)),
             Err(older) => Err(older),
         }
     }

@@ -1,7 +1,7 @@
 //! When a heartbeat is due: so long after the last leaf, by the monotonic clock.
 //!
-//! A wall clock that is set, back or forth, moves nothing here. However long the committer could not look (a machine that
-//! was suspended, a disk that hung, a disk that was full), one heartbeat is due and not one for each time missed.
+//! A wall clock that is set, back or forth, moves nothing here. However long the committer could not look (a process that
+//! was stopped, a disk that hung, a disk that was full), one heartbeat is due and not one for each time missed.
 
 use std::time::Duration;
 

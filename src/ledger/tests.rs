@@ -620,7 +620,7 @@ async fn an_idle_log_says_that_it_is_alive_once_each_time_and_no_clock_makes_it_
     clock.advance(every);
     assert!(has_leaves(&ledger, 2).await, "one is due");
     stays_at(2).await;
-    // A hundred were missed: a machine that was suspended.
+    // A hundred were missed: a process that was stopped.
     clock.advance(100 * every);
     assert!(has_leaves(&ledger, 3).await, "one is due");
     stays_at(3).await;

@@ -95,7 +95,7 @@ impl Lookups {
             }
             // An operator may have said it meanwhile; the next slice forgets it.
             if self.reconciler.fold().is_unknown(subject.index) {
-                let result = self.look_up(&subject).await;
+                let Some(result) = self.look_up(&subject).await else { return };
                 self.conclude(&subject, result);
             }
         }
@@ -134,22 +134,31 @@ impl Lookups {
         }
     }
 
-    async fn look_up(&self, subject: &Subject) -> LookupResult {
+    /// `None`: it is frozen now, and nothing was asked.
+    async fn look_up(&self, subject: &Subject) -> Option<LookupResult> {
         // Nobody is asked what could not be told apart anyway.
         if let Some(why_not) = self.why_not_told_apart(subject).await {
-            return why_not;
+            return Some(why_not);
         }
-        let answer = match self.source.ask(&subject.key).await {
-            Ok(answer) => answer,
+        // That took a while.
+        if self.is_frozen() {
+            return None;
+        }
+        let result = match self.source.ask(&subject.key).await {
+            Ok(answer) => self.take(subject, &answer).await,
             Err(why) => {
                 let (surface, receipt) = (&self.surface, subject.id);
                 tracing::warn!(%surface, %receipt, %why, "the upstream did not say what became of a request");
-                return match why {
+                match why {
                     NoStatus::Unanswered(_) => LookupResult::Unanswered,
                     NoStatus::Unusable(_) => LookupResult::Unusable,
-                };
+                }
             }
         };
+        Some(result)
+    }
+
+    async fn take(&self, subject: &Subject, answer: &StatusAnswer) -> LookupResult {
         let (status, result) = match answer.said {
             Said::Confirmed => (Attested::Confirmed, LookupResult::Confirmed),
             Said::Failed => (Attested::Failed, LookupResult::Failed),
@@ -159,7 +168,7 @@ impl Lookups {
         if let Some(why_not) = self.why_not_told_apart(subject).await {
             return why_not;
         }
-        let evidence = evidence(self.source.rules(), &answer, subject.withholds).into();
+        let evidence = evidence(self.source.rules(), answer, subject.withholds).into();
         let attestation = Attestation {
             decision_id: subject.id,
             decision_index: subject.index,

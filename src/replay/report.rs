@@ -174,22 +174,30 @@ impl Report {
         self.not_replayed.values().sum()
     }
 
-    /// Every decision that was asked for came out exactly as recorded, and there was one.
+    /// Every decision that was asked for and that policy had made came out exactly as recorded, and there was one.
     pub fn all_exact(&self) -> bool {
         self.exit_code() == 0
     }
 
-    /// Something that a bundle had judged was not judged again, or nothing was.
+    /// Something that policy had judged was not judged again, or nothing was.
     pub(super) fn is_incomplete(&self) -> bool {
         let not_judged = self.not_replayed.iter().filter(|(why, _)| **why != WhyNot::NotEvaluated);
         self.exact + self.differ == 0 || not_judged.count() > 0
+    }
+
+    /// Whether every signed decision that policy had made came out exactly as recorded. What stands after the checkpoint,
+    /// in a log that is being written, is the next checkpoint's.
+    pub fn says_all_of_the_signed(&self) -> bool {
+        let others = [WhyNot::NotEvaluated, WhyNot::Unsigned];
+        let is_whole = self.not_replayed.keys().all(|why| others.contains(why));
+        self.signed_size.is_some() && self.problem_count == 0 && self.differ == 0 && is_whole
     }
 
     pub fn exit_code(&self) -> u8 {
         match self.first_failed {
             Some(check) => check.exit_code(),
             None if self.differ > 0 => DIFFER,
-            None if self.exact == 0 || self.exact < self.decisions => INCOMPLETE,
+            None if self.is_incomplete() => INCOMPLETE,
             None => 0,
         }
     }

@@ -34,7 +34,7 @@ const POSITION_EVERY: Duration = Duration::from_millis(limits::SINK_POSITION_MS)
 impl Feed {
     /// Until the log is closed and delivered, or `end`.
     pub async fn run(self, mut sink: impl Sink, end: CancellationToken) {
-        let mut place = Place { feed: &self, begun: false, written: None };
+        let mut place = Place { feed: &self, begun: false, written: None, tried: None };
         tokio::select! {
             () = self.deliver_all(&mut sink, &mut place) => {}
             () = end.cancelled() => {}
@@ -206,19 +206,21 @@ struct Place<'f> {
     feed: &'f Feed,
     /// Whether it is known where the last run ended: before that there is nothing to write down.
     begun: bool,
-    written: Option<(LeafIndex, Moment)>,
+    written: Option<LeafIndex>,
+    /// When it was last tried, also in vain.
+    tried: Option<Moment>,
 }
 
 impl Place<'_> {
     async fn keep_now_and_then(&mut self) {
         let now = self.feed.clock.monotonic();
-        if self.written.is_none_or(|(_, at)| now.since(at) >= POSITION_EVERY) {
+        if self.tried.is_none_or(|at| now.since(at) >= POSITION_EVERY) {
             self.keep().await;
         }
     }
 
     fn is_kept(&self) -> bool {
-        self.written.is_some_and(|(written, _)| written == self.feed.progress.next())
+        self.written == Some(self.feed.progress.next())
     }
 
     async fn keep(&mut self) {
@@ -229,14 +231,14 @@ impl Place<'_> {
         let (positions, name) = (self.feed.positions.clone(), self.feed.name.clone());
         let written = spawn_blocking(move || positions.write(&name, next)).await;
         match written {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => self.written = Some(next),
             // Nothing is lost by it: leaves may be delivered once more.
             Ok(Err(error)) => tracing::warn!(sink = %self.feed.name, %error, "its position was not written"),
             Err(panicked) => {
                 tracing::warn!(sink = %self.feed.name, %panicked, "its position was not written")
             }
         }
-        self.written = Some((next, self.feed.clock.monotonic()));
+        self.tried = Some(self.feed.clock.monotonic());
     }
 }
 

@@ -152,6 +152,18 @@ impl Keys {
         Some("the start before it lists other keys than the key leaves give".into())
     }
 
+    /// Whether the log has named this key, as far as it goes: in a start, or by a leaf that adds it. Of the tree without
+    /// leaves nothing has named one, and a start that names no trusted key is a problem of its own.
+    pub fn is_named(&self, key: &VerifierKey, size: TreeSize) -> bool {
+        let key = key.to_string();
+        let has_strange = self.strange.is_some();
+        size.0 == 0
+            || !self.begun
+            || has_strange
+            || self.known.contains_key(key.as_str())
+            || self.listed.contains(key.as_str())
+    }
+
     /// Whether this key's word counts over a tree of this size.
     pub fn may_sign(&self, key: &VerifierKey, size: TreeSize) -> bool {
         match self.known.get(key.to_string().as_str()).map(|key| key.state) {

@@ -1,7 +1,7 @@
 //! The verification of a mirror: what a log serves to read, `checkpoint` and `tile/`, without frames.
 //!
 //! The checkpoint says how many leaves there are. Their entries come from the bundles, and every tile of a tree of that
-//! size must be there and hold what the entries give; the last one of a row as the partial one of that width, or longer.
+//! size must be there and hold what the entries give; the last one of a row as the partial one of that width, or the full one.
 //! Where a bundle cannot be read, the hash tile beside it stands in for it, so that what is wrong elsewhere is found too;
 //! what leaves owe each other is not followed past it. Of frames and evidence, which nobody serves, nothing is said.
 
