@@ -6,7 +6,7 @@
 //! own. Loading a bundle, `policy build` and `policy test` all come here: there is no second runner.
 //!
 //! Test files may use `with`, and add rules to packages, because they are never part of a bundle; what takes the process
-//! with it is refused in them too ([`bounds`](super::check::bounds)).
+//! with it is refused in them too (`check::bounds`).
 
 mod cases;
 mod coverage;

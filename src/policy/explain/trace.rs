@@ -76,7 +76,7 @@ pub struct Failure {
     /// Of an error, what the engine says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// What stands in it, once for each way in which everything before it holds; at most [`limits::EXPLAIN_ROWS_MAX`].
+    /// What stands in it, once for each way in which everything before it holds; at most [`crate::limits::EXPLAIN_ROWS_MAX`].
     pub rows: Vec<Vec<Binding>>,
     /// Rows that are not here.
     #[serde(skip_serializing_if = "is_zero")]
