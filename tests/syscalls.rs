@@ -241,8 +241,8 @@ fn every_file_call_may_fail_and_may_be_the_last() {
     thread::scope(|scope| {
         let mut lanes: Vec<World> = (1..LANES).map(|_| lane(&first)).collect();
         lanes.push(first);
-        for mut world in lanes {
-            let (take, came, saved) = (&take, &came, &saved);
+        let (take, came, saved) = (&take, &came, &saved);
+        let run = |mut world: World| {
             scope.spawn(move || {
                 while let Some((call, fault)) = take() {
                     let one = broken(&mut world, saved, &call, fault);
@@ -252,8 +252,13 @@ fn every_file_call_may_fail_and_may_be_the_last() {
                 }
                 world.restore(saved);
                 world.audit();
-            });
-        }
+                world
+            })
+        };
+        let running: Vec<_> = lanes.into_iter().map(run).collect();
+        // What was saved lies in the first world, so no world goes before all are done.
+        let done: Vec<_> = running.into_iter().map(|lane| lane.join()).collect();
+        assert!(done.iter().all(Result::is_ok), "every lane came to its end");
     });
     let Came { fired, changed } = came.into_inner().expect("unpoisoned");
     eprintln!(
