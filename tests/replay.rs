@@ -512,6 +512,7 @@ async fn what_the_clock_or_the_load_decided_is_a_class_of_its_own() {
     let report = run(dir.path(), replayer(&key));
     // No policy decided those, so there is nothing of theirs to come out again.
     assert_eq!((report.exact, report.differ, report.exit_code()), (4, 0, 0), "{report}");
+    assert!(report.says_all_of_the_signed(), "{report}");
     only(&report, WhyNot::NotEvaluated, 3);
     assert!(report.left[0].what.contains("evaluation_timeout"), "{report}");
 

@@ -794,6 +794,23 @@ fn checkpoints_from_elsewhere_lie_on_the_history_or_are_named() {
     }
 }
 
+/// It is in the trust file before the gateway signs with it, so whoever finds it early could sign a history of their own.
+#[test]
+fn a_key_that_no_leaf_of_the_log_has_named_signs_nothing_yet() {
+    let (old, next) = (Key::new(), Key::new());
+    let mut made = Made::new(&old);
+    made.permits(1);
+    made.stop();
+    let check = |signers: &[&Key]| {
+        let files = lay_out(&made.frames, &old, made.signed(signers)).files;
+        with(&files, &trust_in(&[&old, &next]), Vec::new())
+    };
+    let report = check(&[&next]);
+    assert_eq!((report.verdicts.signed, report.exit_code()), (Verdict::Fail, 12), "{report}");
+    assert!(report.problems[0].what.contains("never named it"), "{report}");
+    assert!(check(&[&old]).passed() && check(&[&old, &next]).passed());
+}
+
 #[test]
 fn trust_outlives_a_rotation_and_ends_with_a_lost_key() {
     let (old, new) = (Key::new(), Key::new());

@@ -7,12 +7,11 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use interlock::model::ReceiptId;
-use interlock::policy::Bundle;
-use interlock::replay::{Explanation, Replayer, Selection, Under};
+use interlock::replay::{Explanation, Replayer, Selection};
 use interlock::verify::{Directory, escape, escape_json};
 
 use super::policy::trace;
-use super::replay::disclosures;
+use super::replay::{disclosures, under};
 use super::verify::Trusted;
 
 /// Evaluates the recorded input under the recorded bundle once more, and asks the engine about each rule of the four
@@ -46,13 +45,7 @@ pub struct ExplainArgs {
 pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
     let cannot_read = || format!("cannot read the log in {}", args.log.display());
     let log = Directory::open(&args.log).with_context(cannot_read)?;
-    let under = match &args.policy {
-        None => Under::Recorded,
-        Some(dir) => {
-            let bundle = Bundle::load(dir, &[]);
-            Under::Given(Box::new(bundle.with_context(|| format!("the policy in {}", dir.display()))?))
-        }
-    };
+    let under = under(args.policy.as_deref())?;
     let replayer = Replayer {
         trust: args.trusted.read()?,
         selection: Selection::Receipt(args.receipt),

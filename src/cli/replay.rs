@@ -55,13 +55,7 @@ pub fn run(args: &ReplayArgs) -> Result<ExitCode> {
     let trust = args.trusted.read()?;
     let cannot_read = || format!("cannot read the log in {}", args.log.display());
     let log = Directory::open(&args.log).with_context(cannot_read)?;
-    let under = match &args.policy {
-        None => Under::Recorded,
-        Some(dir) => {
-            let bundle = Bundle::load(dir, &[]);
-            Under::Given(Box::new(bundle.with_context(|| format!("the policy in {}", dir.display()))?))
-        }
-    };
+    let under = under(args.policy.as_deref())?;
     let replayer = Replayer {
         trust,
         selection: args.selection(),
@@ -128,6 +122,13 @@ impl ReplayArgs {
             },
         }
     }
+}
+
+/// The recorded bundles, or this one.
+pub fn under(policy: Option<&Path>) -> Result<Under> {
+    let Some(dir) = policy else { return Ok(Under::Recorded) };
+    let bundle = Bundle::load(dir, &[]).with_context(|| format!("the policy in {}", dir.display()))?;
+    Ok(Under::Given(Box::new(bundle)))
 }
 
 pub fn disclosures(path: &Path) -> Result<Disclosures> {
